@@ -1,0 +1,62 @@
+//! `GET /connect/connection`: whether the user is connected, since when, which sources. `DELETE`: forgets the user.
+
+use serde_json::json;
+use shared::clock::rfc3339;
+use shared::config::Flow;
+use shared::http::caller::Claims;
+use shared::http::event::Route;
+use shared::http::{Answer, Problem, Request};
+use shared::invocation::Invocation;
+use shared::lambda::{Function, Parts};
+use shared::network::Connections;
+use shared::record::Record;
+use shared::store::Store;
+
+const SHOW: Route = Route { method: "GET", path: "/connect/connection" };
+const FORGET: Route = Route { method: "DELETE", path: "/connect/connection" };
+
+/// The function.
+pub struct Connection {
+    store: Store,
+    claims: Claims,
+    connections: Connections,
+}
+
+impl Function for Connection {
+    const NAME: &'static str = "connection";
+    const ROUTES: &'static [Route] = &[SHOW, FORGET];
+
+    fn new(parts: Parts<'_>) -> Self {
+        Self {
+            store: parts.store(),
+            claims: Claims::new(parts.config),
+            connections: Connections::new(parts.config, parts.http, &[]),
+        }
+    }
+
+    async fn prepare(&self) {
+        self.connections.open().await;
+    }
+
+    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+        let user = self.claims.user(request)?.id;
+        invocation.is_about(&user);
+        if *request.route(Self::ROUTES)? == FORGET {
+            self.store.forget(&user.key(), invocation).await?;
+            return Ok(Answer::no_content());
+        }
+        let row = self.store.read(&user.key(), invocation).await?;
+        Ok(Answer::ok(show(&row.unwrap_or_default())))
+    }
+}
+
+fn show(row: &Record) -> serde_json::Value {
+    json!({
+        "connected": row.connected_at.is_some(),
+        "humanId": row.human_id,
+        "flow": row.flow.map(Flow::as_str),
+        "sources": row.sources,
+        "connectedAt": row.connected_at.map(rfc3339),
+        "updatedAt": row.updated_at.map(rfc3339),
+    })
+}

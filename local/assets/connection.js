@@ -1,0 +1,65 @@
+// What the user sees of the connection: nothing yet, or which sources since when.
+
+export class ConnectionCard {
+  #root = document.getElementById("connection");
+  #badge = document.getElementById("connection-badge");
+  #connect = document.getElementById("connect");
+
+  looking() {
+    this.#root.replaceChildren(paragraph("muted", "Looking…"));
+    this.#say("", false);
+  }
+
+  /** @param {object} connection the answer of GET /connect/connection */
+  show(connection) {
+    const { connected } = connection;
+    this.#root.replaceChildren(connected ? details(connection) : clone("connection-none"));
+    this.#say(connected ? "Connected" : "Not connected", connected);
+    this.#connect.textContent = connected ? "Manage connections" : "Connect health data";
+  }
+
+  failed(error) {
+    this.#root.replaceChildren(paragraph("failed", `What is connected could not be read. ${error.message}`));
+    this.#say("Unknown", false);
+    this.#connect.textContent = "Connect health data";
+  }
+
+  #say(text, good) {
+    this.#badge.textContent = text;
+    this.#badge.hidden = !text;
+    this.#badge.classList.toggle("good", good);
+  }
+}
+
+function details({ sources, connectedAt, updatedAt, flow, humanId }) {
+  const view = clone("connection-some");
+  const list = view.querySelector(".sources");
+  for (const { id, name } of sources) {
+    const item = clone("source");
+    item.querySelector(".name").textContent = name ?? id;
+    list.append(item);
+  }
+  list.hidden = sources.length === 0;
+  view.querySelector(".none").hidden = sources.length > 0;
+  setTime(view.querySelector(".since"), connectedAt);
+  setTime(view.querySelector(".updated"), updatedAt);
+  view.querySelector(".flow").textContent = flow === "popup" ? "the popup" : "Connect";
+  view.querySelector(".human").textContent = humanId ?? "not told";
+  return view;
+}
+
+function setTime(time, value) {
+  time.textContent = value ? new Date(value).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }) : "unknown";
+  if (value) time.dateTime = value;
+}
+
+function clone(id) {
+  return document.getElementById(id).content.cloneNode(true);
+}
+
+function paragraph(className, text) {
+  const node = document.createElement("p");
+  node.className = className;
+  node.textContent = text;
+  return node;
+}

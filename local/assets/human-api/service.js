@@ -1,0 +1,25 @@
+// The stand-in's own endpoints, as its two pages call them.
+
+export class Refused extends Error {
+  constructor(status, body) {
+    super(body.message ?? body.status ?? `answered ${status}`);
+    /** `SESSION_TOKEN_EXPIRED` …, `USER_ALREADY_EXISTS` …, or null where nobody answered. */
+    this.code = body.status ?? body.code ?? null;
+  }
+}
+
+export async function ask(path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  } catch {
+    throw new Refused(0, { message: "Human API could not be reached." });
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(response.status, answer);
+  return answer;
+}

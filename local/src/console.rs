@@ -1,0 +1,260 @@
+//! The page and what only it asks for: sign-in without a password, a look into the table, the stand-in's switches.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use shared::clock::{Clock, rfc3339};
+use shared::identity::UserId;
+
+use crate::aws::TABLE;
+use crate::calls::Calls;
+use crate::gateway::{BODY_LIMIT, Gateway};
+use crate::human_api::{CLIENT_ID, HumanApi};
+use crate::issuer::Issuer;
+use crate::secrets::{CLIENT_SECRET, Secrets};
+
+/// What is shown instead of an access token; always as long.
+const MASK: &str = "••••••••••••";
+
+/// What the page works with.
+#[derive(Clone)]
+pub struct Console {
+    /// The widgets' origin.
+    pub widgets: String,
+    /// The product.
+    pub gateway: Gateway,
+    /// Signs in.
+    pub issuer: Issuer,
+    /// The stand-in.
+    pub human_api: HumanApi,
+    /// The secrets.
+    pub secrets: Secrets,
+    /// The table.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    /// What was called.
+    pub calls: Calls,
+}
+
+macro_rules! page {
+    ($name:literal) => {
+        include_str!(concat!("../assets/", $name))
+    };
+}
+
+/// The page's routes; everything else is the API's.
+pub fn router(console: Console) -> Router {
+    Router::new()
+        .route("/", get(|| async { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page!("console.html")) }))
+        .route("/assets/{*file}", get(asset))
+        .route("/local/state", get(state))
+        .route("/local/sign-in", post(sign_in))
+        .route("/local/access-token", post(access_token))
+        .route("/local/record", get(record))
+        .route("/local/calls", get(calls))
+        .route("/local/stand-in", post(stand_in))
+        .fallback(api)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn_with_state(console.clone(), with_policy))
+        .with_state(console)
+}
+
+/// The page runs its own scripts, the widgets' and nobody else's. The API is for pages of this origin.
+async fn with_policy(State(console): State<Console>, request: Request, next: Next) -> Response {
+    let local = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(is_loopback);
+    if !local {
+        // a page elsewhere that made its name point here (DNS rebinding) gets nothing
+        return StatusCode::MISDIRECTED_REQUEST.into_response();
+    }
+    let mut response = next.run(request).await;
+    let widgets = &console.widgets;
+    let policy = format!(
+        "default-src 'none'; script-src 'self' {widgets}; style-src 'self'; img-src 'self' {widgets}; connect-src 'self'; \
+         frame-src {widgets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let headers = response.headers_mut();
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    matches!(name, "127.0.0.1" | "localhost")
+}
+
+async fn api(State(console): State<Console>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, BODY_LIMIT).await {
+        Ok(body) => console.gateway.serve(parts.method, parts.uri, parts.headers, body).await,
+        Err(_) => (StatusCode::PAYLOAD_TOO_LARGE, Json(json!({"message": "Request Entity Too Large"}))).into_response(),
+    }
+}
+
+async fn state(State(console): State<Console>) -> Json<Value> {
+    let stand_in = console.human_api.with(|state| json!({"singleUse": state.single_use, "delayMs": state.delay_ms}));
+    Json(json!({"widgetOrigin": console.widgets, "clientId": CLIENT_ID, "standIn": stand_in}))
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    user: String,
+    email: Option<String>,
+}
+
+async fn sign_in(State(console): State<Console>, Json(who): Json<SignIn>) -> Json<Value> {
+    Json(json!({"token": console.issuer.sign(&who.user, who.email.as_deref())}))
+}
+
+async fn access_token(State(console): State<Console>, Json(body): Json<Value>) -> Json<Value> {
+    let reply = console.gateway.as_backend(&body).await;
+    let mut answer = reply.json();
+    if let Some(token) = answer.get_mut("accessToken") {
+        *token = json!(MASK);
+    }
+    Json(json!({"status": reply.status, "body": answer}))
+}
+
+#[derive(Deserialize)]
+struct After {
+    after: u64,
+}
+
+async fn calls(State(console): State<Console>, Query(After { after }): Query<After>) -> Json<Value> {
+    let (calls, last) = console.calls.after(after);
+    Json(json!({"calls": calls, "last": last}))
+}
+
+#[derive(Deserialize)]
+struct Whose {
+    user: String,
+}
+
+async fn record(State(console): State<Console>, Query(Whose { user }): Query<Whose>) -> Response {
+    let Some(user) = UserId::new(user) else {
+        return Json(json!({"record": null})).into_response();
+    };
+    let request = console.dynamodb.get_item().table_name(TABLE).consistent_read(true).key("userKey", key(&user));
+    match request.send().await {
+        Ok(answer) => {
+            let record = answer.item.map(|item| {
+                let mut fields: Vec<_> = item.iter().collect();
+                fields.sort_by_key(|(name, _)| name.as_str());
+                Value::Object(fields.into_iter().map(|(name, value)| (name.clone(), shown(name, value))).collect())
+            });
+            Json(json!({"record": record})).into_response()
+        }
+        Err(_) => (StatusCode::BAD_GATEWAY, Json(json!({"message": "The table did not answer."}))).into_response(),
+    }
+}
+
+fn key(user: &UserId) -> AttributeValue {
+    AttributeValue::S(user.key().to_string())
+}
+
+/// A value of the table for people: sealed ones by their key version, times as times.
+fn shown(name: &str, value: &AttributeValue) -> Value {
+    let is_time = name.ends_with("At") || name.ends_with("Until") || matches!(name, "until" | "since");
+    match value {
+        AttributeValue::M(map) => match (map.get("key"), map.get("sealed")) {
+            (Some(AttributeValue::S(version)), Some(_)) => json!(format!("sealed with key version {version}")),
+            _ => {
+                let fields: Map<_, _> = map.iter().map(|(name, value)| (name.clone(), shown(name, value))).collect();
+                Value::Object(fields)
+            }
+        },
+        AttributeValue::N(number) => match number.parse() {
+            Ok(at) if is_time => json!(rfc3339(at)),
+            Ok(seconds) if name == "expires" => json!(rfc3339(seconds * 1000)),
+            // finished sessions: hash and time
+            Ok(at) if at > 1_000_000_000_000 => json!(rfc3339(at)),
+            _ => json!(number),
+        },
+        AttributeValue::S(text) if name == "sources" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        AttributeValue::S(text) => json!(text),
+        AttributeValue::Bool(flag) => json!(flag),
+        AttributeValue::Ss(list) => json!(list),
+        _ => json!("…"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "action")]
+enum Switch {
+    LosePublicToken { user: String },
+    DropUser { user: String },
+    ExpireTokens { user: String },
+    RotateSecret,
+    SingleUse { on: bool },
+    Delay { ms: u64 },
+}
+
+async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) -> StatusCode {
+    match switch {
+        Switch::LosePublicToken { user } => console.update(&user, "REMOVE publicToken", "publicToken").await,
+        Switch::DropUser { user } => console.human_api.with(|state| state.drop_user(&user)),
+        Switch::ExpireTokens { user } => {
+            console.human_api.with(|state| state.expire_tokens(&user));
+            console.update(&user, "SET #a.expiresAt = :now", "access").await;
+            console.update(&user, "SET #a.expiresAt = :now", "start").await;
+        }
+        Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
+        Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),
+        Switch::Delay { ms } => console.human_api.with(|state| state.delay_ms = ms),
+    }
+    StatusCode::NO_CONTENT
+}
+
+impl Console {
+    /// Changes a row behind the functions' back, if it has this attribute.
+    async fn update(&self, user: &str, update: &str, attribute: &str) {
+        let Some(user) = UserId::new(user) else { return };
+        let mut request = self
+            .dynamodb
+            .update_item()
+            .table_name(TABLE)
+            .key("userKey", key(&user))
+            .condition_expression("attribute_exists(#a)")
+            .update_expression(update.replace(attribute, "#a"))
+            .expression_attribute_names("#a", attribute);
+        if update.contains(":now") {
+            let now = Clock::system().now().to_string();
+            request = request.expression_attribute_values(":now", AttributeValue::N(now));
+        }
+        // a condition that does not hold means that there was nothing to change
+        let _ = request.send().await;
+    }
+}
+
+async fn asset(Path(file): Path<String>) -> Response {
+    let (kind, text) = match file.as_str() {
+        "backend.js" => ("text/javascript", page!("backend.js")),
+        "calls.js" => ("text/javascript", page!("calls.js")),
+        "connection.js" => ("text/javascript", page!("connection.js")),
+        "console.js" => ("text/javascript", page!("console.js")),
+        "laptop.js" => ("text/javascript", page!("laptop.js")),
+        "notice.js" => ("text/javascript", page!("notice.js")),
+        "record.js" => ("text/javascript", page!("record.js")),
+        "refusal.js" => ("text/javascript", page!("refusal.js")),
+        "stand-in.js" => ("text/javascript", page!("stand-in.js")),
+        "user.js" => ("text/javascript", page!("user.js")),
+        "widget.js" => ("text/javascript", page!("widget.js")),
+        "vendor/humanapi-connect-client-2.4.1.js" => {
+            ("text/javascript", page!("vendor/humanapi-connect-client-2.4.1.js"))
+        }
+        "console.css" => ("text/css", page!("console.css")),
+        "theme.css" => ("text/css", page!("theme.css")),
+        "icon.svg" => ("image/svg+xml", page!("icon.svg")),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}

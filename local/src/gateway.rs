@@ -1,0 +1,277 @@
+//! API Gateway's HTTP API in small: authorizers, payload 2.0 events, the five functions in this process.
+//!
+//! The IAM route wants a Signature Version 4 header and does not check the signature: there is no IAM on a laptop.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+use shared::clock::{Clock, rfc3339};
+use shared::config::Config;
+use shared::lambda::{Function, Host};
+use shared::network::NetworkError;
+use shared::telemetry::Output;
+
+use crate::calls::Calls;
+use crate::issuer::Issuer;
+use crate::random_hex;
+
+/// API Gateway's own limit of a body.
+pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
+/// The AWS identity of "another backend" on a laptop.
+pub const BACKEND_ARN: &str = "arn:aws:sts::000000000000:assumed-role/made-up-backend/laptop";
+
+/// Who may use a route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    Jwt,
+    Iam,
+    None,
+}
+
+/// The routes of `template.yaml`.
+const ROUTES: [(&str, Guard); 7] = [
+    ("POST /connect/session", Guard::Jwt),
+    ("POST /connect/finish", Guard::Jwt),
+    ("POST /connect/finish/{ticket}", Guard::None),
+    ("POST /connect/public-token", Guard::Jwt),
+    ("POST /internal/access-token", Guard::Iam),
+    ("GET /connect/connection", Guard::Jwt),
+    ("DELETE /connect/connection", Guard::Jwt),
+];
+
+/// The gateway. Clones share the functions.
+#[derive(Clone)]
+pub struct Gateway {
+    functions: Arc<Functions>,
+    issuer: Issuer,
+    calls: Calls,
+}
+
+struct Functions {
+    session_start: Host<session_start::SessionStart>,
+    finish: Host<finish::Finish>,
+    public_token: Host<public_token::PublicToken>,
+    access_token: Host<access_token::AccessToken>,
+    connection: Host<connection::Connection>,
+}
+
+/// A function's response.
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: Map<String, Value>,
+    /// The body's text.
+    pub body: String,
+}
+
+impl Reply {
+    /// The body as JSON; null where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+impl Gateway {
+    /// Builds the functions.
+    pub fn new(config: &Config, issuer: Issuer, calls: Calls, output: &Output) -> Result<Self, NetworkError> {
+        let clock = Clock::system();
+        let functions = Functions {
+            session_start: Host::new(config, clock.clone(), output.clone())?,
+            finish: Host::new(config, clock.clone(), output.clone())?,
+            public_token: Host::new(config, clock.clone(), output.clone())?,
+            access_token: Host::new(config, clock.clone(), output.clone())?,
+            connection: Host::new(config, clock, output.clone())?,
+        };
+        Ok(Self { functions: Arc::new(functions), issuer, calls })
+    }
+
+    /// Answers a request of a browser or a phone.
+    pub async fn serve(&self, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
+        let started = Instant::now();
+        let Some((route, guard, ticket)) = find_route(&method, uri.path()) else {
+            return message(StatusCode::NOT_FOUND, "Not Found");
+        };
+        let authorization =
+            headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let authorizer = match guard {
+            Guard::None => None,
+            Guard::Jwt => {
+                let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
+                match self.issuer.verify(token) {
+                    Some(claims) => Some(json!({"jwt": {"claims": as_text(&claims), "scopes": null}})),
+                    None => return message(StatusCode::UNAUTHORIZED, "Unauthorized"),
+                }
+            }
+            Guard::Iam if authorization.starts_with("AWS4-HMAC-SHA256 ") => Some(backend()),
+            Guard::Iam => return message(StatusCode::FORBIDDEN, "Forbidden"),
+        };
+        let mut event = event(route, authorizer);
+        put(&mut event, "rawPath", json!(uri.path()));
+        put(&mut event, "rawQueryString", json!(uri.query().unwrap_or_default()));
+        put(&mut event, "headers", header_map(&headers));
+        if let Some(ticket) = ticket {
+            put(&mut event, "pathParameters", json!({"ticket": ticket}));
+        }
+        put_body(&mut event, &headers, &body);
+        let reply = self.invoke(route, &event).await;
+        self.calls.add("browser", "API Gateway", route, reply.status, started.elapsed());
+        let mut response = Response::builder().status(reply.status);
+        for (name, value) in &reply.headers {
+            response = response.header(name, value.as_str().unwrap_or_default());
+        }
+        response.body(Body::from(reply.body)).unwrap_or_else(|_| message(StatusCode::BAD_GATEWAY, "Bad Gateway"))
+    }
+
+    /// Calls a route as this user, without a browser.
+    pub async fn as_user(&self, route: &'static str, user: &str, body: &Value) -> Reply {
+        let claims = json!({"sub": user, "email": format!("{}@example.test", user.len())});
+        let mut event = event(route, Some(json!({"jwt": {"claims": claims, "scopes": null}})));
+        put_json(&mut event, body);
+        self.invoke(route, &event).await
+    }
+
+    /// Calls `POST /internal/access-token` as another backend.
+    pub async fn as_backend(&self, body: &Value) -> Reply {
+        let started = Instant::now();
+        let route = "POST /internal/access-token";
+        let mut event = event(route, Some(backend()));
+        put_json(&mut event, body);
+        let reply = self.invoke(route, &event).await;
+        self.calls.add("another backend", "API Gateway", route, reply.status, started.elapsed());
+        reply
+    }
+
+    async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
+        let functions = &self.functions;
+        match route {
+            "POST /connect/session" => self.run(&functions.session_start, event).await,
+            "POST /connect/public-token" => self.run(&functions.public_token, event).await,
+            "POST /internal/access-token" => self.run(&functions.access_token, event).await,
+            "GET /connect/connection" | "DELETE /connect/connection" => self.run(&functions.connection, event).await,
+            _ => self.run(&functions.finish, event).await,
+        }
+    }
+
+    async fn run<F: Function>(&self, host: &Host<F>, event: &Value) -> Reply {
+        let started = Instant::now();
+        let response = host.respond(&event.to_string(), &random_hex::<8>(), None).await;
+        let response: Value = serde_json::from_str(&response).unwrap_or_default();
+        let status = response.get("statusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+        let status = status.unwrap_or(500);
+        self.calls.add("API Gateway", "function", F::NAME, status, started.elapsed());
+        Reply {
+            status,
+            headers: response.get("headers").and_then(Value::as_object).cloned().unwrap_or_default(),
+            body: response.get("body").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+fn find_route(method: &Method, path: &str) -> Option<(&'static str, Guard, Option<String>)> {
+    ROUTES.iter().find_map(|(route, guard)| {
+        let (route_method, pattern) = route.split_once(' ')?;
+        if route_method != method.as_str() {
+            return None;
+        }
+        match pattern.strip_suffix("{ticket}") {
+            Some(prefix) => {
+                let ticket = path.strip_prefix(prefix).filter(|ticket| !ticket.is_empty() && !ticket.contains('/'))?;
+                Some((*route, *guard, Some(ticket.to_owned())))
+            }
+            None => (path == pattern).then_some((*route, *guard, None)),
+        }
+    })
+}
+
+/// An event as an HTTP API makes it (payload 2.0).
+fn event(route: &'static str, authorizer: Option<Value>) -> Value {
+    let (method, path) = route.split_once(' ').unwrap_or_default();
+    let now = Clock::system().now();
+    let mut context = json!({
+        "accountId": "000000000000",
+        "apiId": "laptop",
+        "domainName": "127.0.0.1",
+        "domainPrefix": "127",
+        "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "laptop"},
+        "requestId": random_hex::<8>(),
+        "routeKey": route,
+        "stage": "$default",
+        "time": rfc3339(now),
+        "timeEpoch": now,
+    });
+    if let Some(authorizer) = authorizer {
+        put(&mut context, "authorizer", authorizer);
+    }
+    json!({
+        "version": "2.0",
+        "routeKey": route,
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {},
+        "requestContext": context,
+        "isBase64Encoded": false,
+    })
+}
+
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+fn put_json(event: &mut Value, body: &Value) {
+    put(event, "headers", json!({"content-type": "application/json"}));
+    put(event, "body", json!(body.to_string()));
+}
+
+/// An HTTP API hands JSON and text over as they are and everything else, forms too, in base64.
+fn put_body(event: &mut Value, headers: &HeaderMap, body: &Bytes) {
+    if body.is_empty() {
+        return;
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_text = kind.starts_with("text/") || kind.starts_with("application/json");
+    match std::str::from_utf8(body) {
+        Ok(text) if is_text => put(event, "body", json!(text)),
+        _ => {
+            put(event, "body", json!(STANDARD.encode(body)));
+            put(event, "isBase64Encoded", json!(true));
+        }
+    }
+}
+
+fn header_map(headers: &HeaderMap) -> Value {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Value::Object(headers.iter().map(|(name, value)| (name.to_string(), json!(text(value)))).collect())
+}
+
+/// An HTTP API hands every claim over as text.
+fn as_text(claims: &Value) -> Value {
+    let text = |value: &Value| json!(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    Value::Object(claims.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect())
+}
+
+fn backend() -> Value {
+    json!({"iam": {
+        "accessKey": "made-up",
+        "accountId": "000000000000",
+        "callerId": "made-up",
+        "cognitoIdentity": null,
+        "principalOrgId": null,
+        "userArn": BACKEND_ARN,
+        "userId": "made-up",
+    }})
+}
+
+/// What API Gateway itself answers.
+fn message(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(json!({"message": text}).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,156 @@
+//! A stand-in for Human API, written from its published guides: what it knows of users, sessions and tokens.
+//! The endpoints are in [`endpoints`], what the widgets' pages ask for in [`pages`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use shared::clock::{Clock, Millis};
+use shared::record::Source;
+
+use crate::calls::Calls;
+use crate::secrets::Secrets;
+use crate::{hex, lock, random_hex};
+
+mod endpoints;
+mod pages;
+
+pub use pages::router;
+
+/// The made-up client id.
+pub const CLIENT_ID: &str = "made-up-client-id";
+const SESSION_SECONDS: u64 = 3600;
+const ID_SECONDS: u64 = 86_400;
+
+/// The made-up sources that can be connected: id, name, kind.
+pub const CATALOGUE: [(&str, &str, &str); 8] = [
+    ("made-up-01", "Starfleet Pharmacy", "Pharmacy"),
+    ("made-up-02", "Mount Invented Hospital", "Hospital"),
+    ("made-up-03", "Fictional Family Practice", "Clinic"),
+    ("made-up-04", "Paper Heart Cardiology", "Clinic"),
+    ("made-up-05", "Nowhere Labs", "Laboratory"),
+    ("made-up-06", "Pretend Pace Watch", "Wearable"),
+    ("made-up-07", "Imaginary Scale Co.", "Device"),
+    ("made-up-08", "Sample Sleep Tracker", "Wearable"),
+];
+
+/// The stand-in. Clones share everything.
+#[derive(Clone)]
+pub struct HumanApi {
+    state: Arc<Mutex<State>>,
+    file: Option<PathBuf>,
+    secrets: Secrets,
+    calls: Calls,
+}
+
+/// What it knows.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    users: BTreeMap<String, User>,
+    /// Popup session tokens and whose they are.
+    sessions: BTreeMap<String, String>,
+    used_sessions: BTreeSet<String>,
+    /// Session and id tokens, whose they are and until when they are good.
+    start_tokens: BTreeMap<String, (String, Millis)>,
+    /// Whether a popup session token can be exchanged once only.
+    pub single_use: bool,
+    /// How long it takes to answer, in milliseconds.
+    pub delay_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct User {
+    human_id: String,
+    sources: Vec<Source>,
+    public_token: Option<String>,
+}
+
+impl HumanApi {
+    /// The stand-in as this file has it, or a new one.
+    pub fn open(file: Option<PathBuf>, secrets: Secrets, calls: Calls) -> Self {
+        let stored =
+            file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
+        let new = || State {
+            users: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            used_sessions: BTreeSet::new(),
+            start_tokens: BTreeMap::new(),
+            single_use: true,
+            delay_ms: 0,
+        };
+        Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets, calls }
+    }
+
+    /// Reads or changes its state.
+    pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = lock(&self.state);
+        let outcome = change(&mut state);
+        if let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&*state)) {
+            let _ = std::fs::write(file, text);
+        }
+        outcome
+    }
+}
+
+impl State {
+    fn user(&mut self, id: &str) -> &mut User {
+        self.users.entry(id.to_owned()).or_insert_with(|| User {
+            human_id: human_id(id),
+            sources: Vec::new(),
+            public_token: None,
+        })
+    }
+
+    /// Connects a source of the catalogue.
+    pub fn connect(&mut self, user: &str, source: &str) {
+        let Some((id, name, _)) = CATALOGUE.iter().find(|(id, ..)| *id == source) else { return };
+        let sources = &mut self.user(user).sources;
+        if sources.iter().all(|known| known.id != *id) {
+            sources.push(Source { id: (*id).to_owned(), name: (*name).to_owned() });
+        }
+    }
+
+    fn disconnect(&mut self, user: &str, source: &str) {
+        self.user(user).sources.retain(|known| known.id != source);
+    }
+
+    fn sources(&self, user: &str) -> Vec<Source> {
+        self.users.get(user).map(|user| user.sources.clone()).unwrap_or_default()
+    }
+
+    /// A popup session of this user, with a token of its own or this one.
+    pub fn add_session(&mut self, user: &str, token: Option<&str>) -> String {
+        let token = token.map_or_else(|| format!("made-up-popup-session-{}", random_hex::<12>()), str::to_owned);
+        self.user(user);
+        self.sessions.insert(token.clone(), user.to_owned());
+        token
+    }
+
+    fn add_start_token(&mut self, user: &str, kind: &str, seconds: u64) -> String {
+        let token = format!("made-up-{kind}-token-{}", random_hex::<12>());
+        let until = Clock::system().now() + Millis::try_from(seconds * 1000).unwrap_or_default();
+        self.start_tokens.insert(token.clone(), (user.to_owned(), until));
+        token
+    }
+
+    /// Forgets the user.
+    pub fn drop_user(&mut self, user: &str) {
+        self.users.remove(user);
+        self.sessions.retain(|_, owner| owner != user);
+        self.start_tokens.retain(|_, (owner, _)| owner != user);
+    }
+
+    /// Ends the life of the user's session and id tokens.
+    pub fn expire_tokens(&mut self, user: &str) {
+        for (_, until) in self.start_tokens.values_mut().filter(|(owner, _)| owner == user) {
+            *until = 0;
+        }
+    }
+}
+
+/// The humanId of a user: always the same for the same id, so that `events/` can name it.
+pub fn human_id(user: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, user.as_bytes());
+    hex(digest.as_ref().get(..12).unwrap_or_default())
+}

@@ -1,0 +1,150 @@
+//! The widgets' origin: both generations' pages, what these ask for, and the token endpoints beside them.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State as Shared};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+use super::endpoints::text;
+use super::{CATALOGUE, CLIENT_ID, HumanApi, State};
+
+macro_rules! page {
+    ($name:literal) => {
+        include_str!(concat!("../../assets/human-api/", $name))
+    };
+}
+
+/// The stand-in's routes; only pages of `console` may embed the widgets.
+pub fn router(human_api: HumanApi, console: &str) -> Router {
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors {console}"
+    );
+    let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
+    Router::new()
+        .route("/", get(|| async { html(page!("widget.html")) }))
+        .route("/popup", get(|| async { html(page!("popup.html")) }))
+        .route("/connect.js", get(|| async { asset(Path("connect.js".to_owned())).await }))
+        .route("/assets/{file}", get(asset))
+        .route(
+            "/images/data-source-type-icons/launch-connect-text.svg",
+            get(|| async { asset(Path("launch-connect-text.svg".to_owned())).await }),
+        )
+        .route("/v1/connect/{path}", post(tokens))
+        .route("/widget/{action}", post(widget))
+        .route("/popup/{action}", post(popup))
+        .with_state(human_api)
+        .layer(from_fn(move |request: axum::extract::Request, next: Next| {
+            let policy = policy.clone();
+            async move {
+                let mut response = next.run(request).await;
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                response
+            }
+        }))
+}
+
+async fn tokens(Shared(human_api): Shared<HumanApi>, Path(path): Path<String>, body: Bytes) -> Response {
+    let started = Instant::now();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let (status, answer) = human_api.answer(&path, &body).await;
+    let what = match text(&body, "type") {
+        "" => format!("POST /v1/connect/{path}"),
+        kind => format!("POST /v1/connect/{path} ({kind})"),
+    };
+    human_api.calls.add("function", "Human API", what, status.as_u16(), started.elapsed());
+    (status, Json(answer)).into_response()
+}
+
+async fn widget(Shared(human_api): Shared<HumanApi>, Path(action): Path<String>, Json(body): Json<Value>) -> Response {
+    human_api.with(|state| {
+        let user = match state.start_tokens.get(text(&body, "token")) {
+            Some((user, until)) if *until > Clock::system().now() => Ok(user.clone()),
+            Some(_) => Err("SESSION_TOKEN_EXPIRED"),
+            None if text(&body, "token").is_empty() => Err("MISSING_SESSION_TOKEN"),
+            None => Err("SESSION_TOKEN_INVALID"),
+        };
+        match user {
+            Ok(user) => state.act(&user, &action, &body),
+            Err(status) => (StatusCode::UNAUTHORIZED, Json(json!({"status": status}))).into_response(),
+        }
+    })
+}
+
+async fn popup(Shared(human_api): Shared<HumanApi>, Path(action): Path<String>, Json(body): Json<Value>) -> Response {
+    human_api.with(|state| {
+        let user = percent_decode_str(text(&body, "clientUserId")).decode_utf8_lossy().into_owned();
+        let public_token = text(&body, "publicToken");
+        let refused = |status, code: &str, message: &str| {
+            (status, Json(json!({"code": code, "message": message}))).into_response()
+        };
+        if text(&body, "clientId") != CLIENT_ID || user.is_empty() {
+            return refused(StatusCode::UNAUTHORIZED, "INVALID_CLIENT", "Unknown application");
+        }
+        if action == "open" {
+            let known = state.users.get(&user);
+            let exists = known.is_some_and(|user| user.public_token.is_some() || !user.sources.is_empty());
+            let right = known.is_some_and(|user| user.public_token.as_deref() == Some(public_token));
+            if public_token.is_empty() && exists {
+                return refused(StatusCode::CONFLICT, "USER_ALREADY_EXISTS", "User Already Exists");
+            }
+            if !public_token.is_empty() && !right {
+                return refused(StatusCode::UNAUTHORIZED, "INVALID_PUBLIC_TOKEN", "Invalid Public Token");
+            }
+        }
+        if action == "finish" {
+            let session = state.add_session(&user, None);
+            let human_id = state.user(&user).human_id.clone();
+            return Json(json!({"humanId": human_id, "clientId": CLIENT_ID, "sessionToken": session})).into_response();
+        }
+        state.act(&user, &action, &body)
+    })
+}
+
+impl State {
+    fn act(&mut self, user: &str, action: &str, body: &Value) -> Response {
+        match action {
+            "connect" => self.connect(user, text(body, "sourceId")),
+            "disconnect" => self.disconnect(user, text(body, "sourceId")),
+            "open" => {
+                let catalogue: Vec<Value> =
+                    CATALOGUE.iter().map(|(id, name, kind)| json!({"id": id, "name": name, "kind": kind})).collect();
+                return Json(json!({"sources": self.sources(user), "catalogue": catalogue})).into_response();
+            }
+            _ => return StatusCode::NOT_FOUND.into_response(),
+        }
+        Json(json!({"sources": self.sources(user)})).into_response()
+    }
+}
+
+fn html(page: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
+}
+
+async fn asset(Path(file): Path<String>) -> Response {
+    let (kind, text) = match file.as_str() {
+        "connect.js" => ("text/javascript", page!("connect.js")),
+        "popup.js" => ("text/javascript", page!("popup.js")),
+        "service.js" => ("text/javascript", page!("service.js")),
+        "source-list.js" => ("text/javascript", page!("source-list.js")),
+        "widget.js" => ("text/javascript", page!("widget.js")),
+        "popup.css" => ("text/css", page!("popup.css")),
+        "sources.css" => ("text/css", page!("sources.css")),
+        "widget.css" => ("text/css", page!("widget.css")),
+        "icon.svg" => ("image/svg+xml", page!("icon.svg")),
+        "launch-connect-text.svg" => ("image/svg+xml", page!("launch-connect-text.svg")),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}

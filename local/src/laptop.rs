@@ -1,0 +1,120 @@
+//! Puts the parts together: servers on loopback, and the environment that points the functions at them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use shared::config::Config;
+use shared::telemetry::Output;
+use tokio::net::TcpListener;
+
+use crate::aws;
+use crate::calls::Calls;
+use crate::console;
+use crate::gateway::Gateway;
+use crate::human_api::{self, CLIENT_ID, HumanApi};
+use crate::issuer::Issuer;
+use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
+
+/// Where things are kept and served.
+pub struct Options {
+    /// Where the table, the secrets and the stand-in are kept; in memory if nowhere.
+    pub directory: Option<PathBuf>,
+    /// The console's port; the stand-in and AWS take the next two. Taken ones, and 0, mean any that is free.
+    pub port: u16,
+    /// Where the functions' metrics go.
+    pub output: Output,
+}
+
+/// Everything, running.
+pub struct Laptop {
+    /// The console's and the API's address.
+    pub console: String,
+    /// Variables for a function that is to use these parts.
+    pub environment: Vec<(String, String)>,
+    /// The same, read.
+    pub config: Config,
+    /// The functions behind their gateway.
+    pub gateway: Gateway,
+    /// The stand-in.
+    pub human_api: HumanApi,
+    /// The secrets.
+    pub secrets: Secrets,
+}
+
+impl Options {
+    /// All in memory, on any ports, nothing written.
+    pub fn in_memory() -> Self {
+        Self { directory: None, port: 0, output: Output::new(std::io::sink()) }
+    }
+}
+
+impl Laptop {
+    /// Starts everything.
+    pub async fn start(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let file = |name: &str| options.directory.as_ref().map(|directory| directory.join(name));
+        if let Some(directory) = &options.directory {
+            std::fs::create_dir_all(directory)?;
+        }
+        let calls = Calls::default();
+        let secrets = Secrets::open(file("secrets.json"));
+        let human_api = HumanApi::open(file("human-api.json"), secrets.clone(), calls.clone());
+
+        let (page, console) = listen(options.port).await?;
+        let (widgets, human_api_url) = listen(next(options.port, 1)).await?;
+        let (cloud, aws_url) = listen(next(options.port, 2)).await?;
+
+        let environment: Vec<(String, String)> = [
+            ("TABLE_NAME", aws::TABLE),
+            ("HUMAN_API_CLIENT_ID", CLIENT_ID),
+            ("HUMAN_API_SECRET_ID", CLIENT_SECRET),
+            ("TOKEN_KEY_SECRET_ID", TOKEN_KEY),
+            ("HUMAN_API_AUTH_URL", &human_api_url),
+            ("HUMAN_API_USER_URL", &human_api_url),
+            ("PUBLIC_BASE_URL", &console),
+            ("AWS_ENDPOINT_URL", &aws_url),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "made-up"),
+            ("AWS_SECRET_ACCESS_KEY", "made-up"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        let config =
+            Config::read(|name| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))?;
+
+        let http = shared::network::http_client(&config)?;
+        let table = file("dynamodb.sqlite");
+        aws::serve(cloud, table.as_deref(), http.clone(), secrets.clone(), calls.clone()).await?;
+        let dynamodb = shared::network::dynamodb(&config, &http);
+        aws::create_table(&dynamodb).await?;
+
+        let pages = human_api::router(human_api.clone(), &console);
+        tokio::spawn(async move { axum::serve(widgets, pages).await });
+
+        let issuer = Issuer::new(console.clone());
+        let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output)?;
+        let page_router = console::router(console::Console {
+            widgets: human_api_url,
+            gateway: gateway.clone(),
+            issuer,
+            human_api: human_api.clone(),
+            secrets: secrets.clone(),
+            dynamodb,
+            calls,
+        });
+        tokio::spawn(async move { axum::serve(page, page_router).await });
+        Ok(Self { console, environment, config, gateway, human_api, secrets })
+    }
+}
+
+async fn listen(port: u16) -> std::io::Result<(TcpListener, String)> {
+    let listener = match TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?,
+    };
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+fn next(port: u16, offset: u16) -> u16 {
+    if port == 0 { 0 } else { port.saturating_add(offset) }
+}

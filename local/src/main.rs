@@ -1,0 +1,53 @@
+//! `cargo run -p local`: the whole product on a laptop, with nothing else installed.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::ExitCode;
+
+use local::examples;
+use local::laptop::{Laptop, Options};
+use shared::telemetry::{self, Output};
+
+const DIRECTORY: &str = ".local";
+const PORT: u16 = 3000;
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "what a person started this for")]
+async fn main() -> ExitCode {
+    let directory = Path::new(DIRECTORY);
+    let lines = directory.join("functions.log");
+    let log = std::fs::create_dir_all(directory).and_then(|()| File::create(&lines));
+    let output = match log {
+        Ok(log) => Output::new(log),
+        Err(error) => {
+            eprintln!("{} could not be written: {error}", lines.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    // what CloudWatch would get of the functions
+    let _ = tracing::subscriber::set_global_default(telemetry::subscriber(telemetry::info(), "local", output.clone()));
+    let options = Options { directory: Some(directory.to_owned()), port: PORT, output };
+    let laptop = match Laptop::start(options).await {
+        Ok(laptop) => laptop,
+        Err(error) => {
+            eprintln!("could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = examples::set_up(&laptop).await {
+        eprintln!("the example users could not be set up: {error}");
+        return ExitCode::FAILURE;
+    }
+    let environment: String = laptop.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let file = directory.join("env");
+    if let Err(error) = std::fs::write(&file, environment) {
+        eprintln!("{} could not be written: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    println!("\n  human-connect is running: open {}\n", laptop.console);
+    println!("  What the functions log is in {}.", lines.display());
+    println!("  Everything is made up and stays in {DIRECTORY}/ (delete it to begin anew).");
+    println!("  Built functions find these parts through {}: see the README. Ctrl-C ends.\n", file.display());
+    let _ = tokio::signal::ctrl_c().await;
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,122 @@
+//! Lambda's Runtime API on loopback around a built binary, one process an instance: for tests of the real thing.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as PathParts, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use shared::clock::Clock;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{lock, random_hex};
+
+/// An invocation ends within Lambda's own timeout; a test waits a little longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running function.
+pub struct Instance {
+    child: Child,
+    events: mpsc::UnboundedSender<(String, String)>,
+    waiting: Waiting,
+}
+
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Result<Value, String>>>>>;
+
+#[derive(Clone)]
+struct Api {
+    events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<(String, String)>>>,
+    waiting: Waiting,
+}
+
+impl Instance {
+    /// Starts `binary` with this environment and Lambda's own; it ends when this is dropped.
+    pub async fn start(binary: &Path, environment: &[(String, String)]) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let (events, queue) = mpsc::unbounded_channel();
+        let waiting = Waiting::default();
+        let api = Api { events: Arc::new(tokio::sync::Mutex::new(queue)), waiting: waiting.clone() };
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answered))
+            .with_state(api);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let name = binary.file_stem().unwrap_or_default();
+        let child = Command::new(binary)
+            .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", name)
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self { child, events, waiting })
+    }
+
+    /// Hands over an event and waits for the function's response. `Err` is a Lambda error, or none at all.
+    pub async fn invoke(&self, event: &Value) -> Result<Value, String> {
+        let id = random_hex::<8>();
+        let (answer, answered) = oneshot::channel();
+        lock(&self.waiting).insert(id.clone(), answer);
+        self.events.send((id, event.to_string())).map_err(|_| "the function is gone".to_owned())?;
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err("the function is gone".to_owned()),
+            Err(_) => Err("no response".to_owned()),
+        }
+    }
+
+    /// Ends the process; what it wrote to standard output and standard error.
+    pub async fn stop(mut self) -> (String, String) {
+        let _ = self.child.start_kill();
+        let (mut out, mut err) = (String::new(), String::new());
+        if let Some(mut pipe) = self.child.stdout.take() {
+            let _ = pipe.read_to_string(&mut out).await;
+        }
+        if let Some(mut pipe) = self.child.stderr.take() {
+            let _ = pipe.read_to_string(&mut err).await;
+        }
+        (out, err)
+    }
+}
+
+async fn next(State(api): State<Api>) -> Response {
+    let Some((id, event)) = api.events.lock().await.recv().await else {
+        return StatusCode::GONE.into_response();
+    };
+    let deadline = (Clock::system().now() + 28_000).to_string();
+    let headers = [
+        ("lambda-runtime-aws-request-id", id),
+        ("lambda-runtime-deadline-ms", deadline),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:000000000000:function:made-up".to_owned()),
+        ("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=0".to_owned()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    (headers, event).into_response()
+}
+
+async fn answered(
+    State(api): State<Api>,
+    PathParts((id, outcome)): PathParts<(String, String)>,
+    body: String,
+) -> StatusCode {
+    if let Some(waiting) = lock(&api.waiting).remove(&id) {
+        let parsed = serde_json::from_str(&body).map_err(|_| body.clone());
+        let _ = waiting.send(if outcome == "response" { parsed } else { Err(body) });
+    }
+    StatusCode::ACCEPTED
+}

@@ -1,0 +1,106 @@
+//! Secrets Manager's two secrets, with versions and stages. Their values are made up.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::lock;
+
+/// The client secret's name.
+pub const CLIENT_SECRET: &str = "human-connect/client-secret";
+/// The sealing key's name.
+pub const TOKEN_KEY: &str = "human-connect/token-key";
+
+/// The secrets; kept in a file, so that rows sealed before a restart still open.
+#[derive(Clone)]
+pub struct Secrets {
+    file: Option<PathBuf>,
+    secrets: Arc<Mutex<Vec<Secret>>>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Secret {
+    name: String,
+    /// Oldest first; the last is AWSCURRENT, the one before it AWSPREVIOUS.
+    values: Vec<String>,
+}
+
+impl Secrets {
+    /// The secrets of this file, or new ones.
+    pub fn open(file: Option<PathBuf>) -> Self {
+        let stored =
+            file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
+        let made_up = || {
+            vec![
+                Secret { name: CLIENT_SECRET.to_owned(), values: vec!["made-up-client-secret-1".to_owned()] },
+                Secret {
+                    name: TOKEN_KEY.to_owned(),
+                    values: vec!["made-up-sealing-key-for-this-laptop-only-1".to_owned()],
+                },
+            ]
+        };
+        Self { file, secrets: Arc::new(Mutex::new(stored.unwrap_or_else(made_up))) }
+    }
+
+    /// Gives a secret its next made-up value.
+    pub fn rotate(&self, name: &str) {
+        let mut secrets = lock(&self.secrets);
+        if let Some(secret) = secrets.iter_mut().find(|secret| secret.name == name)
+            && let Some(stem) =
+                secret.values.last().and_then(|value| value.rsplit_once('-')).map(|(stem, _)| stem.to_owned())
+        {
+            secret.values.push(format!("{stem}-{}", secret.values.len() + 1));
+        }
+        if let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&*secrets)) {
+            let _ = std::fs::write(file, text);
+        }
+    }
+
+    /// Whether Human API takes this client secret: the current one and, while a rotation is under way, the one before.
+    pub fn is_client_secret(&self, value: &str) -> bool {
+        let secrets = lock(&self.secrets);
+        let values = secrets.iter().filter(|secret| secret.name == CLIENT_SECRET).flat_map(|secret| &secret.values);
+        values.rev().take(2).any(|known| known == value)
+    }
+
+    /// `GetSecretValue`.
+    pub fn get(&self, request: &Value) -> Result<Value, (u16, Value)> {
+        let missing = || {
+            (
+                400,
+                json!({"__type": "ResourceNotFoundException", "Message": "Secrets Manager can't find the specified secret."}),
+            )
+        };
+        let id = request.get("SecretId").and_then(Value::as_str).unwrap_or_default();
+        let secrets = lock(&self.secrets);
+        let secret = secrets.iter().find(|secret| secret.name == id).ok_or_else(missing)?;
+        let newest = secret.values.len();
+        let number = match (
+            request.get("VersionId").and_then(Value::as_str),
+            request.get("VersionStage").and_then(Value::as_str),
+        ) {
+            (Some(version), _) => (1..=newest).find(|number| version_id(*number) == version),
+            (None, None | Some("AWSCURRENT")) => Some(newest),
+            (None, Some("AWSPREVIOUS")) => newest.checked_sub(1).filter(|number| *number > 0),
+            (None, Some(_)) => None,
+        };
+        let number = number.ok_or_else(missing)?;
+        let stages: &[&str] = match newest - number {
+            0 => &["AWSCURRENT"],
+            1 => &["AWSPREVIOUS"],
+            _ => &[],
+        };
+        Ok(json!({
+            "Name": secret.name,
+            "VersionId": version_id(number),
+            "SecretString": secret.values.get(number - 1),
+            "VersionStages": stages,
+        }))
+    }
+}
+
+fn version_id(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}

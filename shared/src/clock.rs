@@ -1,0 +1,53 @@
+//! Wall-clock time, in one place so that tests can set it. Budgets use tokio's monotonic clock instead.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Milliseconds since the Unix epoch.
+pub type Millis = i64;
+
+/// A source of wall-clock time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::new(|| {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Millis::try_from(since_epoch.as_millis()).unwrap_or(Millis::MAX)
+        })
+    }
+
+    /// A clock that answers what `now` answers.
+    pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// Now.
+    pub fn now(&self) -> Millis {
+        (self.0)()
+    }
+}
+
+/// `at` as RFC 3339 in UTC, to the second.
+pub fn rfc3339(at: Millis) -> String {
+    OffsetDateTime::from_unix_timestamp(at.div_euclid(1000))
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(1_795_255_200_999), "2026-11-21T10:00:00Z");
+        assert_eq!(rfc3339(Millis::MAX), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,126 @@
+//! What an earlier call left unresolved is resolved by the next one, before it asks for anything of its own.
+
+use super::{Error, Turn};
+use crate::human_api::{Cause, Failure};
+use crate::record::{Asked, Exchange, Inflight};
+use crate::seal::{Kind, SealError};
+use crate::store::Ending;
+use crate::token::{SessionHash, SessionToken, TicketHash};
+
+impl Turn<'_> {
+    /// Resolves what is unresolved and commits what came of it; the hold goes on, for `next`.
+    /// Costs nothing where nothing is unresolved.
+    pub async fn settle(&mut self, next: Asked) -> Result<(), Error> {
+        let unresolved = self.hold.unresolved.clone();
+        if unresolved.is_none() && !self.hold.in_doubt() {
+            return Ok(());
+        }
+        if let Some(Inflight { since, .. }) = unresolved {
+            let age = u64::try_from(self.now() - since).unwrap_or_default();
+            self.invocation.note(|tally| tally.unresolved_age = Some(std::time::Duration::from_millis(age)));
+        }
+        match unresolved.map(|inflight| inflight.request) {
+            Some(Asked::Exchange(exchange)) => self.exchange_again(*exchange).await?,
+            Some(Asked::Access) => self.access_again().await?,
+            Some(Asked::Public) => self.public_again().await?,
+            Some(Asked::Start) => self.hold.record.start = None,
+            None => {}
+        }
+        if self.hold.in_doubt() {
+            self.recover(None).await?;
+        }
+        self.reseal().await;
+        self.connect.store.commit(&mut self.hold, Ending::Next(next), self.invocation).await?;
+        Ok(())
+    }
+
+    /// The same exchange again; where the session is spent, what Human API gives without it.
+    async fn exchange_again(&mut self, exchange: Exchange) -> Result<(), Error> {
+        let lost = (&exchange.hash, exchange.ticket.as_ref());
+        let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
+            Ok(session) => SessionToken::new(session),
+            Err(Error::Seal(SealError::Broken(_))) => return self.recover(Some(lost)).await,
+            Err(error) => return Err(error),
+        };
+        match self.connect.human_api.tokens(&exchange.human_id, &session, self, self.invocation).await {
+            // about somebody else: was never ours to store
+            Ok(exchanged) if self.verify(&exchanged, &exchange.human_id).is_err() => Ok(()),
+            Ok(exchanged) => {
+                self.invocation.note(|tally| tally.tokens_recovered += 1);
+                self.keep_exchanged(exchanged, exchange.hash, exchange.ticket)
+            }
+            Err(Failure { cause: Cause::Refused(_), .. }) => self.recover(Some(lost)).await,
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn access_again(&mut self) -> Result<(), Error> {
+        let gone = match self.access().await {
+            Ok(granted) => !granted,
+            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
+            Err(error) => return Err(error),
+        };
+        if gone {
+            self.gone();
+        }
+        Ok(())
+    }
+
+    async fn public_again(&mut self) -> Result<(), Error> {
+        match self.public_token().await {
+            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) | Ok(false) => {
+                // which of two publicTokens is the right one cannot be known
+                self.hold.record.public = None;
+                self.hold.record.reconnect.get_or_insert_with(SessionHash::none);
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Human API refused `access`: a connection whose token came from there has ended. `true` if so.
+    pub fn gone(&mut self) -> bool {
+        let now = self.now();
+        let record = &mut self.hold.record;
+        let from_access = record.access.as_ref().is_some_and(|access| access.from == crate::config::Flow::Connect);
+        if from_access {
+            record.end(now);
+            record.revoked = true;
+        }
+        from_access
+    }
+
+    /// An answer with tokens is lost for good. What Human API gives without a session is fetched: a publicToken, if the
+    /// humanId is proven, and an access token. What was stored before may be superseded and is not served any more.
+    pub(super) async fn recover(&mut self, lost: Option<(&SessionHash, Option<&TicketHash>)>) -> Result<(), Error> {
+        let now = self.now();
+        let popup = lost.is_some() || self.hold.record.public.is_some();
+        let mut public = false;
+        if popup {
+            public = match self.public_token().await {
+                Ok(public) => public,
+                Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
+                Err(error) => return Err(error),
+            };
+        }
+        let access = match self.access().await {
+            Ok(access) => access,
+            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
+            Err(error) => return Err(error),
+        };
+        if !access && !self.gone() {
+            self.hold.record.access = None;
+        }
+        self.answer_at_risk = false;
+        if public {
+            self.connected(now);
+            if let Some((session, ticket)) = lost {
+                self.finished(session.clone(), ticket.cloned(), now);
+            }
+        } else if popup {
+            self.hold.record.public = None;
+            self.hold.record.reconnect = Some(lost.map_or_else(SessionHash::none, |(session, _)| session.clone()));
+        }
+        Ok(())
+    }
+}

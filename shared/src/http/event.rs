@@ -1,0 +1,257 @@
+//! An API Gateway event, payload 2.0 (HTTP API) or 1.0 (REST API, or HTTP API by choice), as far as it is used.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Problem;
+
+/// Longer bodies are not looked at.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// A route: method and path pattern, as API Gateway names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The path pattern.
+    pub path: &'static str,
+}
+
+/// The two payload formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// HTTP API.
+    V2,
+    /// REST API.
+    V1,
+}
+
+/// A request, before anything of it is believed.
+#[derive(Debug)]
+pub struct Request {
+    /// The format it came in, and so the format of its answer.
+    pub payload: Payload,
+    /// API Gateway's id of the request.
+    pub request_id: Option<String>,
+    pub(super) authorizer: Option<Value>,
+    pub(super) identity: Option<Value>,
+    method: Option<String>,
+    path: Option<String>,
+    content_type: Option<String>,
+    body: Option<String>,
+    is_base64: bool,
+    path_parameters: HashMap<String, Value>,
+    domain_name: Option<String>,
+    stage: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawEvent<'a> {
+    #[serde(borrow)]
+    version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    route_key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    resource: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    http_method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    headers: Option<HashMap<Cow<'a, str>, Value>>,
+    body: Option<String>,
+    is_base64_encoded: Option<bool>,
+    path_parameters: Option<HashMap<String, Value>>,
+    request_context: Option<RawContext>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawContext {
+    request_id: Option<String>,
+    domain_name: Option<String>,
+    stage: Option<String>,
+    authorizer: Option<Value>,
+    identity: Option<Value>,
+}
+
+impl Request {
+    /// Reads an event. `Err` for what no API Gateway sends.
+    pub fn read(event: &str) -> Result<Self, Problem> {
+        let raw: RawEvent<'_> = serde_json::from_str(event)
+            .map_err(|_| Problem::invalid_request("the event is not an API Gateway request"))?;
+        let context = raw.request_context.unwrap_or_default();
+        let payload = match raw.version.as_deref() {
+            Some("2.0") => Payload::V2,
+            _ => Payload::V1,
+        };
+        let (method, path) = match payload {
+            Payload::V2 => match raw.route_key.as_deref().and_then(|key| key.split_once(' ')) {
+                Some((method, path)) => (Some(method.to_owned()), Some(path.to_owned())),
+                None => (None, None),
+            },
+            Payload::V1 => (raw.http_method.map(Cow::into_owned), raw.resource.map(Cow::into_owned)),
+        };
+        let content_type = raw.headers.and_then(|headers| {
+            headers
+                .into_iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+                .and_then(|(_, value)| value.as_str().map(str::to_owned))
+        });
+        Ok(Self {
+            payload,
+            request_id: context.request_id,
+            authorizer: context.authorizer.filter(|authorizer| !authorizer.is_null()),
+            identity: context.identity,
+            method,
+            path,
+            content_type,
+            body: raw.body,
+            is_base64: raw.is_base64_encoded.unwrap_or(false),
+            path_parameters: raw.path_parameters.unwrap_or_default(),
+            domain_name: context.domain_name,
+            stage: context.stage,
+        })
+    }
+
+    /// Which of a function's routes is asked for, by API Gateway's route and never by the raw path.
+    pub fn route(&self, routes: &'static [Route]) -> Result<&'static Route, Problem> {
+        let on_path = || routes.iter().filter(|route| Some(route.path) == self.path.as_deref());
+        match on_path().find(|route| Some(route.method) == self.method.as_deref()) {
+            Some(route) => Ok(route),
+            None if on_path().next().is_some() => {
+                Err(Problem::method_not_allowed(on_path().map(|route| route.method).collect()))
+            }
+            None => Err(Problem::not_found()),
+        }
+    }
+
+    /// The body's bytes; at most 64 KiB.
+    pub fn body(&self) -> Result<Cow<'_, [u8]>, Problem> {
+        let text = self.body.as_deref().unwrap_or_default();
+        let longest = if self.is_base64 { BODY_LIMIT.div_ceil(3) * 4 } else { BODY_LIMIT };
+        if text.len() > longest {
+            return Err(Problem::body_too_large());
+        }
+        if !self.is_base64 {
+            return Ok(Cow::Borrowed(text.as_bytes()));
+        }
+        let bytes =
+            STANDARD.decode(text).map_err(|_| Problem::invalid_request("the body is not base64 as announced"))?;
+        if bytes.len() > BODY_LIMIT {
+            return Err(Problem::body_too_large());
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// The media type without its parameters, in lower case; `None` where none is named.
+    pub fn media_type(&self) -> Option<String> {
+        let essence = self.content_type.as_deref()?.split(';').next().unwrap_or_default().trim();
+        (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
+    }
+
+    /// A parameter of the path.
+    pub fn path_parameter(&self, name: &str) -> Option<&str> {
+        self.path_parameters.get(name)?.as_str()
+    }
+
+    /// Where the caller reached the API, from API Gateway's own context and never from a header: the domain, and the
+    /// stage where the domain is API Gateway's own.
+    pub fn base_url(&self) -> Option<String> {
+        let domain = self.domain_name.as_deref()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+        if domain.is_empty() || !domain.chars().all(plain) {
+            return None;
+        }
+        let stage = self.stage.as_deref().filter(|stage| !matches!(*stage, "" | "$default"));
+        match stage {
+            Some(stage) if domain.contains(".execute-api.") => {
+                let named = stage.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+                named.then(|| format!("https://{domain}/{stage}"))
+            }
+            _ => Some(format!("https://{domain}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ROUTES: &[Route] = &[
+        Route { method: "POST", path: "/a" },
+        Route { method: "DELETE", path: "/a" },
+        Route { method: "GET", path: "/b/{c}" },
+    ];
+
+    fn read(event: Value) -> Request {
+        Request::read(&event.to_string()).unwrap()
+    }
+
+    #[test]
+    fn routes_by_the_route_key_or_by_resource_and_method_and_never_by_the_path() {
+        let route = |event: Value| read(event).route(ROUTES).map_err(|problem| problem.status());
+        assert_eq!(route(json!({"version": "2.0", "routeKey": "POST /a", "rawPath": "/other"})), Ok(&ROUTES[0]));
+        assert_eq!(route(json!({"resource": "/b/{c}", "httpMethod": "GET", "path": "/b/1"})), Ok(&ROUTES[2]));
+        assert_eq!(route(json!({"version": "1.0", "resource": "/a", "httpMethod": "DELETE"})), Ok(&ROUTES[1]));
+        assert_eq!(route(json!({"version": "2.0", "routeKey": "PUT /a"})), Err(405));
+        assert_eq!(route(json!({"version": "2.0", "routeKey": "$default", "rawPath": "/a"})), Err(404));
+        assert_eq!(route(json!({"version": "2.0", "routeKey": "GET /b/1"})), Err(404));
+        assert_eq!(route(json!({"version": "2.0", "resource": "/a", "httpMethod": "POST"})), Err(404));
+        assert_eq!(route(json!({})), Err(404));
+    }
+
+    #[test]
+    fn what_is_no_api_gateway_event_is_an_error_and_not_a_crash() {
+        for event in
+            ["", "null", "[]", "1", "\"x\"", r#"{"body": 1}"#, r#"{"version": 2}"#, r#"{"requestContext": []}"#]
+        {
+            if let Ok(request) = Request::read(event) {
+                assert!(request.route(ROUTES).is_err(), "{event}");
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_bounded_before_and_after_decoding() {
+        let body = |text: String, base64: bool| {
+            read(json!({"body": text, "isBase64Encoded": base64})).body().map(|body| body.len()).map_err(|p| p.status())
+        };
+        assert_eq!(body("x".repeat(65_536), false), Ok(65_536));
+        assert_eq!(body("x".repeat(65_537), false), Err(413));
+        assert_eq!(body(STANDARD.encode("x".repeat(65_536)), true), Ok(65_536));
+        assert_eq!(body(STANDARD.encode("x".repeat(65_537)), true), Err(413));
+        assert_eq!(body("no base64!".into(), true), Err(400));
+        assert_eq!(body(String::new(), true), Ok(0));
+    }
+
+    #[test]
+    fn the_base_url_is_api_gateways_domain_with_the_stage_where_it_needs_one() {
+        let base = |domain: &str, stage: &str| {
+            read(json!({"headers": {"host": "evil.example"}, "requestContext": {"domainName": domain, "stage": stage}}))
+                .base_url()
+        };
+        assert_eq!(base("api.example.com", "prod").as_deref(), Some("https://api.example.com"));
+        let host = "abc.execute-api.eu-west-1.amazonaws.com";
+        assert_eq!(base(host, "$default"), Some(format!("https://{host}")));
+        assert_eq!(base(host, "prod"), Some(format!("https://{host}/prod")));
+        assert_eq!(base("evil.example/x?", "prod"), None);
+        assert_eq!(base(host, "../x"), None);
+    }
+
+    #[test]
+    fn the_media_type_is_found_whatever_its_case_and_parameters() {
+        let media = |headers: Value| read(json!({"headers": headers})).media_type();
+        assert_eq!(
+            media(json!({"Content-Type": "Application/JSON; charset=utf-8"})).as_deref(),
+            Some("application/json")
+        );
+        assert_eq!(media(json!({"content-type": ""})), None);
+        assert_eq!(media(json!({"content-type": 1})), None);
+        assert_eq!(media(Value::Null), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! Who the user is: the id that the authorizer vouches for, the key it has in the table, and Human API's own id.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ring::digest::{SHA256, digest};
+
+/// What `encodeURIComponent` leaves alone: letters, digits and `- _ . ! ~ * ' ( )` (ECMA-262, 19.2.6.4).
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// The application's own id of a user, Human API's `clientUserId`: not blank, at most 1024 bytes, taken as it is.
+///
+/// Not `Debug` or `Display`: in logs a user appears only as a keyed hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserId(String);
+
+impl UserId {
+    /// The longest id that is taken, in bytes of UTF-8.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// The id, or `None` if it is blank or too long.
+    pub fn new(id: impl Into<String>) -> Option<Self> {
+        let id = id.into();
+        (!id.trim().is_empty() && id.len() <= Self::MAX_BYTES).then_some(Self(id))
+    }
+
+    /// The id as the application knows it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a browser's `encodeURIComponent` writes it.
+    pub fn percent_encoded(&self) -> String {
+        utf8_percent_encode(&self.0, COMPONENT).to_string()
+    }
+
+    /// Whether Human API's `clientUserId` names this user: the id as it is or its `encodeURIComponent` form, nothing else.
+    pub fn is_named_by(&self, client_user_id: &str) -> bool {
+        client_user_id == self.0 || client_user_id == self.percent_encoded()
+    }
+
+    /// The user's key in the table.
+    pub fn key(&self) -> UserKey {
+        let mut text = b"human-connect/user-key/1\0".to_vec();
+        text.extend_from_slice(self.0.as_bytes());
+        let mut bytes = [0; UserKey::BYTES];
+        bytes.copy_from_slice(digest(&SHA256, &text).as_ref());
+        UserKey(bytes)
+    }
+}
+
+/// A user's partition key: SHA-256 of the user id. A hash, so that ids of any form fit and a ticket can carry it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UserKey([u8; Self::BYTES]);
+
+impl UserKey {
+    /// Length in bytes.
+    pub const BYTES: usize = 32;
+
+    /// The key from its bytes, as a ticket carries it.
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the key.
+    pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_encoded_as_encode_uri_component_does() {
+        // The expected texts were printed by Node 20: encodeURIComponent(id)
+        for (id, expected) in [
+            ("auth0|abc-1", "auth0%7Cabc-1"),
+            ("zoë+a b/c%20@ex.com", "zo%C3%AB%2Ba%20b%2Fc%2520%40ex.com"),
+            ("用户-7", "%E7%94%A8%E6%88%B7-7"),
+            ("-_.!~*'()", "-_.!~*'()"),
+            ("a&b=c;d,e?f#g$h[i]", "a%26b%3Dc%3Bd%2Ce%3Ff%23g%24h%5Bi%5D"),
+        ] {
+            assert_eq!(UserId::new(id).unwrap().percent_encoded(), expected);
+        }
+    }
+
+    #[test]
+    fn a_user_is_named_by_the_id_or_its_encoded_form_and_nothing_else() {
+        let user = UserId::new("a b%20|+").unwrap();
+        assert!(user.is_named_by("a b%20|+"));
+        assert!(user.is_named_by("a%20b%2520%7C%2B"));
+        for other in ["a b |+", "a+b%20|+", "a%20b%2520%7c%2b", "A b%20|+", " a b%20|+", ""] {
+            assert!(!user.is_named_by(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn blank_and_oversized_ids_are_refused() {
+        assert!(UserId::new("").is_none());
+        assert!(UserId::new(" \t\u{3000}").is_none());
+        assert!(UserId::new("x".repeat(1024)).is_some());
+        assert!(UserId::new("x".repeat(1025)).is_none());
+        assert!(UserId::new("é".repeat(513)).is_none());
+    }
+
+    #[test]
+    fn ids_that_look_alike_have_keys_of_their_own() {
+        let key = |id| UserId::new(id).unwrap().key();
+        assert!(key("a") == key("a"));
+        assert!(key("a") != key("a "));
+        assert!(key("a%20b") != key("a b"));
+    }
+}

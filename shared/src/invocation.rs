@@ -1,0 +1,106 @@
+//! One invocation: how much time it has, and what it measured on the way.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::identity::UserId;
+
+/// All work of one invocation ends this long after its start; Lambda itself ends it at 28 s.
+pub const BUDGET: Duration = Duration::from_secs(22);
+/// Kept back at the end of the budget, so that what Human API answered last can still be written.
+const COMMIT_RESERVE: Duration = Duration::from_secs(2);
+
+/// The budget and the measurements of one invocation. Handlers pass it to whatever leaves the process.
+pub struct Invocation {
+    started: Instant,
+    tally: Mutex<Tally>,
+    user: Mutex<Option<UserId>>,
+    aws_caller: Mutex<Option<String>>,
+}
+
+/// What one invocation did, for its log line and its metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Time spent in calls to Human API.
+    pub upstream: Duration,
+    /// Number of requests sent to Human API.
+    pub upstream_calls: u32,
+    /// Time spent in calls to DynamoDB.
+    pub store: Duration,
+    /// Commits that stored tokens.
+    pub tokens_stored: u32,
+    /// publicTokens recovered, and exchanges resolved after a lost answer.
+    pub tokens_recovered: u32,
+    /// Times that a refused secret was read again.
+    pub secret_refreshed: u32,
+    /// Times that another call held the user.
+    pub finish_conflicts: u32,
+    /// Exchanges left unresolved.
+    pub unresolved: u32,
+    /// Age of the unresolved exchange that was found.
+    pub unresolved_age: Option<Duration>,
+}
+
+impl Default for Invocation {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+impl Invocation {
+    /// Starts the budget now.
+    pub fn start() -> Self {
+        Self { started: Instant::now(), tally: Mutex::default(), user: Mutex::default(), aws_caller: Mutex::default() }
+    }
+
+    /// How long it has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// When all work must have ended.
+    pub fn deadline(&self) -> Instant {
+        self.started + BUDGET
+    }
+
+    /// When the last request to Human API must have ended.
+    pub fn upstream_deadline(&self) -> Instant {
+        self.deadline() - COMMIT_RESERVE
+    }
+
+    /// Notes something in the tally.
+    pub fn note(&self, note: impl FnOnce(&mut Tally)) {
+        note(&mut lock(&self.tally));
+    }
+
+    /// What was noted so far.
+    pub fn tally(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+
+    /// Says whom the invocation is about. In the log only a keyed hash of it appears.
+    pub fn is_about(&self, user: &UserId) {
+        *lock(&self.user) = Some(user.clone());
+    }
+
+    /// Whom the invocation is about, as far as it is known.
+    pub fn user(&self) -> Option<UserId> {
+        lock(&self.user).clone()
+    }
+
+    /// Says which AWS identity calls: its ARN is for the audit line.
+    pub fn is_called_by(&self, arn: &str) {
+        *lock(&self.aws_caller) = Some(arn.to_owned());
+    }
+
+    /// The AWS identity that calls, where one does.
+    pub fn aws_caller(&self) -> Option<String> {
+        lock(&self.aws_caller).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,257 @@
+//! Start-up and the runtime loop, the same for every function; and one invocation of a function, from event to response,
+//! which the laptop's API Gateway and the tests use too.
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+use tracing::{Instrument, error, field, info, info_span, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connect::Connect;
+use crate::http::event::{Payload, Route};
+use crate::http::{Answer, Problem, Request};
+use crate::human_api::HumanApi;
+use crate::invocation::Invocation;
+use crate::network::{self, Connections, NetworkError};
+use crate::seal::{Sealer, SealingKey};
+use crate::secret::{Secret, parse_client_secret};
+use crate::store::Store;
+use crate::telemetry::{self, Outcome, Output, milliseconds};
+
+/// Start-up reads secrets and opens connections for at most this long; what is not there then, the first request fetches.
+const INIT_BUDGET: Duration = Duration::from_secs(5);
+
+/// One of the functions.
+pub trait Function: Send + Sync + Sized + 'static {
+    /// Its name, as the template has it.
+    const NAME: &'static str;
+    /// The routes it serves.
+    const ROUTES: &'static [Route];
+
+    /// Builds the clients it uses, and no others.
+    fn new(parts: Parts<'_>) -> Self;
+
+    /// Does beforehand what a first request would have to wait for. Failures are left to the first request.
+    fn prepare(&self) -> impl Future<Output = ()> + Send;
+
+    /// The story.
+    fn answer(
+        &self,
+        request: &Request,
+        invocation: &Invocation,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+}
+
+/// What functions are built from.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// The environment.
+    pub config: &'a Config,
+    /// The one HTTP client.
+    pub http: &'a reqwest::Client,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// The sealing key; logs take their hash of user ids from it.
+    pub sealer: &'a Arc<Sealer>,
+}
+
+impl Parts<'_> {
+    /// The table.
+    pub fn store(&self) -> Store {
+        Store::new(network::dynamodb(self.config, self.http), self.config.table.clone(), self.clock.clone())
+    }
+
+    /// Human API and the table, joined.
+    pub fn connect(&self) -> Connect {
+        let config = self.config;
+        let secrets = network::secrets_manager(config, self.http);
+        let secret = Secret::new(secrets, config.client_secret_id.clone(), config.secret_ttl, parse_client_secret);
+        Connect {
+            human_api: HumanApi::new(config, self.http.clone(), secret),
+            store: self.store(),
+            sealer: self.sealer.clone(),
+            connections: Connections::new(config, self.http, &[&config.auth_url, &config.user_url]),
+        }
+    }
+}
+
+/// A function with what is around it.
+pub struct Host<F> {
+    function: F,
+    sealer: Arc<Sealer>,
+    clock: Clock,
+    output: Output,
+    cold: AtomicBool,
+}
+
+impl<F: Function> Host<F> {
+    /// Builds the function; its metrics go to `output`.
+    pub fn new(config: &Config, clock: Clock, output: Output) -> Result<Self, NetworkError> {
+        let http = network::http_client(config)?;
+        let keys = network::secrets_manager(config, &http);
+        let key = Secret::new(keys, config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
+        let sealer = Arc::new(Sealer::new(key));
+        let function = F::new(Parts { config, http: &http, clock: &clock, sealer: &sealer });
+        Ok(Self { function, sealer, clock, output, cold: AtomicBool::new(true) })
+    }
+
+    /// Reads secrets and opens connections, all at the same time.
+    pub async fn prepare(&self) {
+        let key = async {
+            if let Err(error) = self.sealer.current().await {
+                error!(error = %error, "the sealing key cannot be read");
+            }
+        };
+        let all = async { tokio::join!(key, self.function.prepare()) };
+        if timeout(INIT_BUDGET, all).await.is_err() {
+            warn!("start-up was cut short; the first request does the rest");
+        }
+    }
+
+    /// One invocation: every event and every fault ends in a response.
+    pub async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
+        let cold_start = self.cold.swap(false, Ordering::Relaxed);
+        let span = info_span!(
+            "invocation",
+            function_request_id = request_id,
+            cold_start,
+            xray_trace_id = trace_id.and_then(root_of),
+            route = field::Empty,
+        );
+        let invocation = Invocation::start();
+        async {
+            let (payload, gateway_id, answer) = match Request::read(event) {
+                Ok(request) => {
+                    let answer = AssertUnwindSafe(self.answer(&request, &invocation)).catch_unwind().await;
+                    let answer = answer.unwrap_or_else(|_| {
+                        error!("a panic was caught");
+                        Err(Problem::fault())
+                    });
+                    (request.payload, request.request_id, answer)
+                }
+                Err(problem) => (Payload::V2, None, Err(problem)),
+            };
+            self.report(&answer, request_id, cold_start, &invocation);
+            match answer {
+                Ok(answer) => answer.into_payload(payload),
+                Err(problem) => problem.into_payload(payload, gateway_id.as_deref().unwrap_or(request_id)),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+        let route = request.route(F::ROUTES)?;
+        tracing::Span::current().record("route", format!("{} {}", route.method, route.path));
+        self.function.answer(request, invocation).await
+    }
+
+    fn report(&self, answer: &Result<Answer, Problem>, request_id: &str, cold_start: bool, invocation: &Invocation) {
+        let (status, code) = match answer {
+            Ok(answer) => (answer.status.as_u16(), "ok"),
+            Err(problem) => (problem.status(), problem.code()),
+        };
+        let tally = invocation.tally();
+        let user = invocation.user().and_then(|user| self.sealer.user_hash(&user));
+        if let Some(cause) = answer.as_ref().err().and_then(Problem::cause) {
+            let cause = causes(cause);
+            if status >= 500 { error!(cause, "the request failed") } else { info!(cause, "the request was refused") }
+        }
+        info!(
+            outcome = code,
+            status,
+            duration_ms = milliseconds(invocation.elapsed()),
+            upstream_ms = milliseconds(tally.upstream),
+            store_ms = milliseconds(tally.store),
+            user,
+            "request"
+        );
+        if let Some(caller) = invocation.aws_caller() {
+            info!(audit = true, caller, user, outcome = code, "access token asked for");
+        }
+        let at = self.clock.now();
+        self.output
+            .line(&Outcome { function: F::NAME, request_id, status, code, cold_start, tally: &tally, at }.metrics());
+    }
+}
+
+/// The whole chain of causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// X-Ray's trace id out of Lambda's header value.
+fn root_of(header: &str) -> Option<&str> {
+    header.split(';').find_map(|part| part.trim().strip_prefix("Root="))
+}
+
+/// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
+pub async fn run<F: Function>() -> ExitCode {
+    let host = match Config::from_env() {
+        Ok(config) => {
+            let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| F::NAME.to_owned());
+            let _ = tracing::subscriber::set_global_default(telemetry::subscriber(
+                config.log_level.clone(),
+                &name,
+                Output::stdout(),
+            ));
+            report_panics_without_their_message();
+            Host::<F>::new(&config, Clock::system(), Output::stdout()).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    let host = match host {
+        Ok(host) => Arc::new(host),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+        eprintln!("AWS_LAMBDA_RUNTIME_API is not set: this is a Lambda function; to try it, see the README");
+        return ExitCode::FAILURE;
+    }
+    host.prepare().await;
+    let service = service_fn(|event: LambdaEvent<Box<RawValue>>| {
+        let host = host.clone();
+        async move {
+            let LambdaEvent { payload, context } = event;
+            let response = host.respond(payload.get(), &context.request_id, context.xray_trace_id.as_deref()).await;
+            RawValue::from_string(response).map_err(|_| "a response that is no JSON")
+        }
+    });
+    match Runtime::new(service).run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the Lambda runtime ended: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A panic's message can hold what was being worked on; where it happened is enough.
+fn report_panics_without_their_message() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(location, "panic");
+    }));
+}

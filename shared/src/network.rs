@@ -1,0 +1,181 @@
+//! The one HTTP client: Human API is called with it, and so are DynamoDB and Secrets Manager, through a small adapter.
+//!
+//! One TLS stack (rustls on ring), one connection pool, roots compiled in. The SDK's own HTTP stack and its
+//! configuration chain are left out; they cost more at a cold start than everything else together.
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, HttpClient, RuntimeComponents, SharedCredentialsProvider, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use aws_types::region::Region;
+use futures_util::future::join_all;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use url::Url;
+
+use crate::config::{Aws, Config};
+
+/// How long a connection attempt may take, to any host.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One attempt at DynamoDB or Secrets Manager. Both answer in milliseconds; a slower one is better asked again.
+const AWS_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// All attempts of one operation.
+const AWS_OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+const AWS_ATTEMPTS: u32 = 3;
+/// Load balancers drop idle connections after 60 s and more; ours go first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Why no client could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// `AWS_CA_BUNDLE` cannot be used.
+    #[error("AWS_CA_BUNDLE is not a readable PEM file of certificates")]
+    CaBundle,
+    /// TLS could not be set up.
+    #[error("TLS could not be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be built.
+    #[error("the HTTP client could not be built: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The client. Redirects are not followed; no request is repeated behind our back.
+pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = &config.ca_bundle {
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|_| NetworkError::CaBundle)?;
+        let certificates: Result<Vec<_>, _> = certificates.collect();
+        let (added, _) = roots.add_parsable_certificates(certificates.map_err(|_| NetworkError::CaBundle)?);
+        if added == 0 {
+            return Err(NetworkError::CaBundle);
+        }
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let builder = reqwest::Client::builder();
+    // an egress proxy (HTTPS_PROXY) is for the real hosts; plain http is loopback, which no proxy can reach
+    let builder = if config.auth_url.scheme() == "http" { builder.no_proxy() } else { builder };
+    Ok(builder
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .build()?)
+}
+
+/// DynamoDB's client, on our HTTP client.
+pub fn dynamodb(config: &Config, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
+    let mut builder = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.aws.region.clone()))
+        .credentials_provider(credentials(&config.aws))
+        .http_client(SdkHttp(http.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
+        .timeout_config(timeouts());
+    if let Some(endpoint) = &config.aws.dynamodb_endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_dynamodb::Client::from_conf(builder.build())
+}
+
+/// Secrets Manager's client, on our HTTP client.
+pub fn secrets_manager(config: &Config, http: &reqwest::Client) -> aws_sdk_secretsmanager::Client {
+    let mut builder = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(config.aws.region.clone()))
+        .credentials_provider(credentials(&config.aws))
+        .http_client(SdkHttp(http.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
+        .timeout_config(timeouts());
+    if let Some(endpoint) = &config.aws.secrets_manager_endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    aws_sdk_secretsmanager::Client::from_conf(builder.build())
+}
+
+fn credentials(aws: &Aws) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Credentials::from_keys(
+        &aws.access_key_id,
+        &aws.secret_access_key,
+        aws.session_token.clone(),
+    ))
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(AWS_ATTEMPT_TIMEOUT)
+        .operation_timeout(AWS_OPERATION_TIMEOUT)
+        .build()
+}
+
+/// The hosts that a function will talk to.
+pub struct Connections {
+    http: reqwest::Client,
+    urls: Vec<Url>,
+}
+
+impl Connections {
+    /// DynamoDB, and these.
+    pub fn new(config: &Config, http: &reqwest::Client, others: &[&Url]) -> Self {
+        let aws = &config.aws;
+        let dynamodb =
+            aws.dynamodb_endpoint.clone().unwrap_or_else(|| format!("https://dynamodb.{}.amazonaws.com", aws.region));
+        let mut urls: Vec<Url> = Url::parse(&dynamodb).into_iter().chain(others.iter().copied().cloned()).collect();
+        urls.dedup();
+        Self { http: http.clone(), urls }
+    }
+
+    /// Opens a connection to each and leaves it in the pool, all at the same time. `GET /` means nothing to any of them.
+    /// A failure is nobody's business: the first request opens its own.
+    pub async fn open(&self) {
+        let open = |url: &Url| self.http.get(url.clone()).timeout(CONNECT_TIMEOUT).send();
+        join_all(self.urls.iter().map(open)).await;
+    }
+}
+
+/// Lets the SDK send through our client.
+#[derive(Debug, Clone)]
+struct SdkHttp(reqwest::Client);
+
+impl HttpClient for SdkHttp {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for SdkHttp {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let (parts, body) = request.into_parts();
+            // what the SDK sends here (JSON) is in memory; a streaming body would be a mistake of ours
+            let body = body.bytes().ok_or_else(|| ConnectorError::user("a streaming body".into()))?.to_vec();
+            let request = ::http::Request::from_parts(parts, body);
+            let request = reqwest::Request::try_from(request).map_err(|error| ConnectorError::user(error.into()))?;
+            let response = client.execute(request).await.map_err(connector_error)?;
+            let response: ::http::Response<reqwest::Body> = response.into();
+            let response = response.map(SdkBody::from_body_1_x);
+            HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+fn connector_error(error: reqwest::Error) -> ConnectorError {
+    // the address may name a table or a secret; the SDK's error is logged
+    let error = error.without_url();
+    if error.is_timeout() { ConnectorError::timeout(error.into()) } else { ConnectorError::io(error.into()) }
+}

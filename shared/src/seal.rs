@@ -1,0 +1,257 @@
+//! AES-256-GCM around every token that reaches the table.
+//!
+//! Each value is sealed with a key of its own: HKDF-SHA256 over the secret of `TOKEN_KEY_SECRET_ID`, with 32 fresh
+//! random bytes in its info, gives the AES key and the nonce together. A (key, nonce) pair would repeat only if 256
+//! random bits did, so there is no count of messages after which a key has to be changed.
+//! The associated data names the user and the kind of token: a value copied to another row or field does not open.
+//!
+//! Layout of a sealed value: one byte `1`, 32 random bytes, ciphertext, 16-byte tag. Beside it stands the VersionId of
+//! the secret it was sealed with.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{hkdf, hmac};
+
+use crate::identity::{UserId, UserKey};
+use crate::secret::{Secret, SecretError, Version};
+use crate::token::{NoRandomness, random_bytes};
+
+const FORMAT: u8 = 1;
+const SALT_LEN: usize = 32;
+const KEY_LEN: usize = 32;
+
+/// A sealed text, as the table holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// VersionId of the sealing key.
+    pub version: String,
+    /// The bytes described above.
+    pub bytes: Vec<u8>,
+}
+
+/// What kind of token a sealed value is; part of what is authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An access token.
+    Access,
+    /// The refresh token that came with an access token.
+    AccessRefresh,
+    /// A publicToken.
+    Public,
+    /// A session or id token.
+    Start,
+    /// The refresh token that came with an id token.
+    StartRefresh,
+    /// The session token of an exchange under way.
+    Session,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::AccessRefresh => "access-refresh",
+            Self::Public => "public",
+            Self::Start => "start",
+            Self::StartRefresh => "start-refresh",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// Why a text was not sealed or a value not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The key is not to be had.
+    #[error(transparent)]
+    Key(#[from] SecretError),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// The value was not sealed for this user and field with this key, or was changed since.
+    #[error("a sealed {} does not open", .0.name())]
+    Broken(Kind),
+}
+
+/// One version of the sealing key. Not printable.
+pub struct SealingKey(hkdf::Prk);
+
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+impl SealingKey {
+    /// Reads the value of `TOKEN_KEY_SECRET_ID`: a plain string of at least 32 characters.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.chars().count() < 32 {
+            return Err("is shorter than 32 characters");
+        }
+        if text.starts_with('{') || text.starts_with('[') || text.starts_with('"') {
+            return Err("is JSON; a plain string is wanted");
+        }
+        let first = text.chars().next();
+        if text.chars().all(|c| Some(c) == first) {
+            return Err("is one character repeated");
+        }
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"human-connect/token-key/1");
+        Ok(Self(salt.extract(text.as_bytes())))
+    }
+
+    fn seal(&self, user: &UserKey, kind: Kind, text: &str, salt: [u8; SALT_LEN]) -> Result<Vec<u8>, SealError> {
+        let mut sealed = Vec::with_capacity(1 + SALT_LEN + text.len() + AES_256_GCM.tag_len());
+        sealed.push(FORMAT);
+        sealed.extend_from_slice(&salt);
+        let (key, nonce) = self.key_and_nonce(&salt).ok_or(SealError::Broken(kind))?;
+        let mut body = text.as_bytes().to_vec();
+        key.seal_in_place_append_tag(nonce, aad(user, kind), &mut body).map_err(|_| SealError::Broken(kind))?;
+        sealed.append(&mut body);
+        Ok(sealed)
+    }
+
+    fn open(&self, user: &UserKey, kind: Kind, sealed: &[u8]) -> Option<String> {
+        let (&format, rest) = sealed.split_first()?;
+        let (salt, body) = rest.split_first_chunk::<SALT_LEN>()?;
+        if format != FORMAT {
+            return None;
+        }
+        let (key, nonce) = self.key_and_nonce(salt)?;
+        let mut body = body.to_vec();
+        let text = key.open_in_place(nonce, aad(user, kind), &mut body).ok()?;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn key_and_nonce(&self, salt: &[u8; SALT_LEN]) -> Option<(LessSafeKey, Nonce)> {
+        let mut material = [0; KEY_LEN + NONCE_LEN];
+        self.expand(&[b"seal", salt], &mut material)?;
+        let (key, nonce) = material.split_first_chunk::<KEY_LEN>()?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
+        Some((key, Nonce::try_assume_unique_for_key(nonce).ok()?))
+    }
+
+    fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Option<()> {
+        self.0.expand(info, Length(out.len())).ok()?.fill(out).ok()
+    }
+
+    fn user_hash(&self, user: &UserId) -> Option<String> {
+        let mut key = [0; KEY_LEN];
+        self.expand(&[b"log"], &mut key)?;
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), user.as_str().as_bytes());
+        tag.as_ref().first_chunk::<12>().map(|short| URL_SAFE_NO_PAD.encode(short))
+    }
+}
+
+fn aad(user: &UserKey, kind: Kind) -> Aad<Vec<u8>> {
+    Aad::from([b"human-connect/1\0", user.as_bytes().as_slice(), kind.name().as_bytes()].concat())
+}
+
+/// Seals and opens with the versions of one secret.
+pub struct Sealer {
+    key: Secret<SealingKey>,
+}
+
+impl Sealer {
+    /// A sealer on this secret.
+    pub fn new(key: Secret<SealingKey>) -> Self {
+        Self { key }
+    }
+
+    /// AWSCURRENT: what is sealed now is sealed with it.
+    pub async fn current(&self) -> Result<CurrentKey, SealError> {
+        Ok(CurrentKey(self.key.current().await?))
+    }
+
+    /// Opens a value sealed with any version that Secrets Manager still has.
+    pub async fn open(&self, user: &UserKey, kind: Kind, sealed: &Sealed) -> Result<String, SealError> {
+        let key = self.key.version(&sealed.version).await?;
+        key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Broken(kind))
+    }
+
+    /// The keyed hash of a user id for logs; `None` until the key has been read.
+    pub fn user_hash(&self, user: &UserId) -> Option<String> {
+        self.key.cached()?.value.user_hash(user)
+    }
+}
+
+/// The current version of the sealing key.
+pub struct CurrentKey(Arc<Version<SealingKey>>);
+
+impl CurrentKey {
+    /// Seals a text for this user and field.
+    pub fn seal(&self, user: &UserKey, kind: Kind, text: &str) -> Result<Sealed, SealError> {
+        let bytes = self.0.value.seal(user, kind, text, random_bytes()?)?;
+        Ok(Sealed { version: self.0.id.clone(), bytes })
+    }
+
+    /// Whether a value was sealed with this version.
+    pub fn sealed(&self, value: &Sealed) -> bool {
+        value.version == self.0.id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "made-up-sealing-key-of-32-chars-or-more";
+
+    fn key() -> SealingKey {
+        SealingKey::parse(KEY).unwrap()
+    }
+
+    fn user(id: &str) -> UserKey {
+        UserId::new(id).unwrap().key()
+    }
+
+    #[test]
+    fn what_is_sealed_opens_for_the_same_user_and_kind_only() {
+        let sealed = key().seal(&user("ada"), Kind::Access, "a token", [7; 32]).unwrap();
+        assert_eq!(key().open(&user("ada"), Kind::Access, &sealed).as_deref(), Some("a token"));
+        assert_eq!(key().open(&user("eve"), Kind::Access, &sealed), None);
+        assert_eq!(key().open(&user("ada"), Kind::AccessRefresh, &sealed), None);
+        let other = SealingKey::parse("another-made-up-sealing-key-32-chars").unwrap();
+        assert_eq!(other.open(&user("ada"), Kind::Access, &sealed), None);
+    }
+
+    #[test]
+    fn every_changed_or_missing_byte_is_noticed() {
+        let sealed = key().seal(&user("ada"), Kind::Start, "a token", [7; 32]).unwrap();
+        for i in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[i] ^= 1;
+            assert_eq!(key().open(&user("ada"), Kind::Start, &changed), None, "byte {i}");
+            assert_eq!(key().open(&user("ada"), Kind::Start, &sealed[..i]), None, "length {i}");
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        // Known answer, computed with Python's `cryptography`: HKDF(SHA256, length=44, salt=b"human-connect/token-key/1",
+        // info=b"seal" + b"\x07"*32), AESGCM(first 32).encrypt(last 12, b"a token", b"human-connect/1\0" + key + b"access")
+        let sealed = key().seal(&user("ada"), Kind::Access, "a token", [7; 32]).unwrap();
+        assert_eq!(sealed.len(), 1 + 32 + 7 + 16);
+        assert_eq!(sealed[0], 1);
+        assert_eq!(&sealed[1..33], &[7; 32]);
+        assert_eq!(URL_SAFE_NO_PAD.encode(&sealed[33..]), "slBNHtPIUCdCDV50UsjOrlZnRnkGh8E");
+    }
+
+    #[test]
+    fn weak_keys_are_refused() {
+        for weak in ["", "short", &"a".repeat(31), &"a".repeat(64), &format!("{{\"k\":\"{KEY}\"}}")] {
+            assert!(SealingKey::parse(weak).is_err(), "{weak}");
+        }
+    }
+
+    #[test]
+    fn a_users_hash_depends_on_the_key() {
+        let user = UserId::new("ada").unwrap();
+        let other = SealingKey::parse("another-made-up-sealing-key-32-chars").unwrap();
+        assert_eq!(key().user_hash(&user), key().user_hash(&user));
+        assert_ne!(key().user_hash(&user), other.user_hash(&user));
+    }
+}

@@ -1,0 +1,229 @@
+//! Secrets Manager: the client secret and the sealing key, cached with a time to live, re-read when they are refused.
+//!
+//! Why not `aws_secretsmanager_caching`: it builds its own SDK client with default features (a second TLS stack and
+//! the configuration chain), and knows neither a re-read on refusal with a cool-down, nor AWSPREVIOUS, nor reading
+//! by VersionId whatever the cache's age. What is left of it for us is the map below.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::SdkError;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::invocation::Invocation;
+use crate::token::ClientSecret;
+
+/// A refused secret is read again at most this often; a failed read is tried again no sooner where an old value serves.
+pub const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Key versions kept in memory beside the current one.
+const VERSIONS_KEPT: usize = 16;
+
+/// Why a secret is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Secrets Manager did not answer, or refused.
+    #[error("Secrets Manager did not give {id}")]
+    Unavailable {
+        /// The secret's name or ARN.
+        id: String,
+        /// What the SDK says.
+        #[source]
+        source: Box<SdkError<GetSecretValueError>>,
+    },
+    /// The secret has a value that cannot be used.
+    #[error("the value of {id} {problem}")]
+    Malformed {
+        /// The secret's name or ARN.
+        id: String,
+        /// What is wrong, without the value.
+        problem: &'static str,
+    },
+}
+
+/// One version of a secret.
+#[derive(Clone)]
+pub struct Version<T> {
+    /// Secrets Manager's VersionId.
+    pub id: String,
+    /// The value as this project uses it.
+    pub value: T,
+}
+
+/// One secret, cached.
+pub struct Secret<T> {
+    client: Client,
+    id: String,
+    ttl: Duration,
+    parse: fn(&str) -> Result<T, &'static str>,
+    cache: Mutex<Cache<T>>,
+}
+
+struct Cache<T> {
+    current: Option<(Arc<Version<T>>, Instant)>,
+    previous: Option<(Option<Arc<Version<T>>>, Instant)>,
+    others: HashMap<String, Arc<Version<T>>>,
+    asked_again: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    Stage(&'static str),
+    Version(&'a str),
+}
+
+impl<T> Secret<T> {
+    /// The secret `id`, its value read by `parse`, kept for `ttl`.
+    pub fn new(client: Client, id: String, ttl: Duration, parse: fn(&str) -> Result<T, &'static str>) -> Self {
+        let cache = Cache { current: None, previous: None, others: HashMap::new(), asked_again: None };
+        Self { client, id, ttl, parse, cache: Mutex::new(cache) }
+    }
+
+    /// AWSCURRENT, at most `ttl` old. While Secrets Manager does not answer, the last value serves on.
+    pub async fn current(&self) -> Result<Arc<Version<T>>, SecretError> {
+        let mut cache = self.cache.lock().await;
+        let now = Instant::now();
+        let cooling = cache.asked_again.is_some_and(|at| now < at + COOL_DOWN);
+        if let Some((version, read)) = &cache.current
+            && (now < *read + self.ttl || cooling)
+        {
+            return Ok(version.clone());
+        }
+        match self.fetch(Which::Stage("AWSCURRENT")).await {
+            Ok((version, _)) => Ok(cache.set_current(version)),
+            Err(error) => match &cache.current {
+                Some((version, _)) => {
+                    let version = version.clone();
+                    cache.asked_again = Some(Instant::now());
+                    warn!(error = %error, "a secret could not be read again; the last value serves on");
+                    Ok(version)
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// AWSCURRENT after `refused` was refused: read again at most once in [`COOL_DOWN`], whoever asks.
+    /// `None` where it has not changed, or cannot be read.
+    pub async fn replacement(&self, refused: &str, invocation: &Invocation) -> Option<Arc<Version<T>>> {
+        let mut cache = self.cache.lock().await;
+        let known = cache.current.as_ref().map(|(version, _)| version.clone());
+        if let Some(version) = known.filter(|version| version.id != refused) {
+            return Some(version);
+        }
+        if cache.asked_again.is_some_and(|at| Instant::now() < at + COOL_DOWN) {
+            return None;
+        }
+        cache.asked_again = Some(Instant::now());
+        invocation.note(|tally| tally.secret_refreshed += 1);
+        match self.fetch(Which::Stage("AWSCURRENT")).await {
+            Ok((version, _)) => Some(cache.set_current(version)).filter(|version| version.id != refused),
+            Err(error) => {
+                warn!(error = %error, "a refused secret could not be read again");
+                None
+            }
+        }
+    }
+
+    /// AWSPREVIOUS, if there is one; asked for at most once in [`COOL_DOWN`].
+    pub async fn previous(&self) -> Option<Arc<Version<T>>> {
+        let mut cache = self.cache.lock().await;
+        if let Some((version, read)) = &cache.previous
+            && Instant::now() < *read + COOL_DOWN
+        {
+            return version.clone();
+        }
+        let version = self.fetch(Which::Stage("AWSPREVIOUS")).await.ok().map(|(version, _)| Arc::new(version));
+        cache.previous = Some((version.clone(), Instant::now()));
+        version
+    }
+
+    /// The version `id`, from the cache or fetched at once, whatever the cache's age.
+    pub async fn version(&self, id: &str) -> Result<Arc<Version<T>>, SecretError> {
+        let mut cache = self.cache.lock().await;
+        if let Some((version, _)) = &cache.current
+            && version.id == id
+        {
+            return Ok(version.clone());
+        }
+        if let Some(version) = cache.others.get(id) {
+            return Ok(version.clone());
+        }
+        let (version, is_current) = self.fetch(Which::Version(id)).await?;
+        if is_current {
+            return Ok(cache.set_current(version));
+        }
+        if cache.others.len() >= VERSIONS_KEPT {
+            cache.others.clear();
+        }
+        let version = Arc::new(version);
+        cache.others.insert(id.to_owned(), version.clone());
+        Ok(version)
+    }
+
+    /// AWSCURRENT if it is in the cache already, whatever its age; asks nobody.
+    pub fn cached(&self) -> Option<Arc<Version<T>>> {
+        self.cache.try_lock().ok()?.current.as_ref().map(|(version, _)| version.clone())
+    }
+
+    async fn fetch(&self, which: Which<'_>) -> Result<(Version<T>, bool), SecretError> {
+        let request = self.client.get_secret_value().secret_id(&self.id);
+        let request = match which {
+            Which::Stage(stage) => request.version_stage(stage),
+            Which::Version(version) => request.version_id(version),
+        };
+        let answer = request
+            .send()
+            .await
+            .map_err(|source| SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) })?;
+        let malformed = |problem| SecretError::Malformed { id: self.id.clone(), problem };
+        let text = SecretString::from(answer.secret_string.ok_or_else(|| malformed("is not text"))?);
+        let value = (self.parse)(text.expose_secret().trim()).map_err(malformed)?;
+        let id = answer.version_id.ok_or_else(|| malformed("has no VersionId"))?;
+        let is_current = answer.version_stages.unwrap_or_default().iter().any(|stage| stage == "AWSCURRENT");
+        Ok((Version { id, value }, is_current))
+    }
+}
+
+impl<T> Cache<T> {
+    fn set_current(&mut self, version: Version<T>) -> Arc<Version<T>> {
+        let version = Arc::new(version);
+        if let Some((old, _)) = self.current.replace((version.clone(), Instant::now()))
+            && old.id != version.id
+        {
+            self.others.insert(old.id.clone(), old);
+        }
+        version
+    }
+}
+
+/// Reads the client secret's value: the secret itself, or JSON with `clientSecret`.
+pub fn parse_client_secret(text: &str) -> Result<ClientSecret, &'static str> {
+    if !text.starts_with('{') {
+        return if text.is_empty() { Err("is empty") } else { Ok(ClientSecret::new(text)) };
+    }
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|_| "is not JSON though it begins with {")?;
+    match json.get("clientSecret").and_then(serde_json::Value::as_str) {
+        Some(secret) if !secret.is_empty() => Ok(ClientSecret::new(secret)),
+        _ => Err("has no clientSecret"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_secret_is_text_or_json_with_client_secret() {
+        assert_eq!(parse_client_secret("made-up").unwrap().expose(), "made-up");
+        assert_eq!(parse_client_secret(r#"{"clientSecret":"made-up","x":1}"#).unwrap().expose(), "made-up");
+        for bad in ["", "{", "{}", r#"{"clientSecret":""}"#, r#"{"clientSecret":1}"#] {
+            assert!(parse_client_secret(bad).is_err(), "{bad}");
+        }
+    }
+}

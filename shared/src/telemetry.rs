@@ -1,0 +1,152 @@
+//! What leaves as logs and metrics: JSON lines, which Lambda hands from standard output to CloudWatch.
+//!
+//! Only our own code logs below WARN, whatever `LOG_LEVEL` says: the libraries' debug and trace lines would carry
+//! requests with secrets in them.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterFn, Targets};
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+
+use crate::clock::Millis;
+use crate::invocation::Tally;
+
+mod lines;
+
+pub use lines::Output;
+
+/// The `service` of every line.
+const SERVICE: &str = "human-connect";
+/// The metrics' namespace.
+const NAMESPACE: &str = "HumanConnect";
+/// The crates that are ours.
+const OURS: [&str; 7] = ["shared", "session_start", "finish", "public_token", "access_token", "connection", "local"];
+
+/// The default of `LOG_LEVEL`.
+pub fn info() -> Targets {
+    Targets::new().with_default(Level::INFO)
+}
+
+/// A subscriber that writes each event as one JSON line.
+pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscriber + Send + Sync + 'static + use<> {
+    let ours = |metadata: &Metadata<'_>| OURS.contains(&metadata.target().split("::").next().unwrap_or_default());
+    let allowed = FilterFn::new(move |metadata| {
+        if ours(metadata) {
+            level.would_enable(metadata.target(), metadata.level())
+        } else {
+            *metadata.level() <= Level::WARN
+        }
+    });
+    let subscriber: Layered<_, Registry> =
+        tracing_subscriber::registry().with(lines::JsonLines::new(SERVICE, function, output).with_filter(allowed));
+    subscriber
+}
+
+/// What one invocation came to.
+pub struct Outcome<'a> {
+    /// The function's name, the metrics' one dimension.
+    pub function: &'a str,
+    /// Lambda's id of the invocation.
+    pub request_id: &'a str,
+    /// The answer's status.
+    pub status: u16,
+    /// The error code, or `ok`.
+    pub code: &'a str,
+    /// Whether it was the first invocation of this process.
+    pub cold_start: bool,
+    /// What it measured.
+    pub tally: &'a Tally,
+    /// When it ended.
+    pub at: Millis,
+}
+
+impl Outcome<'_> {
+    /// The metrics, as one line of CloudWatch's embedded metric format.
+    pub fn metrics(&self) -> Value {
+        let tally = self.tally;
+        let mut values = Map::new();
+        let mut metrics = Vec::new();
+        let mut metric = |name: &str, unit: &str, value: Value| {
+            metrics.push(json!({"Name": name, "Unit": unit}));
+            values.insert(name.to_owned(), value);
+        };
+        metric("Requests", "Count", json!(1));
+        metric("Faults", "Count", json!(u8::from(self.status >= 500)));
+        metric("ColdStart", "Count", json!(u8::from(self.cold_start)));
+        if tally.upstream_calls > 0 {
+            metric("UpstreamLatency", "Milliseconds", json!(milliseconds(tally.upstream)));
+        }
+        if !tally.store.is_zero() {
+            metric("StoreLatency", "Milliseconds", json!(milliseconds(tally.store)));
+        }
+        for (name, count) in [
+            ("TokensStored", tally.tokens_stored),
+            ("TokensRecovered", tally.tokens_recovered),
+            ("SecretRefreshed", tally.secret_refreshed),
+            ("FinishConflicts", tally.finish_conflicts),
+            ("Unresolved", tally.unresolved),
+        ] {
+            if count > 0 {
+                metric(name, "Count", json!(count));
+            }
+        }
+        if let Some(age) = tally.unresolved_age {
+            metric("UnresolvedAgeSeconds", "Seconds", json!(age.as_secs()));
+        }
+        let mut directives = vec![json!({"Namespace": NAMESPACE, "Dimensions": [["function"]], "Metrics": metrics})];
+        if self.code != "ok" {
+            directives.push(json!({
+                "Namespace": NAMESPACE,
+                "Dimensions": [["function"], ["function", "code"]],
+                "Metrics": [{"Name": "Errors", "Unit": "Count"}],
+            }));
+            values.insert("Errors".to_owned(), json!(1));
+            values.insert("code".to_owned(), json!(self.code));
+        }
+        values.insert("_aws".to_owned(), json!({"Timestamp": self.at, "CloudWatchMetrics": directives}));
+        values.insert("function".to_owned(), json!(self.function));
+        values.insert("function_request_id".to_owned(), json!(self.request_id));
+        Value::Object(values)
+    }
+}
+
+/// A duration in milliseconds, to the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: u16, code: &str, tally: Tally) -> Value {
+        Outcome { function: "finish", request_id: "r", status, code, cold_start: true, tally: &tally, at: 1 }.metrics()
+    }
+
+    #[test]
+    fn every_named_metric_has_its_value_beside_it() {
+        let tally = Tally { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Tally::default() };
+        let line = outcome(503, "store_unavailable", tally);
+        for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+            assert_eq!(directive["Namespace"], "HumanConnect");
+            for metric in directive["Metrics"].as_array().unwrap() {
+                assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric}");
+            }
+            for name in directive["Dimensions"].as_array().unwrap().iter().flat_map(|set| set.as_array().unwrap()) {
+                assert!(line[name.as_str().unwrap()].is_string(), "{name}");
+            }
+        }
+        assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn a_callers_error_is_no_fault() {
+        let line = outcome(422, "session_rejected", Tally::default());
+        assert_eq!((&line["Faults"], &line["Errors"]), (&json!(0), &json!(1)));
+        assert!(outcome(201, "ok", Tally::default()).get("Errors").is_none());
+    }
+}
