@@ -78,8 +78,13 @@ impl Reply {
 
 impl Gateway {
     /// Builds the functions.
-    pub fn new(config: &Config, issuer: Issuer, calls: Calls, output: &Output) -> Result<Self, NetworkError> {
-        let clock = Clock::system();
+    pub fn new(
+        config: &Config,
+        issuer: Issuer,
+        calls: Calls,
+        output: &Output,
+        clock: Clock,
+    ) -> Result<Self, NetworkError> {
         let functions = Functions {
             session_start: Host::new(config, clock.clone(), output.clone())?,
             finish: Host::new(config, clock.clone(), output.clone())?,

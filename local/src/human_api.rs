@@ -1,7 +1,7 @@
 //! A stand-in for Human API, written from its published guides: what it knows of users, sessions and tokens.
 //! The endpoints are in [`endpoints`], what the widgets' pages ask for in [`pages`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -57,6 +57,23 @@ pub struct State {
     pub single_use: bool,
     /// How long it takes to answer, in milliseconds.
     pub delay_ms: u64,
+    /// What goes wrong with the next requests, one each.
+    #[serde(skip)]
+    pub faults: VecDeque<Fault>,
+    /// The requests so far: path, or path and type.
+    #[serde(skip)]
+    pub requests: Vec<String>,
+}
+
+/// What can go wrong with one request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Answered so, and not performed.
+    Refuse(u16, &'static str),
+    /// Performed; the answer is lost on its way.
+    LoseAnswer,
+    /// Performed; answered so.
+    Garble(u16, &'static str),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +95,8 @@ impl HumanApi {
             start_tokens: BTreeMap::new(),
             single_use: true,
             delay_ms: 0,
+            faults: VecDeque::new(),
+            requests: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets, calls }
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use shared::clock::Clock;
 use shared::config::Config;
 use shared::telemetry::Output;
 use tokio::net::TcpListener;
@@ -23,6 +24,10 @@ pub struct Options {
     pub port: u16,
     /// Where the functions' metrics go.
     pub output: Output,
+    /// The functions' clock.
+    pub clock: Clock,
+    /// Variables beside those that this module sets.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 /// Everything, running.
@@ -39,12 +44,20 @@ pub struct Laptop {
     pub human_api: HumanApi,
     /// The secrets.
     pub secrets: Secrets,
+    /// The table.
+    pub dynamodb: aws_sdk_dynamodb::Client,
 }
 
 impl Options {
     /// All in memory, on any ports, nothing written.
     pub fn in_memory() -> Self {
-        Self { directory: None, port: 0, output: Output::new(std::io::sink()) }
+        Self {
+            directory: None,
+            port: 0,
+            output: Output::new(std::io::sink()),
+            clock: Clock::system(),
+            variables: Vec::new(),
+        }
     }
 }
 
@@ -76,8 +89,10 @@ impl Laptop {
             ("AWS_ACCESS_KEY_ID", "made-up"),
             ("AWS_SECRET_ACCESS_KEY", "made-up"),
         ]
+        .into_iter()
+        .chain(options.variables)
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec();
+        .collect();
         let config =
             Config::read(|name| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))?;
 
@@ -91,18 +106,18 @@ impl Laptop {
         tokio::spawn(async move { axum::serve(widgets, pages).await });
 
         let issuer = Issuer::new(console.clone());
-        let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output)?;
+        let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output, options.clock)?;
         let page_router = console::router(console::Console {
             widgets: human_api_url,
             gateway: gateway.clone(),
             issuer,
             human_api: human_api.clone(),
             secrets: secrets.clone(),
-            dynamodb,
+            dynamodb: dynamodb.clone(),
             calls,
         });
         tokio::spawn(async move { axum::serve(page, page_router).await });
-        Ok(Self { console, environment, config, gateway, human_api, secrets })
+        Ok(Self { console, environment, config, gateway, human_api, secrets, dynamodb })
     }
 }
 

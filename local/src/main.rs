@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use local::examples;
 use local::laptop::{Laptop, Options};
+use shared::clock::Clock;
 use shared::telemetry::{self, Output};
 
 const DIRECTORY: &str = ".local";
@@ -26,7 +27,13 @@ async fn main() -> ExitCode {
     };
     // what CloudWatch would get of the functions
     let _ = tracing::subscriber::set_global_default(telemetry::subscriber(telemetry::info(), "local", output.clone()));
-    let options = Options { directory: Some(directory.to_owned()), port: PORT, output };
+    let options = Options {
+        directory: Some(directory.to_owned()),
+        port: PORT,
+        output,
+        clock: Clock::system(),
+        variables: Vec::new(),
+    };
     let laptop = match Laptop::start(options).await {
         Ok(laptop) => laptop,
         Err(error) => {

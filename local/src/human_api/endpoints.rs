@@ -1,20 +1,16 @@
 //! The token endpoints, as the guides describe them.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{CLIENT_ID, HumanApi, ID_SECONDS, SESSION_SECONDS, State};
 use crate::random_hex;
 
-type Answer = (StatusCode, Value);
+pub(super) type Answer = (StatusCode, Value);
 
 impl HumanApi {
     /// Answers one of `/v1/connect/…`.
-    pub(super) async fn answer(&self, path: &str, body: &Value) -> Answer {
-        let delay = self.with(|state| state.delay_ms);
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+    pub(super) fn answer(&self, path: &str, body: &Value) -> Answer {
         let (client, secret) = match path {
             "token" => (text(body, "client_id"), text(body, "client_secret")),
             _ => (text(body, "clientId"), text(body, "clientSecret")),

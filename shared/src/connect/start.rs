@@ -42,7 +42,8 @@ impl Turn<'_> {
                 Err(Failure { cause: Cause::Refused(status), performed }) if status.as_u16() != 400 => {
                     refused = Some(Failure { cause: Cause::Refused(status), performed });
                 }
-                Err(failure) => return Err(failure.into()),
+                // a token that may have been made and that nobody has costs nothing: nothing is unresolved
+                Err(failure) => return Err(Failure { performed: false, ..failure }.into()),
             }
         }
         Err(refused.map_or(Error::NotConnected, Error::HumanApi))

@@ -1,0 +1,480 @@
+//! The contract's stories on the real handlers: embedded DynamoDB, the Human API stand-in, a clock that the test sets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use local::gateway::Reply;
+use local::human_api::{CLIENT_ID, Fault, human_id};
+use local::laptop::{Laptop, Options};
+use local::secrets::{CLIENT_SECRET, TOKEN_KEY};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+const SOURCE: &str = "made-up-01";
+
+struct World {
+    laptop: Laptop,
+    ahead: Arc<AtomicI64>,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(vec![]).await
+    }
+
+    async fn with(variables: Vec<(&'static str, &'static str)>) -> Self {
+        let ahead = Arc::new(AtomicI64::new(0));
+        let offset = ahead.clone();
+        let clock = Clock::new(move || Clock::system().now() + offset.load(Ordering::SeqCst));
+        let laptop = Laptop::start(Options { clock, variables, ..Options::in_memory() }).await.unwrap();
+        Self { laptop, ahead }
+    }
+
+    fn pass_seconds(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+
+    fn fault(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.laptop.human_api.with(|state| state.faults = faults.into_iter().collect());
+    }
+
+    /// What Human API was asked since the last look.
+    fn asked(&self) -> Vec<String> {
+        self.laptop.human_api.with(|state| std::mem::take(&mut state.requests))
+    }
+
+    /// A user connects a source in the popup: the sessionTokenObject that the page gets.
+    fn popup(&self, user: &str) -> Value {
+        let session = self.laptop.human_api.with(|state| {
+            state.connect(user, SOURCE);
+            state.add_session(user, None)
+        });
+        json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
+    }
+
+    async fn session(&self, user: &str, body: Value) -> Reply {
+        self.laptop.gateway.as_user("POST /connect/session", user, &body).await
+    }
+
+    async fn finish(&self, user: &str, body: &Value) -> Reply {
+        self.laptop.gateway.as_user("POST /connect/finish", user, body).await
+    }
+
+    async fn public_token(&self, user: &str, refresh: bool) -> Reply {
+        self.laptop.gateway.as_user("POST /connect/public-token", user, &json!({"refresh": refresh})).await
+    }
+
+    async fn access(&self, user: &str, force: bool) -> Reply {
+        self.laptop.gateway.as_backend(&json!({"clientUserId": user, "forceRefresh": force})).await
+    }
+
+    async fn connection(&self, user: &str) -> Value {
+        self.laptop.gateway.as_user("GET /connect/connection", user, &json!({})).await.json()
+    }
+
+    async fn forget(&self, user: &str) -> u16 {
+        self.laptop.gateway.as_user("DELETE /connect/connection", user, &json!({})).await.status
+    }
+
+    /// Connects a user by the Connect widget.
+    async fn connect(&self, user: &str) -> Reply {
+        self.session(user, json!({})).await;
+        self.laptop.human_api.with(|state| state.connect(user, SOURCE));
+        self.finish(user, &json!({"status": "SUCCESS", "currentConnections": [{"id": SOURCE, "name": "Made up"}]}))
+            .await
+    }
+
+    async fn rows(&self) -> usize {
+        self.table().await.len()
+    }
+
+    async fn table(&self) -> Vec<String> {
+        let rows = self.laptop.dynamodb.scan().table_name("human-connect").send().await.unwrap();
+        rows.items().iter().map(|row| format!("{row:?}")).collect()
+    }
+}
+
+#[track_caller]
+fn is(reply: &Reply, status: u16, code: &str) -> Value {
+    let body = reply.json();
+    assert_eq!((reply.status, body["code"].as_str().unwrap_or("ok")), (status, code), "{body}");
+    body
+}
+
+#[tokio::test]
+async fn a_new_user_gets_a_session_token_and_a_connected_one_an_id_token() {
+    let world = World::new().await;
+    let first = is(&world.session("ada", json!({})).await, 200, "ok");
+    assert_eq!((&first["mode"], &first["tokenType"]), (&json!("create"), &json!("session_token")));
+    assert_eq!(world.asked(), ["token (session)"]);
+    let again = is(&world.session("ada", json!({})).await, 200, "ok");
+    assert_eq!((again["token"] == first["token"], world.asked().len()), (true, 0));
+
+    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    let finished = is(&world.finish("ada", &json!({"status": "SUCCESS"})).await, 201, "ok");
+    assert_eq!((&finished["connected"], &finished["humanId"]), (&json!(true), &json!(human_id("ada"))));
+    let edit = is(&world.session("ada", json!({})).await, 200, "ok");
+    assert_eq!((&edit["mode"], &edit["tokenType"]), (&json!("edit"), &json!("id_token")));
+}
+
+#[tokio::test]
+async fn a_stored_start_token_is_handed_out_until_five_minutes_are_left() {
+    let world = World::new().await;
+    let first = world.session("ada", json!({})).await.json();
+    world.pass_seconds(3600 - 301);
+    assert_eq!(world.session("ada", json!({})).await.json()["token"], first["token"]);
+    world.pass_seconds(2);
+    assert_ne!(world.session("ada", json!({})).await.json()["token"], first["token"]);
+}
+
+#[tokio::test]
+async fn refresh_asks_for_a_new_start_token_once_in_ten_seconds() {
+    let world = World::new().await;
+    let first = world.session("ada", json!({})).await.json();
+    let second = world.session("ada", json!({"refresh": true})).await.json();
+    assert_ne!(second["token"], first["token"]);
+    assert_eq!(world.session("ada", json!({"refresh": true})).await.json()["token"], second["token"]);
+    world.pass_seconds(11);
+    assert_ne!(world.session("ada", json!({"refresh": true})).await.json()["token"], second["token"]);
+}
+
+#[tokio::test]
+async fn whatever_refuses_a_session_an_id_token_is_tried_and_the_other_way_round() {
+    for status in [403, 404, 409, 422] {
+        let world = World::new().await;
+        world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+        world.fault([Fault::Refuse(status, "{}")]);
+        assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "id_token");
+        assert_eq!(world.asked(), ["token (session)", "token (id)"]);
+    }
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "session_token");
+
+    for (status, http, code) in
+        [(400, 502, "upstream_invalid"), (401, 502, "upstream_unauthorized"), (500, 503, "upstream_unavailable")]
+    {
+        let world = World::new().await;
+        world.fault(std::iter::repeat_n(Fault::Refuse(status, "{}"), 4));
+        is(&world.session("ada", json!({})).await, http, code);
+        assert_eq!(world.rows().await, 0, "a newcomer's failed session leaves nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_popup_is_finished_replayed_and_opened_again_for_odd_ids_too() {
+    let world = World::new().await;
+    for user in ["ada", "auth0|zoë+a b/c%20@example.test", "用户-7", "%41"] {
+        let create = is(&world.session(user, json!({"flow": "popup"})).await, 200, "ok");
+        assert_eq!((&create["mode"], &create["publicToken"]), (&json!("create"), &json!("")));
+        let object = world.popup(user);
+        let first = is(&world.finish(user, &object).await, 201, "ok");
+        world.asked();
+        let replay = is(&world.finish(user, &object).await, 200, "ok");
+        assert_eq!((world.asked().len(), &replay["publicToken"]), (0, &first["publicToken"]));
+        let edit = is(&world.session(user, json!({"flow": "popup"})).await, 200, "ok");
+        assert_eq!((&edit["mode"], &edit["publicToken"]), (&json!("edit"), &first["publicToken"]));
+        is(&world.access(user, false).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_the_encoded_id_is_the_users_and_any_other_is_not() {
+    let world = World::new().await;
+    let answer = |client_user_id: &str, human_id: &str| {
+        let body = json!({"humanId": human_id, "accessToken": "canary", "publicToken": "canary", "clientUserId": client_user_id});
+        Fault::Refuse(200, body.to_string().leak())
+    };
+    let object = world.popup("a b");
+    let human = human_id("a b");
+    for (id, human_id) in
+        [("a+b", human.as_str()), ("a%20B", &human), ("", &human), ("a b", "another"), ("A b", &human)]
+    {
+        world.fault([answer(id, human_id)]);
+        let reply = world.finish("a b", &object).await;
+        if id.is_empty() {
+            is(&reply, 502, "upstream_invalid")
+        } else {
+            is(&reply, 403, "user_mismatch")
+        };
+        assert!(!world.table().await.concat().contains("another"));
+        world.forget("a b").await;
+    }
+    world.fault([answer("a%20b", &human)]);
+    is(&world.finish("a b", &object).await, 201, "ok");
+}
+
+#[tokio::test]
+async fn a_refused_finish_changes_nothing() {
+    let world = World::new().await;
+    let mut object = world.popup("ada");
+    object["clientId"] = json!("another");
+    is(&world.finish("ada", &object).await, 403, "client_mismatch");
+    object["clientId"] = json!(CLIENT_ID);
+    is(&world.finish("eve", &object).await, 403, "user_mismatch");
+    object["sessionToken"] = json!("junk");
+    is(&world.finish("ada", &object).await, 422, "session_rejected");
+    for body in [json!({"humanId": "x"}), json!({"humanId": 1, "clientId": "x", "sessionToken": "x"}), json!([1])] {
+        is(&world.finish("ada", &body).await, 400, "invalid_request");
+    }
+    assert_eq!(world.rows().await, 0);
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_a_user_whose_human_id_is_proven_is_made_good() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let second = world.popup("ada");
+    world.fault([Fault::LoseAnswer]);
+    let answer = is(&world.finish("ada", &second).await, 201, "ok");
+    let (public, access) = (world.public_token("ada", true).await.json(), world.access("ada", false).await.json());
+    assert_eq!(answer["publicToken"], public["publicToken"]);
+    assert!(access["expiresAt"].is_string(), "the token of `access`, not the superseded one of the popup");
+    is(&world.finish("ada", &second).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_a_new_user_means_reconnect_and_never_publictokens() {
+    let world = World::new().await;
+    let object = world.popup("ada");
+    world.fault([Fault::LoseAnswer]);
+    is(&world.finish("ada", &object).await, 409, "reconnect_required");
+    assert!(!world.asked().contains(&"publictokens".to_owned()), "the humanId is not proven");
+    is(&world.finish("ada", &object).await, 409, "reconnect_required");
+    is(&world.public_token("ada", true).await, 409, "reconnect_required");
+    assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["flow"], "connect");
+    is(&world.access("ada", false).await, 200, "ok");
+    is(&world.finish("ada", &json!({"status": "SUCCESS"})).await, 201, "ok");
+    assert_eq!(world.connection("ada").await["connected"], true);
+}
+
+#[tokio::test]
+async fn an_exchange_that_may_have_been_performed_is_resolved_by_the_next_call() {
+    for fault in [Fault::Garble(500, "{}"), Fault::Garble(200, "not JSON"), Fault::Garble(200, "{}")] {
+        let world = World::new().await;
+        world.finish("ada", &world.popup("ada")).await;
+        let before = world.public_token("ada", false).await.json();
+        world.fault([fault]);
+        assert!(world.finish("ada", &world.popup("ada")).await.status >= 500);
+        world.asked();
+        let after = is(&world.public_token("ada", false).await, 200, "ok");
+        assert_eq!(world.asked(), ["tokens", "publictokens", "token (access)"]);
+        assert_ne!(after["publicToken"], before["publicToken"]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_can_be_used_again_is_exchanged_again() {
+    let world = World::new().await;
+    world.laptop.human_api.with(|state| state.single_use = false);
+    let object = world.popup("ada");
+    world.fault([Fault::Garble(500, "{}")]);
+    is(&world.finish("ada", &object).await, 503, "upstream_unavailable");
+    is(&world.access("ada", false).await, 200, "ok");
+    is(&world.finish("ada", &object).await, 200, "ok");
+    is(&world.public_token("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn after_a_timeout_nobody_asks_before_the_hold_has_run_out() {
+    let world = World::with(vec![("UPSTREAM_TIMEOUT_MS", "200")]).await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.laptop.human_api.with(|state| state.delay_ms = 2_000);
+    is(&world.finish("ada", &world.popup("ada")).await, 504, "upstream_timeout");
+    world.laptop.human_api.with(|state| state.delay_ms = 0);
+    world.asked();
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(world.asked().len(), 0, "the token of before is served meanwhile");
+    world.pass_seconds(29);
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(world.asked().first().map(String::as_str), Some("tokens"));
+}
+
+#[tokio::test]
+async fn a_gone_connection_is_remembered_until_a_finish() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.pass_seconds(11);
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+    world.asked();
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+    assert_eq!(world.asked().len(), 0);
+    assert_eq!(world.connection("ada").await["connected"], false);
+    world.connect("ada").await;
+    is(&world.access("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn no_fault_of_human_api_revokes_a_connection() {
+    for fault in [
+        Fault::Refuse(500, ""),
+        Fault::Refuse(401, ""),
+        Fault::Refuse(418, ""),
+        Fault::Refuse(200, "{"),
+        Fault::Refuse(302, ""),
+    ] {
+        let world = World::new().await;
+        world.connect("ada").await;
+        world.pass_seconds(11);
+        world.fault(std::iter::repeat_n(fault, 4));
+        let status = world.access("ada", true).await.status;
+        assert!(status >= 500, "{status}");
+        world.fault([]);
+        is(&world.access("ada", false).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_popups_token_survives_a_refused_access() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let before = world.access("ada", false).await.json();
+    world.pass_seconds(11);
+    world.fault([Fault::Refuse(404, "{}")]);
+    let after = is(&world.access("ada", true).await, 200, "ok");
+    assert_eq!(after["accessToken"], before["accessToken"]);
+}
+
+#[tokio::test]
+async fn a_lost_public_token_is_recovered_and_one_that_human_api_does_not_know_means_reconnect() {
+    let world = World::new().await;
+    is(&world.public_token("ada", false).await, 404, "not_connected");
+    world.finish("ada", &world.popup("ada")).await;
+    let key = shared::identity::UserId::new("ada").unwrap().key().to_string();
+    let remove = || {
+        let request = world.laptop.dynamodb.update_item().table_name("human-connect");
+        let key = aws_sdk_dynamodb::types::AttributeValue::S(key.clone());
+        request.key("userKey", key).update_expression("REMOVE publicToken").send()
+    };
+    remove().await.unwrap();
+    assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], true);
+    assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], false);
+    remove().await.unwrap();
+    assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["mode"], "edit");
+    world.fault([Fault::Refuse(404, "{}")]);
+    is(&world.public_token("ada", true).await, 409, "reconnect_required");
+    assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["flow"], "connect");
+}
+
+#[tokio::test]
+async fn a_rotated_client_secret_fails_no_call() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    // Human API takes the newest two: after two rotations the cached one is refused
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    is(&world.access("ada", true).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn rows_sealed_with_an_older_key_open_and_are_sealed_anew() {
+    let world = World::with(vec![("SECRET_TTL_SECONDS", "0")]).await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.laptop.secrets.rotate(TOKEN_KEY);
+    is(&world.access("ada", false).await, 200, "ok");
+    let version = |number: usize| format!("00000000-0000-4000-8000-{number:012}");
+    assert!(world.table().await.concat().contains(&version(1)));
+    world.pass_seconds(11);
+    is(&world.public_token("ada", true).await, 200, "ok");
+    let table = world.table().await.concat();
+    assert!(table.contains(&version(2)) && !table.contains(&version(1)), "all of the row is under the new key");
+    is(&world.access("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn a_delete_wins_over_a_call_under_way() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let object = world.popup("ada");
+    world.laptop.human_api.with(|state| state.delay_ms = 500);
+    let finish = world.finish("ada", &object);
+    let delete = async {
+        while world.asked().iter().filter(|asked| *asked == "tokens").count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.forget("ada").await
+    };
+    world.asked();
+    let (finished, deleted) = tokio::join!(finish, delete);
+    assert_eq!(deleted, 204);
+    is(&finished, 410, "connection_deleted");
+    assert_eq!((world.rows().await, world.forget("ada").await), (0, 204));
+}
+
+#[tokio::test]
+async fn the_same_session_posted_twice_at_once_is_exchanged_once() {
+    let world = World::new().await;
+    let object = world.popup("ada");
+    let (one, two) = tokio::join!(world.finish("ada", &object), world.finish("ada", &object));
+    let mut statuses = [one.status, two.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 201]);
+    assert_eq!(world.asked(), ["tokens"]);
+}
+
+#[tokio::test]
+async fn overlapping_refreshes_ask_once() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.asked();
+    let (a, b, c) = tokio::join!(world.access("ada", true), world.access("ada", true), world.access("ada", true));
+    assert_eq!((world.asked().len(), a.json() == b.json() && b.json() == c.json()), (1, true));
+}
+
+#[tokio::test]
+async fn a_browsers_claim_to_be_connected_is_not_believed() {
+    let world = World::new().await;
+    let report = json!({"status": "SUCCESS", "currentConnections": [{"id": "1", "name": "X"}]});
+    let answer = is(&world.finish("ada", &report).await, 200, "ok");
+    assert_eq!((&answer["connected"], &answer["sources"]), (&json!(false), &json!([])));
+    assert_eq!(world.rows().await, 0);
+}
+
+#[tokio::test]
+async fn a_widget_that_was_closed_with_its_token_expired_gets_a_new_one() {
+    let world = World::new().await;
+    let first = world.session("ada", json!({})).await.json();
+    is(&world.finish("ada", &json!({"status": "SESSION_TOKEN_EXPIRED"})).await, 200, "ok");
+    assert_ne!(world.session("ada", json!({})).await.json()["token"], first["token"]);
+}
+
+#[tokio::test]
+async fn a_row_of_tickets_expires_and_a_row_with_tokens_does_not() {
+    let world = World::new().await;
+    world.session("ada", json!({"flow": "popup"})).await;
+    assert!(world.table().await.concat().contains("\"expires\""));
+    world.finish("ada", &world.popup("ada")).await;
+    world.session("ada", json!({"flow": "popup"})).await;
+    assert!(!world.table().await.concat().contains("\"expires\""));
+}
+
+#[tokio::test]
+async fn no_more_than_eight_tickets_of_a_user_are_kept() {
+    let world = World::new().await;
+    for _ in 0..12 {
+        is(&world.session("ada", json!({"flow": "popup"})).await, 200, "ok");
+    }
+    assert_eq!(world.table().await.concat().matches("\"until\"").count(), 8);
+}
+
+#[tokio::test]
+async fn no_token_is_in_the_table_in_plain_text() {
+    let world = World::new().await;
+    let object = world.popup("ada");
+    let ticket = world.session("ada", json!({"flow": "popup"})).await.json()["finishUrl"].as_str().unwrap().to_owned();
+    world.finish("ada", &object).await;
+    world.connect("alan").await;
+    world.session("alan", json!({})).await;
+    let table = world.table().await.concat();
+    for secret in
+        ["made-up-access-token", "made-up-public-token", "made-up-session-token", "made-up-id-token", "refresh-token"]
+    {
+        assert!(!table.contains(secret), "{secret}");
+    }
+    assert!(!table.contains(object["sessionToken"].as_str().unwrap()));
+    assert!(!table.contains(ticket.rsplit('/').next().unwrap()));
+}
