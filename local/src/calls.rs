@@ -16,7 +16,7 @@ const KEPT: usize = 500;
 pub struct Call {
     /// Counts up.
     pub id: u64,
-    /// When it ended, RFC 3339.
+    /// When it ended, RFC 3339 to the millisecond.
     pub at: String,
     /// Who called.
     pub from: &'static str,
@@ -39,7 +39,8 @@ impl Calls {
     pub fn add(&self, from: &'static str, to: &'static str, what: impl Into<String>, status: u16, took: Duration) {
         let mut calls = lock(&self.0);
         let id = calls.back().map_or(0, |call| call.id) + 1;
-        let at = rfc3339(Clock::system().now());
+        let now = Clock::system().now();
+        let at = format!("{}.{:03}Z", rfc3339(now).trim_end_matches('Z'), now.rem_euclid(1000));
         calls.push_back(Call { id, at, from, to, what: what.into(), status, ms: took.as_secs_f64() * 1000.0 });
         if calls.len() > KEPT {
             calls.pop_front();

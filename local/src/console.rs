@@ -8,7 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::identity::UserId;
 
@@ -147,9 +147,12 @@ async fn record(State(console): State<Console>, Query(Whose { user }): Query<Who
     match request.send().await {
         Ok(answer) => {
             let record = answer.item.map(|item| {
-                let mut fields: Vec<_> = item.iter().collect();
-                fields.sort_by_key(|(name, _)| name.as_str());
-                Value::Object(fields.into_iter().map(|(name, value)| (name.clone(), shown(name, value))).collect())
+                let mut fields = Vec::new();
+                for (name, value) in &item {
+                    show(name.clone(), value, &mut fields);
+                }
+                fields.sort_by(|(one, _), (other, _)| one.cmp(other));
+                Value::Object(fields.into_iter().collect())
             });
             Json(json!({"record": record})).into_response()
         }
@@ -161,22 +164,23 @@ fn key(user: &UserId) -> AttributeValue {
     AttributeValue::S(user.key().to_string())
 }
 
-/// A value of the table for people: sealed ones by their key version, times as times.
-fn shown(name: &str, value: &AttributeValue) -> Value {
-    let is_time = name.ends_with("At") || name.ends_with("Until") || matches!(name, "until" | "since");
-    match value {
+/// An attribute for people: maps field by field, sealed values by their key version, times as times.
+fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>) {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_time = last.ends_with("At") || last.ends_with("Until") || matches!(last, "until" | "since");
+    let shown = match value {
         AttributeValue::M(map) => match (map.get("key"), map.get("sealed")) {
             (Some(AttributeValue::S(version)), Some(_)) => json!(format!("sealed with key version {version}")),
             _ => {
-                let fields: Map<_, _> = map.iter().map(|(name, value)| (name.clone(), shown(name, value))).collect();
-                Value::Object(fields)
+                for (inner, value) in map {
+                    show(format!("{name}.{inner}"), value, fields);
+                }
+                return;
             }
         },
         AttributeValue::N(number) => match number.parse() {
-            Ok(at) if is_time => json!(rfc3339(at)),
+            Ok(at) if is_time || name.starts_with("finished.") => json!(rfc3339(at)),
             Ok(seconds) if name == "expires" => json!(rfc3339(seconds * 1000)),
-            // finished sessions: hash and time
-            Ok(at) if at > 1_000_000_000_000 => json!(rfc3339(at)),
             _ => json!(number),
         },
         AttributeValue::S(text) if name == "sources" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
@@ -184,7 +188,8 @@ fn shown(name: &str, value: &AttributeValue) -> Value {
         AttributeValue::Bool(flag) => json!(flag),
         AttributeValue::Ss(list) => json!(list),
         _ => json!("…"),
-    }
+    };
+    fields.push((name, shown));
 }
 
 #[derive(Deserialize)]

@@ -1,29 +1,32 @@
-//! Made-up users in known states: what `events/` is written for.
+//! Made-up users in known states: what `events/` is written for. None of them is one that the page offers.
 
 use serde_json::json;
 use shared::clock::Clock;
-use shared::identity::UserId;
+use shared::identity::{UserId, UserKey};
 use shared::invocation::Invocation;
 use shared::record::Source;
 use shared::store::{Store, StoreError};
 use shared::token::Ticket;
 
-use crate::human_api::{CATALOGUE, CLIENT_ID, human_id};
+use crate::gateway::Gateway;
+use crate::human_api::{CATALOGUE, CLIENT_ID, Fault, HumanApi, human_id};
 use crate::laptop::Laptop;
 
-/// New users with a popup session of their own, `made-up-popup-session-of-NAME`.
-const NEW: [&str; 4] = ["ada", "dorothy", "用户-7 (odd|id+%)", "mallory"];
-/// Connected by the popup; each has one more session.
-const BY_POPUP: [&str; 2] = ["grace", "margaret"];
+/// Have a popup session that is not finished yet, `made-up-popup-session-of-NAME`.
+const WITH_SESSION: [&str; 8] =
+    ["emmy", "dorothy", "用户-7 (odd|id+%)", "sofia", "hedy", "lise", "margaret", BY_TICKET];
+/// Connected by the popup before.
+const BY_POPUP: [&str; 2] = ["lise", "margaret"];
 /// Connected by the Connect widget.
-const BY_WIDGET: [&str; 2] = ["alan", "edsger"];
-/// Has a session and a ticket whose random part is 32 times the number one.
+const BY_WIDGET: &str = "alan";
+/// Had connected a source before this backend saw them first: Human API never told it their humanId.
+const UNPROVEN: &str = "edsger";
+/// Connected by the Connect widget, and forgotten by Human API since.
+const GONE: &str = "barbara";
+/// Human API's answer to the exchange of their session was lost.
+const LOST: &str = "radia";
+/// Has a ticket whose random part is 32 times the number one.
 const BY_TICKET: &str = "katherine";
-
-/// The session token of an example user.
-fn session_of(user: &str) -> String {
-    format!("made-up-popup-session-of-{user}")
-}
 
 /// Brings the examples into their states, where they are not in the table yet.
 pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
@@ -31,28 +34,14 @@ pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
     let client = shared::network::dynamodb(&laptop.config, &http);
     let store = Store::new(client, laptop.config.table.clone(), Clock::system());
     let invocation = Invocation::start();
-    let (human_api, gateway) = (&laptop.human_api, &laptop.gateway);
+    let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api };
 
-    human_api.with(|state| {
-        for user in NEW.iter().chain(&BY_POPUP).chain([&BY_TICKET]) {
-            state.add_session(user, Some(&session_of(user)));
-        }
-    });
-    for user in BY_POPUP {
-        if store.read(&key(user), &invocation).await?.is_none() {
-            let session = human_api.with(|state| state.add_session(user, None));
-            let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
-            gateway.as_user("POST /connect/finish", user, &object).await;
-        }
+    for user in WITH_SESSION {
+        examples.add_session(user);
     }
-    for user in BY_WIDGET {
+    for user in BY_POPUP.into_iter().chain([BY_WIDGET, UNPROVEN, GONE, LOST]) {
         if store.read(&key(user), &invocation).await?.is_none() {
-            let (source, name, _) = CATALOGUE[0];
-            gateway.as_user("POST /connect/session", user, &json!({"flow": "connect"})).await;
-            human_api.with(|state| state.connect(user, source));
-            let source = Source { id: source.to_owned(), name: name.to_owned() };
-            let report = json!({"status": "SUCCESS", "currentConnections": [source]});
-            gateway.as_user("POST /connect/finish", user, &report).await;
+            examples.bring(user).await;
         }
     }
     let ticket = Ticket::from_parts(key(BY_TICKET), [1; Ticket::RANDOM_BYTES]);
@@ -65,7 +54,61 @@ pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
     Ok(())
 }
 
+struct Examples<'a> {
+    gateway: &'a Gateway,
+    human_api: &'a HumanApi,
+}
+
+impl Examples<'_> {
+    /// Brings a user into the state that the lists above name.
+    async fn bring(&self, user: &str) {
+        let (source, name, _) = CATALOGUE[0];
+        let connect = || self.human_api.with(|state| state.connect(user, source));
+        let report = json!({
+            "status": "SUCCESS",
+            "currentConnections": [Source { id: source.to_owned(), name: name.to_owned() }],
+        });
+        match user {
+            BY_WIDGET | GONE => {
+                self.call("POST /connect/session", user, &json!({"flow": "connect"})).await;
+                connect();
+                self.call("POST /connect/finish", user, &report).await;
+                if user == GONE {
+                    self.human_api.with(|state| state.drop_user(user));
+                }
+            }
+            UNPROVEN => {
+                connect();
+                self.call("POST /connect/finish", user, &report).await;
+            }
+            LOST => {
+                let session = self.add_session(user);
+                self.human_api.with(|state| state.faults.push_back(Fault::LoseAnswer));
+                self.finish_popup(user, &session).await;
+            }
+            _ => {
+                let session = self.human_api.with(|state| state.add_session(user, None));
+                self.finish_popup(user, &session).await;
+            }
+        }
+    }
+
+    fn add_session(&self, user: &str) -> String {
+        let session = format!("made-up-popup-session-of-{user}");
+        self.human_api.with(|state| state.add_session(user, Some(&session)))
+    }
+
+    async fn finish_popup(&self, user: &str, session: &str) {
+        let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
+        self.call("POST /connect/finish", user, &object).await;
+    }
+
+    async fn call(&self, route: &'static str, user: &str, body: &serde_json::Value) {
+        self.gateway.as_user(route, user, body).await;
+    }
+}
+
 #[expect(clippy::expect_used, reason = "the names above are no one's input")]
-fn key(user: &str) -> shared::identity::UserKey {
+fn key(user: &str) -> UserKey {
     UserId::new(user).expect("an example's name is an id").key()
 }
