@@ -1,5 +1,5 @@
 //! A stand-in for Human API, written from its published guides: what it knows of users, sessions and tokens.
-//! The endpoints are in [`endpoints`], what the widgets' pages ask for in [`pages`].
+//! The endpoints are in `endpoints`, what the widgets' pages ask for in `pages`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;

@@ -13,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
 use shared::clock::Clock;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::{lock, random_hex};
 
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running function.
 pub struct Instance {
     child: Child,
+    out: JoinHandle<String>,
+    err: JoinHandle<String>,
     events: mpsc::UnboundedSender<(String, String)>,
     waiting: Waiting,
 }
@@ -52,7 +55,7 @@ impl Instance {
             .with_state(api);
         tokio::spawn(async move { axum::serve(listener, router).await });
         let name = binary.file_stem().unwrap_or_default();
-        let child = Command::new(binary)
+        let mut child = Command::new(binary)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
@@ -64,7 +67,8 @@ impl Instance {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Self { child, events, waiting })
+        let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
+        Ok(Self { child, out, err, events, waiting })
     }
 
     /// Hands over an event and waits for the function's response. `Err` is a Lambda error, or none at all.
@@ -82,16 +86,20 @@ impl Instance {
 
     /// Ends the process; what it wrote to standard output and standard error.
     pub async fn stop(mut self) -> (String, String) {
-        let _ = self.child.start_kill();
-        let (mut out, mut err) = (String::new(), String::new());
-        if let Some(mut pipe) = self.child.stdout.take() {
-            let _ = pipe.read_to_string(&mut out).await;
-        }
-        if let Some(mut pipe) = self.child.stderr.take() {
-            let _ = pipe.read_to_string(&mut err).await;
-        }
-        (out, err)
+        let _ = self.child.kill().await;
+        (self.out.await.unwrap_or_default(), self.err.await.unwrap_or_default())
     }
+}
+
+/// Reads all along: a process whose pipe is full stands still.
+fn read(pipe: Option<impl AsyncRead + Unpin + Send + 'static>) -> JoinHandle<String> {
+    tokio::spawn(async move {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes).await;
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 async fn next(State(api): State<Api>) -> Response {

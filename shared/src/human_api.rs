@@ -4,6 +4,7 @@
 //! failure says whether Human API [may have performed](Failure::performed) the request: that decides whether an
 //! exchange is unresolved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -11,14 +12,14 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use url::Url;
 
 use crate::config::Config;
 use crate::identity::UserId;
 use crate::invocation::Invocation;
-use crate::secret::{Secret, SecretError};
+use crate::secret::{Secret, SecretError, Version};
 use crate::token::{AccessToken, ClientSecret, PublicToken, RefreshToken, SessionToken, StartToken, random_bytes};
 
 /// Tries of one request.
@@ -314,15 +315,11 @@ impl HumanApi {
                     if status == StatusCode::UNAUTHORIZED
                         || (status == StatusCode::FORBIDDEN && forbidden == Forbidden::MeansCredentials) =>
                 {
-                    let other = match self.secret.replacement(&secret.id, invocation).await {
-                        Some(changed) if !previous_tried => Some(changed),
-                        _ if !previous_tried => {
-                            previous_tried = true;
-                            self.secret.previous().await.filter(|previous| previous.id != secret.id)
-                        }
-                        _ => None,
-                    };
-                    match other {
+                    let other = timeout_at(
+                        invocation.upstream_deadline(),
+                        self.other_secret(&secret.id, &mut previous_tried, invocation),
+                    );
+                    match other.await.unwrap_or_default() {
                         Some(other) => secret = other,
                         None if status == StatusCode::UNAUTHORIZED => return Err(Cause::Unauthorized.with(performed)),
                         None => return Err(Cause::Refused(status).with(performed)),
@@ -344,6 +341,23 @@ impl HumanApi {
                 }
             }
         }
+    }
+
+    /// What to try where the secret of this version was refused: AWSCURRENT if it has changed, else AWSPREVIOUS, once.
+    async fn other_secret(
+        &self,
+        refused: &str,
+        previous_tried: &mut bool,
+        invocation: &Invocation,
+    ) -> Option<Arc<Version<ClientSecret>>> {
+        if *previous_tried {
+            return None;
+        }
+        if let Some(changed) = self.secret.replacement(refused, invocation).await {
+            return Some(changed);
+        }
+        *previous_tried = true;
+        self.secret.previous().await.filter(|previous| previous.id != refused)
     }
 
     async fn send(&self, url: &Url, body: Vec<u8>, invocation: &Invocation) -> Tried {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::clock::Clock;
@@ -130,11 +130,19 @@ impl<F: Function> Host<F> {
         async {
             let (payload, gateway_id, answer) = match Request::read(event) {
                 Ok(request) => {
-                    let answer = AssertUnwindSafe(self.answer(&request, &invocation)).catch_unwind().await;
-                    let answer = answer.unwrap_or_else(|_| {
-                        error!("a panic was caught");
-                        Err(Problem::fault())
-                    });
+                    // everything inside ends by itself before this; like a crash, it would lose nothing
+                    let answer = timeout_at(invocation.deadline(), self.answer(&request, &invocation));
+                    let answer = match AssertUnwindSafe(answer).catch_unwind().await {
+                        Ok(Ok(answer)) => answer,
+                        Ok(Err(_)) => {
+                            error!("the invocation's time is up");
+                            Err(Problem::fault())
+                        }
+                        Err(_) => {
+                            error!("a panic was caught");
+                            Err(Problem::fault())
+                        }
+                    };
                     (request.payload, request.request_id, answer)
                 }
                 Err(problem) => (Payload::V2, None, Err(problem)),

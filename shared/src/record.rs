@@ -1,4 +1,4 @@
-//! What is stored about one user: one item, everything in it. How it looks in DynamoDB is in [`item`].
+//! What is stored about one user: one item, everything in it. How it looks in DynamoDB is in `item`.
 
 use std::collections::BTreeMap;
 

@@ -36,6 +36,12 @@ pub enum SecretError {
         #[source]
         source: Box<SdkError<GetSecretValueError>>,
     },
+    /// Secrets Manager has no such secret, or no such version of it.
+    #[error("Secrets Manager does not have {id}, or not this version")]
+    Missing {
+        /// The secret's name or ARN.
+        id: String,
+    },
     /// The secret has a value that cannot be used.
     #[error("the value of {id} {problem}")]
     Malformed {
@@ -177,10 +183,10 @@ impl<T> Secret<T> {
             Which::Stage(stage) => request.version_stage(stage),
             Which::Version(version) => request.version_id(version),
         };
-        let answer = request
-            .send()
-            .await
-            .map_err(|source| SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) })?;
+        let answer = request.send().await.map_err(|source| match source.as_service_error() {
+            Some(error) if error.is_resource_not_found_exception() => SecretError::Missing { id: self.id.clone() },
+            _ => SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) },
+        })?;
         let malformed = |problem| SecretError::Malformed { id: self.id.clone(), problem };
         let text = SecretString::from(answer.secret_string.ok_or_else(|| malformed("is not text"))?);
         let value = (self.parse)(text.expose_secret().trim()).map_err(malformed)?;

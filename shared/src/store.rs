@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, warn};
@@ -344,8 +346,16 @@ impl Store {
             .key(USER_KEY, key_value(&hold.key))
             .condition_expression(e.condition())
             .set_expression_attribute_names(Some(e.names))
-            .set_expression_attribute_values(Some(e.values));
-        Ok(self.run(invocation, request.send()).await?.is_ok())
+            .set_expression_attribute_values(Some(e.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match self.run(invocation, request.send()).await? {
+            Ok(_) => Ok(true),
+            // gone already: by this very delete, whose answer was lost, or by the user
+            Err(error) => Ok(matches!(
+                error.as_service_error(),
+                Some(DeleteItemError::ConditionalCheckFailedException(failed)) if failed.item().is_none()
+            )),
+        }
     }
 
     /// Makes sure that the hold covers a request that is sent now.
@@ -502,9 +512,9 @@ impl Store {
         match self.run(invocation, request.send()).await? {
             Ok(answer) => Ok(Ok(item::decode(&answer.attributes.unwrap_or_default())?)),
             Err(error) => match error.as_service_error() {
-                Some(aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(
-                    failed,
-                )) => Ok(Err(failed.item().map(item::decode).transpose()?)),
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    Ok(Err(failed.item().map(item::decode).transpose()?))
+                }
                 _ => Err(unavailable(&error)),
             },
         }

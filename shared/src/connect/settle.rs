@@ -4,6 +4,7 @@ use super::{Error, Turn};
 use crate::human_api::{Cause, Failure};
 use crate::record::{Asked, Exchange, Inflight};
 use crate::seal::{Kind, SealError};
+use crate::secret::SecretError;
 use crate::store::Ending;
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
@@ -39,7 +40,10 @@ impl Turn<'_> {
         let lost = (&exchange.hash, exchange.ticket.as_ref());
         let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
             Ok(session) => SessionToken::new(session),
-            Err(Error::Seal(SealError::Broken(_))) => return self.recover(Some(lost)).await,
+            // the key's version is gone for good, or the row was tampered with
+            Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::Missing { .. }))) => {
+                return self.recover(Some(lost)).await;
+            }
             Err(error) => return Err(error),
         };
         match self.connect.human_api.tokens(&exchange.human_id, &session, self, self.invocation).await {
