@@ -33,14 +33,15 @@ struct Aws {
     calls: Calls,
 }
 
-/// Serves both on this listener. The table is kept in `file`, or in memory.
+/// Serves both on this listener; the answer is DynamoDB's own address, where calls are not noted. The table is kept in
+/// `file`, or in memory.
 pub async fn serve(
     listener: TcpListener,
     file: Option<&Path>,
     http: reqwest::Client,
     secrets: Secrets,
     calls: Calls,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let database = match file {
         Some(file) => Database::new(&file.to_string_lossy())?,
         None => Database::memory()?,
@@ -55,9 +56,9 @@ pub async fn serve(
         }
     });
     tokio::spawn(dynoxide::server::serve_with_shutdown(inner, database, std::future::pending()));
-    let router = Router::new().fallback(answer).with_state(Aws { http, dynamodb, secrets, calls });
+    let router = Router::new().fallback(answer).with_state(Aws { http, dynamodb: dynamodb.clone(), secrets, calls });
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
+    Ok(dynamodb)
 }
 
 /// Makes the table, as `template.yaml` has it. It may be there already.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use shared::clock::Clock;
-use shared::config::Config;
+use shared::config::{Aws, Config};
 use shared::telemetry::Output;
 use tokio::net::TcpListener;
 
@@ -44,7 +44,7 @@ pub struct Laptop {
     pub human_api: HumanApi,
     /// The secrets.
     pub secrets: Secrets,
-    /// The table.
+    /// The table, past the list of calls.
     pub dynamodb: aws_sdk_dynamodb::Client,
 }
 
@@ -98,8 +98,9 @@ impl Laptop {
 
         let http = shared::network::http_client(&config)?;
         let table = file("dynamodb.sqlite");
-        aws::serve(cloud, table.as_deref(), http.clone(), secrets.clone(), calls.clone()).await?;
-        let dynamodb = shared::network::dynamodb(&config, &http);
+        let own = aws::serve(cloud, table.as_deref(), http.clone(), secrets.clone(), calls.clone()).await?;
+        let own = Aws { dynamodb_endpoint: Some(own), ..config.aws.clone() };
+        let dynamodb = shared::network::dynamodb(&Config { aws: own, ..config.clone() }, &http);
         aws::create_table(&dynamodb).await?;
 
         let pages = human_api::router(human_api.clone(), &console);
