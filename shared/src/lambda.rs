@@ -35,6 +35,8 @@ pub trait Function: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// The routes it serves.
     const ROUTES: &'static [Route];
+    /// Whether each call leaves an audit line, whatever `LOG_LEVEL` says.
+    const AUDITED: bool = false;
 
     /// Builds the clients it uses, and no others.
     fn new(parts: Parts<'_>) -> Self;
@@ -183,10 +185,11 @@ impl<F: Function> Host<F> {
             user,
             "request"
         );
-        if let Some(caller) = invocation.aws_caller() {
-            info!(audit = true, caller, user, outcome = code, "access token asked for");
-        }
         let at = self.clock.now();
+        if F::AUDITED {
+            let caller = invocation.aws_caller();
+            self.output.line(&telemetry::audit_line(F::NAME, request_id, caller.as_deref(), user.as_deref(), code, at));
+        }
         self.output
             .line(&Outcome { function: F::NAME, request_id, status, code, cold_start, tally: &tally, at }.metrics());
     }

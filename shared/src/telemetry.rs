@@ -12,7 +12,7 @@ use tracing_subscriber::filter::{FilterFn, Targets};
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
-use crate::clock::Millis;
+use crate::clock::{Millis, rfc3339};
 use crate::invocation::Tally;
 
 mod lines;
@@ -44,6 +44,28 @@ pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscr
     let subscriber: Layered<_, Registry> =
         tracing_subscriber::registry().with(lines::JsonLines::new(SERVICE, function, output).with_filter(allowed));
     subscriber
+}
+
+/// Who asked for whose access token, and what came of it.
+pub fn audit_line(
+    function: &str,
+    request_id: &str,
+    caller: Option<&str>,
+    user: Option<&str>,
+    outcome: &str,
+    at: Millis,
+) -> Value {
+    json!({
+        "level": "INFO",
+        "timestamp": rfc3339(at),
+        "message": "audit",
+        "service": SERVICE,
+        "function_name": function,
+        "function_request_id": request_id,
+        "caller": caller,
+        "user": user,
+        "outcome": outcome,
+    })
 }
 
 /// What one invocation came to.

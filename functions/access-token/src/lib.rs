@@ -22,6 +22,7 @@ pub struct AccessToken {
 impl Function for AccessToken {
     const NAME: &'static str = "access-token";
     const ROUTES: &'static [Route] = &[Route { method: "POST", path: "/internal/access-token" }];
+    const AUDITED: bool = true;
 
     fn new(parts: Parts<'_>) -> Self {
         Self { connect: parts.connect() }
