@@ -1,16 +1,21 @@
 //! Wall-clock time, in one place so that tests can set it. Budgets use tokio's monotonic clock instead.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Milliseconds since the Unix epoch.
 pub type Millis = i64;
 
-/// A source of wall-clock time.
+/// A source of wall-clock time, and of pauses.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> Millis + Send + Sync>,
+    sleep: Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>,
+}
 
 impl Clock {
     /// The system's clock.
@@ -21,14 +26,27 @@ impl Clock {
         })
     }
 
-    /// A clock that answers what `now` answers.
+    /// A clock that answers what `now` answers; its pauses are real.
     pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self::with_sleep(now, |pause| tokio::time::sleep(pause).boxed())
+    }
+
+    /// A clock whose pauses are made up too.
+    pub fn with_sleep(
+        now: impl Fn() -> Millis + Send + Sync + 'static,
+        sleep: impl Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { now: Arc::new(now), sleep: Arc::new(sleep) }
     }
 
     /// Now.
     pub fn now(&self) -> Millis {
-        (self.0)()
+        (self.now)()
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, pause: Duration) {
+        (self.sleep)(pause).await;
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use url::Url;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::UserId;
 use crate::invocation::Invocation;
@@ -46,6 +47,7 @@ pub struct HumanApi {
     client_id: String,
     secret: Secret<ClientSecret>,
     timeout: Duration,
+    clock: Clock,
 }
 
 /// The answer to a popup's exchange. Whose it is, is for the caller to check.
@@ -143,7 +145,7 @@ enum Tried {
 
 impl HumanApi {
     /// A client on the common HTTP client.
-    pub fn new(config: &Config, http: reqwest::Client, secret: Secret<ClientSecret>) -> Self {
+    pub fn new(config: &Config, http: reqwest::Client, secret: Secret<ClientSecret>, clock: Clock) -> Self {
         let at = |origin: &Url, path: &str| {
             let mut url = origin.clone();
             url.set_path(path);
@@ -157,6 +159,7 @@ impl HumanApi {
             client_id: config.client_id.clone(),
             secret,
             timeout: config.upstream_timeout,
+            clock,
         }
     }
 
@@ -337,7 +340,7 @@ impl HumanApi {
                         return Err(Cause::Unavailable { retry_after }.with(performed));
                     }
                     debug!(tries, wait_ms = wait.as_millis() as u64, "Human API is tried again");
-                    tokio::time::sleep(wait).await;
+                    self.clock.sleep(wait).await;
                 }
             }
         }

@@ -77,7 +77,7 @@ impl Parts<'_> {
         let secrets = network::secrets_manager(config, self.http);
         let secret = Secret::new(secrets, config.client_secret_id.clone(), config.secret_ttl, parse_client_secret);
         Connect {
-            human_api: HumanApi::new(config, self.http.clone(), secret),
+            human_api: HumanApi::new(config, self.http.clone(), secret, self.clock.clone()),
             store: self.store(),
             sealer: self.sealer.clone(),
             connections: Connections::new(config, self.http, &[&config.auth_url, &config.user_url]),

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
 use crate::clock::{Clock, Millis};
@@ -150,9 +150,9 @@ impl Store {
     ) -> Result<Taken<T>, StoreError> {
         let id = random_id()?;
         let give_up = (Instant::now() + WAIT_FOR_HOLD).min(invocation.upstream_deadline());
+        let mut waited = Duration::ZERO;
         let mut born = claim.seen.filter(|seen| !seen.is_bare()).map(|seen| seen.born.clone());
         let mut pause = POLL.0;
-        let mut waited = false;
         loop {
             let written = Instant::now();
             let held_until = self.clock.now() + HOLD;
@@ -176,15 +176,15 @@ impl Store {
             if let Some(answer) = answers(&row) {
                 return Ok(Taken::Answered(answer));
             }
-            if !waited {
-                waited = true;
+            if waited.is_zero() {
                 invocation.note(|tally| tally.finish_conflicts += 1);
             }
-            if Instant::now() + pause > give_up {
+            if Instant::now() + pause > give_up || waited >= WAIT_FOR_HOLD {
                 let left = row.held_until.unwrap_or_default() + CLOCK_MARGIN - self.clock.now();
                 return Err(StoreError::Held { retry_after: Duration::from_millis(left.clamp(1000, HOLD) as u64) });
             }
-            sleep(jittered(pause)).await;
+            self.clock.sleep(jittered(pause)).await;
+            waited += pause;
             pause = (pause * 2).min(POLL.1);
         }
     }
@@ -256,7 +256,7 @@ impl Store {
         loop {
             match self.try_commit(hold, &ending, invocation).await {
                 Err(StoreError::Unavailable) if Instant::now() + POLL.1 < invocation.deadline() => {
-                    sleep(jittered(POLL.1)).await;
+                    self.clock.sleep(jittered(POLL.1)).await;
                 }
                 Err(StoreError::TakenOver) => {
                     self.mark_doubt(hold, invocation).await?;
