@@ -164,7 +164,9 @@ impl Gateway {
 
     async fn run<F: Function>(&self, host: &Host<F>, event: &Value) -> Reply {
         let started = Instant::now();
-        let response = host.respond(&event.to_string(), &random_hex::<8>(), None).await;
+        // a handler's future is large, and here there are five kinds of them side by side
+        let (event, id) = (event.to_string(), random_hex::<8>());
+        let response = Box::pin(host.respond(&event, &id, None)).await;
         let response: Value = serde_json::from_str(&response).unwrap_or_default();
         let status = response.get("statusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
         let status = status.unwrap_or(500);

@@ -81,6 +81,8 @@ struct User {
     human_id: String,
     sources: Vec<Source>,
     public_token: Option<String>,
+    /// The newest one; it supersedes those before it.
+    access_token: Option<String>,
 }
 
 impl HumanApi {
@@ -118,6 +120,7 @@ impl State {
             human_id: human_id(id),
             sources: Vec::new(),
             public_token: None,
+            access_token: None,
         })
     }
 
@@ -151,6 +154,11 @@ impl State {
         let until = Clock::system().now() + Millis::try_from(seconds * 1000).unwrap_or_default();
         self.start_tokens.insert(token.clone(), (user.to_owned(), until));
         token
+    }
+
+    /// The newest access token and publicToken of this user.
+    pub fn newest(&self, user: &str) -> (Option<String>, Option<String>) {
+        self.users.get(user).map_or((None, None), |user| (user.access_token.clone(), user.public_token.clone()))
     }
 
     /// Forgets the user.

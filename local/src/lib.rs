@@ -10,7 +10,7 @@
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
 //! | [`console`] | the page |
 //! | [`calls`] | what was called, for the page |
-//! | [`examples`] | made-up users in known states, for the page and for `events/` |
+//! | [`examples`] | made-up users in known states, for `events/` |
 //! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
 
 pub mod aws;

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::{CLIENT_ID, HumanApi, ID_SECONDS, SESSION_SECONDS, State};
 use crate::random_hex;
 
-pub(super) type Answer = (StatusCode, Value);
+pub(crate) type Answer = (StatusCode, Value);
 
 impl HumanApi {
     /// Answers one of `/v1/connect/…`.
-    pub(super) fn answer(&self, path: &str, body: &Value) -> Answer {
+    pub fn answer(&self, path: &str, body: &Value) -> Answer {
         let (client, secret) = match path {
             "token" => (text(body, "client_id"), text(body, "client_secret")),
             _ => (text(body, "clientId"), text(body, "clientSecret")),
@@ -52,7 +52,7 @@ impl State {
                 "expires_in": ID_SECONDS,
             })),
             "access" => ok(json!({
-                "access_token": format!("made-up-access-token-{}", random_hex::<12>()),
+                "access_token": self.new_access_token(user),
                 "expires_in": ID_SECONDS,
                 "token_type": "Bearer",
                 "refresh_token": format!("made-up-refresh-token-{}", random_hex::<12>()),
@@ -81,11 +81,17 @@ impl State {
         self.user(&user).public_token = Some(public_token.clone());
         ok(json!({
             "humanId": self.user(&user).human_id,
-            "accessToken": format!("made-up-access-token-{}", random_hex::<12>()),
+            "accessToken": self.new_access_token(&user),
             "publicToken": public_token,
             "clientId": CLIENT_ID,
             "clientUserId": user,
         }))
+    }
+
+    fn new_access_token(&mut self, user: &str) -> String {
+        let token = format!("made-up-access-token-{}", random_hex::<12>());
+        self.user(user).access_token = Some(token.clone());
+        token
     }
 
     fn public_tokens(&mut self, body: &Value) -> Answer {

@@ -1,0 +1,208 @@
+//! Every file of `events/` through the built functions and Lambda's Runtime API, in the order of the table in
+//! `events/README.md`; and a start that fails as it should.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use local::examples;
+use local::laptop::{Laptop, Options};
+use local::runtime_api::Instance;
+use serde_json::{Value, json};
+
+const FUNCTIONS: [&str; 5] = ["session-start", "finish", "public-token", "access-token", "connection"];
+
+/// What no function may write into its log.
+const NOT_FOR_LOGS: [&str; 10] = [
+    "made-up-client-secret",
+    "made-up-sealing-key",
+    "made-up-popup-session",
+    "made-up-session-token",
+    "made-up-id-",
+    "made-up-access-token",
+    "made-up-refresh-token",
+    "made-up-public-token",
+    "AQEBAQEBAQEBAQ", // of the ticket
+    "@example.test",
+];
+
+/// A row of the table.
+struct Row {
+    event: String,
+    status: u64,
+    answer: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn rows() -> Vec<Row> {
+    let readme = std::fs::read_to_string(root().join("events/README.md")).unwrap();
+    let lines = readme.lines().filter(|line| line.starts_with("| `"));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [event, _, status, answer] = cells[..] else { panic!("{line}") };
+        Row { event: event.to_owned(), status: status.parse().unwrap(), answer: answer.to_owned() }
+    };
+    lines.map(row).collect()
+}
+
+fn files() -> Vec<String> {
+    let list = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = list(&root().join("events")).collect();
+    files = files.into_iter().flat_map(|path| if path.is_dir() { list(&path).collect() } else { vec![path] }).collect();
+    let name = |path: &PathBuf| path.strip_prefix(root().join("events")).unwrap().to_str().unwrap().to_owned();
+    files.iter().map(name).filter(|name| name != "README.md").collect()
+}
+
+/// Where the functions are: in `EVENTS_BINARIES`, or built beside this test.
+fn binaries() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("EVENTS_BINARIES") {
+            return root().join(folder);
+        }
+        // this is TARGET/PROFILE/deps/events-…
+        let test = std::env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap();
+        let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
+        let mut build = Command::new(env!("CARGO"));
+        // what `cargo test` tells this test about its own package would make the other cargo compile `ring` anew
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                build.env_remove(name);
+            }
+        }
+        // the whole workspace: with the features that all dependencies are compiled with already
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root());
+        build.arg("--profile").arg(profile).arg("--target-dir").arg(folder.parent().unwrap());
+        assert!(build.status().unwrap().success());
+        folder.to_owned()
+    })
+}
+
+#[test]
+fn the_readme_has_a_row_for_each_event_and_no_other() {
+    let (mut files, mut rows) = (files(), rows().into_iter().map(|row| row.event).collect::<Vec<_>>());
+    files.sort_unstable();
+    rows.sort_unstable();
+    assert_eq!(files, rows);
+}
+
+#[tokio::test]
+async fn every_event_is_answered_as_the_readme_says() {
+    let binaries = binaries();
+    let options = Options { variables: vec![("LOG_LEVEL", "trace")], ..Options::in_memory() };
+    let laptop = Laptop::start(options).await.unwrap();
+    examples::set_up(&laptop).await.unwrap();
+    let mut functions = BTreeMap::new();
+    for name in FUNCTIONS {
+        functions.insert(name, Instance::start(&binaries.join(name), &laptop.environment).await.unwrap());
+    }
+    for row in rows() {
+        let text = std::fs::read_to_string(root().join("events").join(&row.event)).unwrap();
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let function = &functions[row.event.split('/').next().unwrap()];
+        match function.invoke(&event).await {
+            Ok(response) => check(&row, &event, &response),
+            Err(error) => panic!("{}: a Lambda error: {error}", row.event),
+        }
+    }
+    for function in functions.values() {
+        for event in [Value::Null, json!([]), json!("made-up"), json!({}), json!({"version": "2.0", "routeKey": 1})] {
+            let response = function.invoke(&event).await.unwrap();
+            assert!([400, 404].map(Value::from).contains(&response["statusCode"]), "{event}: {response}");
+        }
+    }
+    for (name, function) in functions {
+        let (out, err) = function.stop().await;
+        assert_eq!(err, "", "{name}");
+        for line in out.lines() {
+            assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{name}: {line}");
+            assert!(NOT_FOR_LOGS.iter().all(|text| !line.contains(text)), "{name}: {line}");
+        }
+    }
+}
+
+fn check(row: &Row, event: &Value, response: &Value) {
+    let (name, headers) = (&row.event, &response["headers"]);
+    assert_eq!(response["statusCode"], row.status, "{name}: {response}");
+    assert_eq!(headers["cache-control"], "no-store", "{name}");
+    let failed = row.status >= 400;
+    let content_type = if failed { "application/problem+json" } else { "application/json" };
+    assert_eq!(headers["content-type"], content_type, "{name}");
+    assert_eq!(response["isBase64Encoded"], false, "{name}");
+    if row.answer.is_empty() {
+        assert_eq!((row.status, &response["body"]), (204, &Value::Null), "{name}");
+        return;
+    }
+    let body: Value = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
+    let expected = if failed {
+        json!({
+            "type": format!("urn:human-connect:error:{}", row.answer),
+            "title": "…",
+            "status": row.status,
+            "code": row.answer,
+            "detail": "…",
+            "requestId": event["requestContext"]["requestId"],
+        })
+    } else {
+        serde_json::from_str(&row.answer).unwrap()
+    };
+    assert!(has(&body, &expected), "{name}: {body}");
+}
+
+/// Whether an answer has all that is expected of it; `…` stands for any text.
+fn has(body: &Value, expected: &Value) -> bool {
+    match (body, expected) {
+        (Value::Object(body), Value::Object(expected)) => {
+            expected.iter().all(|(name, value)| body.get(name).is_some_and(|field| has(field, value)))
+        }
+        (Value::String(text), Value::String(any)) if any == "…" => !text.is_empty(),
+        _ => body == expected,
+    }
+}
+
+#[test]
+fn a_missing_or_bad_variable_ends_the_start_with_one_line_that_names_it() {
+    let good = [
+        ("TABLE_NAME", "made-up"),
+        ("HUMAN_API_CLIENT_ID", "made-up"),
+        ("HUMAN_API_SECRET_ID", "made-up"),
+        ("TOKEN_KEY_SECRET_ID", "made-up"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "made-up"),
+        ("AWS_SECRET_ACCESS_KEY", "made-up"),
+    ];
+    let bad = [
+        ("HUMAN_API_AUTH_URL", "http://auth.example.test"),
+        ("HUMAN_API_USER_URL", "https://user.example.test/v1"),
+        ("DEFAULT_FLOW", "carousel"),
+        ("SECRET_TTL_SECONDS", "soon"),
+        ("UPSTREAM_TIMEOUT_MS", "99"),
+        ("PUBLIC_BASE_URL", "api.example.test"),
+        ("LOG_LEVEL", "loud=="),
+        ("AWS_CA_BUNDLE", "/made-up/roots.pem"),
+        ("AWS_ENDPOINT_URL", "http://dynamodb.example.test"),
+        // only Lambda sets it: without it a start that finds nothing wrong ends too
+        ("AWS_LAMBDA_RUNTIME_API", ""),
+    ];
+    for name in FUNCTIONS {
+        for (variable, value) in good.map(|(variable, _)| (variable, "")).into_iter().chain(bad) {
+            let mut command = Command::new(binaries().join(name));
+            command.env_clear().envs(good);
+            if value.is_empty() {
+                command.env_remove(variable)
+            } else {
+                command.env(variable, value)
+            };
+            let output = command.output().unwrap();
+            let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            assert_eq!((output.status.code(), err.lines().count(), out.as_str()), (Some(1), 1, ""), "{name}: {err}");
+            assert!(err.starts_with(&format!("{variable} ")), "{name}, {variable}: {err}");
+        }
+    }
+}
