@@ -479,3 +479,88 @@ async fn no_token_is_in_the_table_in_plain_text() {
     assert!(!table.contains(object["sessionToken"].as_str().unwrap()));
     assert!(!table.contains(ticket.rsplit('/').next().unwrap()));
 }
+
+#[tokio::test]
+async fn a_delete_ends_a_call_that_waits_too() {
+    let world = World::new().await;
+    let (first, second) = (world.popup("ada"), world.popup("ada"));
+    world.laptop.human_api.with(|state| state.delay_ms = 500);
+    let delete = async {
+        // the first holds the row, the second has looked at it
+        while world.table().await.concat().matches("\"waited\"").count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.forget("ada").await
+    };
+    let (one, two, deleted) = tokio::join!(world.finish("ada", &first), world.finish("ada", &second), delete);
+    assert_eq!(deleted, 204);
+    is(&one, 410, "connection_deleted");
+    is(&two, 410, "connection_deleted");
+    assert_eq!(world.rows().await, 0);
+}
+
+#[tokio::test]
+async fn a_refused_finish_that_somebody_waited_for_leaves_an_empty_row_that_expires() {
+    let world = World::new().await;
+    let mut object = world.popup("ada");
+    object["sessionToken"] = json!("junk");
+    world.laptop.human_api.with(|state| state.delay_ms = 200);
+    let (one, two) = tokio::join!(world.finish("ada", &object), world.finish("ada", &object));
+    is(&one, 422, "session_rejected");
+    is(&two, 422, "session_rejected");
+    let table = world.table().await.concat();
+    assert!(table.is_empty() || table.contains("\"expires\""), "{table}");
+}
+
+#[tokio::test]
+async fn a_user_who_never_connected_is_not_told_to_reconnect() {
+    let world = World::new().await;
+    world.session("ada", json!({})).await;
+    world.fault([Fault::Refuse(404, "{}")]);
+    is(&world.public_token("ada", false).await, 409, "reconnect_required");
+    is(&world.access("ada", false).await, 404, "not_connected");
+}
+
+#[tokio::test]
+async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says() {
+    let world = World::new().await;
+    let first = world.session("ada", json!({})).await.json();
+    world.fault([Fault::Refuse(500, "{}")]);
+    is(&world.finish("ada", &json!({"status": "SESSION_TOKEN_INVALID"})).await, 503, "upstream_unavailable");
+    assert_ne!(is(&world.session("ada", json!({})).await, 200, "ok")["token"], first["token"]);
+}
+
+#[tokio::test]
+async fn a_spent_session_that_human_api_answers_with_403_wedges_nobody() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([Fault::Garble(500, "{}"), Fault::Refuse(403, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    is(&world.access("ada", false).await, 200, "ok");
+    is(&world.public_token("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn a_recovered_finish_has_its_flow() {
+    let world = World::new().await;
+    world.session("ada", json!({})).await;
+    world.fault([Fault::LoseAnswer]);
+    let answer = is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
+    assert_eq!((&answer["flow"], &answer["connected"]), (&json!("popup"), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.asked();
+    world.laptop.human_api.with(|state| state.delay_ms = 100);
+    world.fault([Fault::Refuse(500, "{}")]);
+    let (a, b, c) = tokio::join!(world.access("ada", true), world.access("ada", true), world.access("ada", true));
+    for reply in [a, b, c] {
+        is(&reply, 503, "upstream_unavailable");
+    }
+    assert_eq!(world.asked(), ["token (access)"]);
+    is(&world.access("ada", true).await, 200, "ok");
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::{Host, Url};
 
 /// Everything the functions are told from outside.
@@ -142,9 +142,7 @@ impl Config {
             public_base_url: optional("PUBLIC_BASE_URL")
                 .map(|url| base_url("PUBLIC_BASE_URL", &url).map(|url| url.as_str().trim_end_matches('/').to_owned()))
                 .transpose()?,
-            log_level: text("LOG_LEVEL", "info")
-                .parse()
-                .map_err(|_| bad("LOG_LEVEL", "is not a filter such as info or debug"))?,
+            log_level: log_level(&text("LOG_LEVEL", "info"))?,
             ca_bundle: optional("AWS_CA_BUNDLE"),
             aws: Aws {
                 region: optional("AWS_REGION")
@@ -158,6 +156,19 @@ impl Config {
             },
         })
     }
+}
+
+/// A `tracing` filter: a level, `target=level`, or several of them. `Targets` takes a word that is no level for a target
+/// and then logs nothing: here that is an error.
+fn log_level(text: &str) -> Result<Targets, ConfigError> {
+    let wrong = || bad("LOG_LEVEL", "is not a filter such as info, or finish=debug,info");
+    let (targets, levels): (Vec<_>, Vec<_>) = text.split(',').map(str::trim).partition(|part| part.contains('='));
+    let targets: Targets = targets.join(",").parse().map_err(|_| wrong())?;
+    let mut default = LevelFilter::INFO;
+    for level in levels {
+        default = level.parse().map_err(|_| wrong())?;
+    }
+    Ok(targets.with_default(default))
 }
 
 fn endpoint(
@@ -261,6 +272,8 @@ mod tests {
             ("PUBLIC_BASE_URL", "http://api.example.com"),
             ("PUBLIC_BASE_URL", "https://user@api.example.com"),
             ("LOG_LEVEL", "loud=="),
+            ("LOG_LEVEL", "nonsense"),
+            ("LOG_LEVEL", "info,verbose"),
             ("AWS_ENDPOINT_URL", "http://dynamodb.example.com"),
             ("AWS_REGION", ""),
         ] {

@@ -3,7 +3,7 @@
 //! A call that asks Human API about a user takes a [`Turn`]: it holds the user's row, first resolves what an earlier
 //! call left unresolved, asks, and commits. `docs/token-protocol.md` has the whole of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
@@ -108,7 +108,15 @@ impl Connect {
             Taken::Held(hold) => {
                 let row_user = hold.record.user.as_ref().map(|user| user.0.clone());
                 let user = user.or(row_user).ok_or(Error::NotConnected)?;
-                Ok(Taken::Held(Turn { connect: self, invocation, user, key, hold, answer_at_risk: false }))
+                Ok(Taken::Held(Turn {
+                    connect: self,
+                    invocation,
+                    user,
+                    key,
+                    hold,
+                    answer_at_risk: false,
+                    lost: Mutex::default(),
+                }))
             }
         }
     }
@@ -139,11 +147,19 @@ pub struct Turn<'a> {
     hold: Hold,
     /// Human API may have given something that is not in `hold.record` yet.
     answer_at_risk: bool,
+    /// Why the hold could not be renewed.
+    lost: Mutex<Option<StoreError>>,
 }
 
 impl Permit for Turn<'_> {
     async fn may_send(&self, invocation: &Invocation) -> bool {
-        self.connect.store.renew(&self.hold, invocation).await.is_ok()
+        match self.connect.store.renew(&self.hold, invocation).await {
+            Ok(()) => true,
+            Err(error) => {
+                *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                false
+            }
+        }
     }
 }
 
@@ -177,14 +193,16 @@ impl Turn<'_> {
                 self.verify(&exchanged, popup.human_id)?;
                 self.keep_exchanged(exchanged, hash, popup.ticket.clone())
             }
-            Err(Failure { cause: Cause::Refused(_), performed: false }) => Err(Error::SessionRejected),
+            Err(Failure { cause: Cause::Refused(status), performed: false }) if status.as_u16() != 403 => {
+                Err(Error::SessionRejected)
+            }
             // refused, but an earlier try may have been performed: the session is taken for spent
             Err(Failure { cause: Cause::Refused(_), performed: true }) => {
                 self.answer_at_risk = true;
                 self.recover(Some((&hash, popup.ticket.as_ref()))).await?;
                 if self.hold.record.has_finished(&hash, self.now()) { Ok(()) } else { Err(Error::ReconnectRequired) }
             }
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(unauthorized_if_forbidden(failure).into()),
         }
     }
 
@@ -216,11 +234,13 @@ impl Turn<'_> {
                 Ok(true)
             }
             Err(Failure { cause: Cause::Refused(status), performed: false }) if status.as_u16() == 404 => {
-                self.hold.record.public = None;
-                self.hold.record.reconnect.get_or_insert_with(SessionHash::none);
+                let record = &mut self.hold.record;
+                if record.public.take().is_some() || record.connected_at.is_some() {
+                    record.reconnect.get_or_insert_with(SessionHash::none);
+                }
                 Ok(false)
             }
-            Err(failure) => Err(failure.into()),
+            Err(failure) => Err(unauthorized_if_forbidden(failure).into()),
         }
     }
 
@@ -242,18 +262,27 @@ impl Turn<'_> {
         }
     }
 
-    async fn give_up(mut self, error: Error) -> Error {
+    async fn give_up(mut self, mut error: Error) -> Error {
+        if let Error::HumanApi(Failure { cause: Cause::HoldLost, performed }) = &error {
+            let sent = *performed;
+            self.answer_at_risk |= sent;
+            let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+            error = lost.unwrap_or(StoreError::TakenOver).into();
+            if !sent && !matches!(error, Error::Store(StoreError::Unavailable)) {
+                return error;
+            }
+        } else if matches!(error, Error::Store(_)) {
+            // whatever may have been written, DynamoDB does not answer or the hold is not ours: time ends it
+            return error;
+        }
         let earlier = self.hold.unresolved.is_some() || self.hold.in_doubt();
         let ending = match &error {
-            // whatever may have been written, the hold is not ours or DynamoDB does not answer: time ends it
-            Error::Store(_) => return error,
             // Human API may perform it yet: nobody may ask again before the hold has run out
             Error::HumanApi(Failure { cause: Cause::Timeout, performed: true }) => {
                 self.invocation.note(|tally| tally.unresolved += 1);
                 return error;
             }
             Error::HumanApi(Failure { performed: true, .. }) => Ending::Unresolved,
-            Error::HumanApi(Failure { cause: Cause::HoldLost, .. }) => return error,
             _ if earlier || self.answer_at_risk => Ending::Unresolved,
             _ => Ending::Resolved,
         };
@@ -316,6 +345,7 @@ impl Turn<'_> {
         record.connected_at.get_or_insert(now);
         record.updated_at = Some(now);
         record.revoked = false;
+        record.failed_at = None;
         // a session token is for users without a source; the next start asks for an id token
         if record.start.as_ref().is_some_and(|start| start.kind == StartKind::Session) {
             record.start = None;
@@ -354,6 +384,14 @@ impl Turn<'_> {
                 Err(error) => warn!(error = %error, "a token was not sealed again"),
             }
         }
+    }
+}
+
+/// The popup's endpoints document no 403: it speaks of our credentials.
+fn unauthorized_if_forbidden(failure: Failure) -> Failure {
+    match failure.cause {
+        Cause::Refused(status) if status.as_u16() == 403 => Failure { cause: Cause::Unauthorized, ..failure },
+        _ => failure,
     }
 }
 

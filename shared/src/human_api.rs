@@ -29,6 +29,8 @@ const TRIES: u32 = 3;
 const ANSWER_LIMIT: usize = 64 * 1024;
 /// Longer fields of an answer are nonsense: no id or token comes near.
 const FIELD_LIMIT: usize = 8 * 1024;
+/// A longer `Retry-After` is as good as this one: nobody waits so long here.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// First back-off; doubles, with full jitter.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -174,7 +176,7 @@ impl HumanApi {
     }
 
     /// `POST /v1/connect/tokens`: signs and exchanges what the popup handed to the page.
-    /// A 403 here means our credentials; every other refusal means this session token.
+    /// A 403 here means our credentials, as far as is known; every other refusal means this session token.
     pub async fn tokens(
         &self,
         human_id: &str,
@@ -190,8 +192,7 @@ impl HumanApi {
                 session_token: Some(session.expose()),
             })
         };
-        let answer = self.ask(&self.tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await;
-        let answer = forbidden_is_unauthorized(answer)?;
+        let answer = self.ask(&self.tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
         let wire: TokensAnswer = parse(&answer)?;
         Ok(Exchanged {
             human_id: text(wire.human_id)?,
@@ -216,8 +217,7 @@ impl HumanApi {
                 session_token: None,
             })
         };
-        let answer = self.ask(&self.public_tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await;
-        let answer = forbidden_is_unauthorized(answer)?;
+        let answer = self.ask(&self.public_tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
         let wire: PublicTokensAnswer = parse(&answer)?;
         if text(wire.human_id)? != human_id {
             return Err(Cause::Invalid("names another humanId").with(true));
@@ -251,7 +251,12 @@ impl HumanApi {
         let wire: IdAnswer = parse(&answer)?;
         Ok(Started {
             token: StartToken::new(text(wire.id_token)?),
-            refresh: wire.id_refresh_token.map(text).transpose()?.map(RefreshToken::new),
+            refresh: wire
+                .id_refresh_token
+                .filter(|token| !token.is_empty())
+                .map(text)
+                .transpose()?
+                .map(RefreshToken::new),
             human_id: None,
             expires_in: Duration::from_secs(wire.expires_in),
         })
@@ -269,7 +274,7 @@ impl HumanApi {
         let wire: AccessAnswer = parse(&answer)?;
         Ok(Granted {
             access: AccessToken::new(text(wire.access_token)?),
-            refresh: wire.refresh_token.map(text).transpose()?.map(RefreshToken::new),
+            refresh: wire.refresh_token.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new),
             expires_in: wire.expires_in.map(Duration::from_secs),
         })
     }
@@ -318,13 +323,16 @@ impl HumanApi {
                     if status == StatusCode::UNAUTHORIZED
                         || (status == StatusCode::FORBIDDEN && forbidden == Forbidden::MeansCredentials) =>
                 {
-                    let other = timeout_at(
-                        invocation.upstream_deadline(),
-                        self.other_secret(&secret.id, &mut previous_tried, invocation),
-                    );
-                    match other.await.unwrap_or_default() {
+                    let unauthorized = status == StatusCode::UNAUTHORIZED;
+                    let other = async {
+                        if tries >= TRIES {
+                            return None;
+                        }
+                        self.other_secret(&secret.id, unauthorized, &mut previous_tried, invocation).await
+                    };
+                    match timeout_at(invocation.upstream_deadline(), other).await.unwrap_or_default() {
                         Some(other) => secret = other,
-                        None if status == StatusCode::UNAUTHORIZED => return Err(Cause::Unauthorized.with(performed)),
+                        None if unauthorized => return Err(Cause::Unauthorized.with(performed)),
                         None => return Err(Cause::Refused(status).with(performed)),
                     }
                 }
@@ -350,13 +358,14 @@ impl HumanApi {
     async fn other_secret(
         &self,
         refused: &str,
+        unauthorized: bool,
         previous_tried: &mut bool,
         invocation: &Invocation,
     ) -> Option<Arc<Version<ClientSecret>>> {
         if *previous_tried {
             return None;
         }
-        if let Some(changed) = self.secret.replacement(refused, invocation).await {
+        if let Some(changed) = self.secret.replacement(refused, unauthorized, invocation).await {
             return Some(changed);
         }
         *previous_tried = true;
@@ -416,15 +425,6 @@ enum Forbidden {
     MeansCredentials,
 }
 
-fn forbidden_is_unauthorized(answer: Result<Vec<u8>, Failure>) -> Result<Vec<u8>, Failure> {
-    match answer {
-        Err(Failure { cause: Cause::Refused(StatusCode::FORBIDDEN), performed }) => {
-            Err(Cause::Unauthorized.with(performed))
-        }
-        other => other,
-    }
-}
-
 async fn read_answer(response: &mut reqwest::Response) -> Result<Vec<u8>, Tried> {
     let too_long = || Tried::Failed(Cause::Invalid("is longer than 64 KiB").with(true));
     if response.content_length().is_some_and(|length| length > ANSWER_LIMIT as u64) {
@@ -450,11 +450,14 @@ fn back_off(tries: u32) -> Duration {
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = OffsetDateTime::parse(value, &Rfc2822).ok()? - OffsetDateTime::now_utc();
-    Some(until.try_into().unwrap_or(Duration::ZERO))
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = OffsetDateTime::parse(value, &Rfc2822).ok()? - OffsetDateTime::now_utc();
+            until.try_into().unwrap_or(Duration::ZERO)
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
 fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Failure> {
@@ -530,4 +533,27 @@ struct AccessAnswer {
     access_token: String,
     refresh_token: Option<String>,
     expires_in: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_a_date_and_never_too_long() {
+        let wait = |value: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]));
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("18446744073709551615"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(wait("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+        assert_eq!(wait("-1"), None);
+    }
+
+    #[test]
+    fn back_off_grows_and_stays_within_bounds() {
+        for tries in 1..=TRIES {
+            assert!(back_off(tries) <= BACK_OFF * 2u32.pow(tries));
+        }
+    }
 }

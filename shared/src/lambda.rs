@@ -24,7 +24,7 @@ use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
 use crate::store::Store;
-use crate::telemetry::{self, Outcome, Output, milliseconds};
+use crate::telemetry::{self, Outcome, Output, causes, milliseconds};
 
 /// Start-up reads secrets and opens connections for at most this long; what is not there then, the first request fetches.
 const INIT_BUDGET: Duration = Duration::from_secs(5);
@@ -193,21 +193,6 @@ impl<F: Function> Host<F> {
         self.output
             .line(&Outcome { function: F::NAME, request_id, status, code, cold_start, tally: &tally, at }.metrics());
     }
-}
-
-/// The whole chain of causes in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// X-Ray's trace id out of Lambda's header value.

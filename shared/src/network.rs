@@ -141,7 +141,14 @@ impl Connections {
     /// Opens a connection to each and leaves it in the pool, all at the same time. `GET /` means nothing to any of them.
     /// A failure is nobody's business: the first request opens its own.
     pub async fn open(&self) {
-        let open = |url: &Url| self.http.get(url.clone()).timeout(CONNECT_TIMEOUT).send();
+        let open = async |url: &Url| {
+            if let Ok(answer) = self.http.get(url.clone()).timeout(CONNECT_TIMEOUT).send().await
+                && answer.content_length().is_some_and(|length| length < 4096)
+            {
+                // read to its end, or the connection is not kept
+                let _ = answer.bytes().await;
+            }
+        };
         join_all(self.urls.iter().map(open)).await;
     }
 }
@@ -167,6 +174,10 @@ impl HttpConnector for SdkHttp {
             let request = ::http::Request::from_parts(parts, body);
             let request = reqwest::Request::try_from(request).map_err(|error| ConnectorError::user(error.into()))?;
             let response = client.execute(request).await.map_err(connector_error)?;
+            if response.status().is_success() && response.content_length() == Some(0) {
+                // taken for `{}` it would mean "no such row"
+                return Err(ConnectorError::io("an empty answer".into()));
+            }
             let response: ::http::Response<reqwest::Body> = response.into();
             let response = response.map(SdkBody::from_body_1_x);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))

@@ -44,6 +44,9 @@ pub struct Record {
     pub held_until: Option<Millis>,
     /// What the holder asks Human API for. After a hold has ended: what is unresolved.
     pub inflight: Option<Inflight>,
+    /// Whether a call waits that has seen the row with nothing else in it: the row then stays, so that a call can tell a
+    /// delete from a row that went because nothing was in it.
+    pub waited: bool,
     /// Holds that were taken over while Human API worked for them: its answers came too late to be stored.
     pub doubts: Vec<String>,
     /// Human API's id of the user. Only ever one that Human API itself tied to this user.
@@ -54,6 +57,8 @@ pub struct Record {
     pub public_refreshed_at: Option<Millis>,
     /// For the user's health data.
     pub access: Option<Access>,
+    /// When Human API last failed to give an access token; who waited for that is answered alike.
+    pub failed_at: Option<Millis>,
     /// Opens the Connect widget.
     pub start: Option<Start>,
     /// When `refresh` last brought a session or id token.
@@ -251,7 +256,8 @@ impl Record {
     /// Whether the popup cannot be opened for this user: known to Human API, but without publicToken and without a
     /// proven humanId to recover one.
     pub fn must_reconnect(&self) -> bool {
-        self.reconnect.is_some() || (self.connected_at.is_some() && self.public.is_none() && self.human_id.is_none())
+        let known = self.connected_at.is_some() || self.revoked;
+        self.reconnect.is_some() || (known && self.public.is_none() && self.human_id.is_none())
     }
 
     /// Whether this session was finished within the time that is remembered.
@@ -272,6 +278,7 @@ impl Record {
     /// Ends the connection: its tokens are of no use any more.
     pub fn end(&mut self, now: Millis) {
         self.access = None;
+        self.start = None;
         self.connected_at = None;
         self.sources.clear();
         self.updated_at = Some(now);

@@ -13,7 +13,7 @@ use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::invocation::Invocation;
@@ -75,6 +75,8 @@ struct Cache<T> {
     previous: Option<(Option<Arc<Version<T>>>, Instant)>,
     others: HashMap<String, Arc<Version<T>>>,
     asked_again: Option<Instant>,
+    /// Whether that was for a 401, which speaks of credentials only.
+    asked_for_401: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -86,7 +88,8 @@ enum Which<'a> {
 impl<T> Secret<T> {
     /// The secret `id`, its value read by `parse`, kept for `ttl`.
     pub fn new(client: Client, id: String, ttl: Duration, parse: fn(&str) -> Result<T, &'static str>) -> Self {
-        let cache = Cache { current: None, previous: None, others: HashMap::new(), asked_again: None };
+        let cache =
+            Cache { current: None, previous: None, others: HashMap::new(), asked_again: None, asked_for_401: false };
         Self { client, id, ttl, parse, cache: Mutex::new(cache) }
     }
 
@@ -115,17 +118,26 @@ impl<T> Secret<T> {
     }
 
     /// AWSCURRENT after `refused` was refused: read again at most once in [`COOL_DOWN`], whoever asks.
-    /// `None` where it has not changed, or cannot be read.
-    pub async fn replacement(&self, refused: &str, invocation: &Invocation) -> Option<Arc<Version<T>>> {
+    /// `None` where it has not changed, or cannot be read. A 403 may have been about a user: a 401 soon after it waits for
+    /// its own look, or a rotation just then would fail the call.
+    pub async fn replacement(
+        &self,
+        refused: &str,
+        unauthorized: bool,
+        invocation: &Invocation,
+    ) -> Option<Arc<Version<T>>> {
         let mut cache = self.cache.lock().await;
         let known = cache.current.as_ref().map(|(version, _)| version.clone());
         if let Some(version) = known.filter(|version| version.id != refused) {
             return Some(version);
         }
-        if cache.asked_again.is_some_and(|at| Instant::now() < at + COOL_DOWN) {
-            return None;
+        if let Some(asked) = cache.asked_again.filter(|at| Instant::now() < *at + COOL_DOWN) {
+            if !unauthorized || cache.asked_for_401 {
+                return None;
+            }
+            sleep_until(asked + COOL_DOWN).await;
         }
-        cache.asked_again = Some(Instant::now());
+        (cache.asked_again, cache.asked_for_401) = (Some(Instant::now()), unauthorized);
         invocation.note(|tally| tally.secret_refreshed += 1);
         match self.fetch(Which::Stage("AWSCURRENT")).await {
             Ok((version, _)) => Some(cache.set_current(version)).filter(|version| version.id != refused),

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
@@ -19,11 +20,12 @@ use crate::clock::{Clock, Millis};
 use crate::identity::{UserId, UserKey};
 use crate::invocation::Invocation;
 use crate::record::item::{
-    self, BORN, DOUBTS, EXPIRES, FINISHED, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER, USER_KEY,
+    self, BORN, DOUBTS, EXPIRES, FINISHED, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER, USER_KEY, WAITED,
 };
 use crate::record::{
     Asked, CLOCK_MARGIN, FINISHED_FOR, HOLD, IDLE_ROW_FOR, Inflight, Record, StoredTicket, TICKET_FOR, TICKETS_KEPT,
 };
+use crate::telemetry::causes;
 use crate::token::{NoRandomness, SessionHash, Ticket, TicketHash, random_bytes, random_id};
 
 mod expression;
@@ -170,11 +172,11 @@ impl Store {
             if born.as_ref().is_some_and(|born| *born != row.born) {
                 return Err(StoreError::Deleted);
             }
-            if !row.is_bare() {
-                born = Some(row.born.clone());
-            }
             if let Some(answer) = answers(&row) {
                 return Ok(Taken::Answered(answer));
+            }
+            if born.is_none() && (!row.is_bare() || self.mark_waiting(&claim.key, &row.born, invocation).await?) {
+                born = Some(row.born.clone());
             }
             if waited.is_zero() {
                 invocation.note(|tally| tally.finish_conflicts += 1);
@@ -259,7 +261,10 @@ impl Store {
                     self.clock.sleep(jittered(POLL.1)).await;
                 }
                 Err(StoreError::TakenOver) => {
-                    self.mark_doubt(hold, invocation).await?;
+                    // a session or id token that nobody has costs nothing
+                    if hold.record.inflight.as_ref().is_none_or(|inflight| inflight.request != Asked::Start) {
+                        self.mark_doubt(hold, invocation).await?;
+                    }
                     return Err(StoreError::TakenOver);
                 }
                 other => return other,
@@ -274,6 +279,7 @@ impl Store {
         let mut e = Expression::default();
         let (name, mine) = (e.name(HOLD_ID), e.text(&hold.id));
         e.require(format!("{name} = {mine}"));
+        e.remove(WAITED);
         for (name, value) in item::encode(&after) {
             match value {
                 Some(value) => e.set(name, value),
@@ -333,29 +339,49 @@ impl Store {
         }
     }
 
-    /// Ends a hold on a row that holds nothing else, by deleting it. `false` where something was added meanwhile, or
-    /// where this function may not delete.
+    /// Ends a hold on a row that holds nothing else, by deleting it. `false` where something was added meanwhile, where
+    /// somebody waits, or where this function may not delete.
     async fn drop_bare(&self, hold: &Hold, invocation: &Invocation) -> Result<bool, StoreError> {
-        let mut e = Expression::default();
-        let (id, mine, tickets) = (e.name(HOLD_ID), e.text(&hold.id), e.name(TICKETS));
-        e.require(format!("{id} = {mine} AND attribute_not_exists({tickets})"));
-        let request = self
-            .client
-            .delete_item()
-            .table_name(&self.table)
-            .key(USER_KEY, key_value(&hold.key))
-            .condition_expression(e.condition())
-            .set_expression_attribute_names(Some(e.names))
-            .set_expression_attribute_values(Some(e.values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match self.run(invocation, request.send()).await? {
-            Ok(_) => Ok(true),
-            // gone already: by this very delete, whose answer was lost, or by the user
-            Err(error) => Ok(matches!(
-                error.as_service_error(),
-                Some(DeleteItemError::ConditionalCheckFailedException(failed)) if failed.item().is_none()
-            )),
+        let mut perhaps_gone = false;
+        for _ in 0..2 {
+            let mut e = Expression::default();
+            let (id, mine, tickets, waited) = (e.name(HOLD_ID), e.text(&hold.id), e.name(TICKETS), e.name(WAITED));
+            e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
+            let request = self
+                .client
+                .delete_item()
+                .table_name(&self.table)
+                .key(USER_KEY, key_value(&hold.key))
+                .condition_expression(e.condition())
+                .set_expression_attribute_names(Some(e.names))
+                .set_expression_attribute_values(Some(e.values))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .customize()
+                // a second try of the SDK's could not tell its own first from the user's delete
+                .config_override(aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled()));
+            match self.run(invocation, request.send()).await? {
+                Ok(_) => return Ok(true),
+                Err(error) => match error.as_service_error() {
+                    Some(DeleteItemError::ConditionalCheckFailedException(failed)) => match failed.item() {
+                        Some(_) => return Ok(false),
+                        None if perhaps_gone => return Ok(true),
+                        None => return Err(StoreError::Deleted),
+                    },
+                    Some(_) => return Ok(false),
+                    None => perhaps_gone = true,
+                },
+            }
         }
+        Ok(false)
+    }
+
+    /// Says that a call waits which has seen this row. `false` if the row is another one by now, or none.
+    async fn mark_waiting(&self, key: &UserKey, born: &str, invocation: &Invocation) -> Result<bool, StoreError> {
+        let mut e = Expression::default();
+        let (name, born) = (e.name(BORN), e.text(born));
+        e.require(format!("{name} = {born}"));
+        e.set(WAITED, AttributeValue::Bool(true));
+        Ok(self.update(key, e, invocation).await?.is_ok())
     }
 
     /// Makes sure that the hold covers a request that is sent now.
@@ -480,6 +506,8 @@ impl Store {
             }
         }
         if !seen.matters() {
+            let doubts = e.name(DOUBTS);
+            e.require(format!("attribute_not_exists({doubts})"));
             e.set(EXPIRES, idle_row_expiry(now));
         }
         self.update(key, e, invocation).await
@@ -583,9 +611,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn unavailable<E, R>(error: &SdkError<E, R>) -> StoreError
 where
     E: std::error::Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + 'static,
 {
-    // what DynamoDB says names the table and the key at most, never a value
-    error!(error = %DisplayErrorContext(error), "DynamoDB failed");
+    error!(error = causes(error), "DynamoDB failed");
     StoreError::Unavailable
 }

@@ -136,6 +136,22 @@ impl Outcome<'_> {
     }
 }
 
+/// The whole chain of causes in one line, as they display. Never the `Debug` of an SDK error: that holds the response's
+/// body, and with it a row.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// A duration in milliseconds, to the microsecond.
 pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0

@@ -4,9 +4,10 @@ use serde_json::json;
 use shared::clock::rfc3339;
 use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
-use shared::http::caller::aws_caller;
+use shared::http::caller::{aws_arn, require_aws_caller};
 use shared::http::event::Route;
 use shared::http::{Answer, Problem, Request};
+use shared::human_api::{Cause, Failure};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
@@ -33,8 +34,10 @@ impl Function for AccessToken {
     }
 
     async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
-        let caller = aws_caller(request)?;
-        invocation.is_called_by(&caller);
+        if let Some(arn) = aws_arn(request) {
+            invocation.is_called_by(arn);
+        }
+        require_aws_caller(request)?;
         let fields = Fields::json(request)?;
         let user = UserId::new(fields.text("clientUserId")?)
             .ok_or_else(|| Problem::invalid_request("clientUserId is longer than 1024 bytes"))?;
@@ -87,6 +90,7 @@ impl AccessToken {
         force: bool,
         invocation: &Invocation,
     ) -> Result<Record, Problem> {
+        let began = self.connect.store.now();
         let claim = Claim {
             key: user.key(),
             user: None,
@@ -105,7 +109,13 @@ impl AccessToken {
             Taken::Answered(row) => return Ok(row),
             Taken::Held(turn) => turn,
         };
+        let just_failed = turn.record().failed_at.is_some_and(|at| at >= began);
         let story = async {
+            if just_failed {
+                // this call waited for one that failed: not everybody asks again at once
+                let cause = Cause::Unavailable { retry_after: None };
+                return Err(Failure { cause, performed: false }.into());
+            }
             turn.settle(Asked::Access).await?;
             if let Some(decision) = self.decide(&turn.record().as_given_back(), force) {
                 return decision;
@@ -122,6 +132,9 @@ impl AccessToken {
             }
         };
         let outcome = story.await;
+        if !just_failed && matches!(outcome, Err(Error::HumanApi(_))) {
+            turn.record_mut().failed_at = Some(turn.now());
+        }
         Ok(turn.close(outcome).await?.1)
     }
 }

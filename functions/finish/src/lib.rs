@@ -155,6 +155,10 @@ impl Finish {
         };
         let story = async {
             turn.settle(Asked::Access).await?;
+            if report.session_token_failed && turn.record_mut().start.take().is_some() {
+                // at once: what `access` says is another matter
+                turn.checkpoint(Asked::Access).await?;
+            }
             let connected = turn.access().await?;
             if !connected {
                 turn.gone();
@@ -164,9 +168,6 @@ impl Finish {
                 row.flow = Some(Flow::Connect);
                 row.reconnect = None;
                 row.sources = report.sources(&row.sources);
-            }
-            if report.session_token_failed {
-                row.start = None;
             }
             Ok(if connected { Finished::Stored } else { Finished::NotConnected })
         };

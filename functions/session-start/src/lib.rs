@@ -86,7 +86,10 @@ impl SessionStart {
         if let Some(row) = seen.as_ref().filter(|row| serves(row)) {
             return self.widget_answer(user, row).await;
         }
-        let known = seen.as_ref().is_some_and(|row| row.connected_at.is_some() || row.reconnect.is_some());
+        // what is unresolved or under way may make the user known
+        let known = seen.as_ref().is_some_and(|row| {
+            row.connected_at.is_some() || row.reconnect.is_some() || row.inflight.is_some() || !row.doubts.is_empty()
+        });
         if wish.email.is_none() && !known {
             return Err(Error::EmailRequired.into());
         }
@@ -149,7 +152,8 @@ impl SessionStart {
             Some(row) if self.needs_recovery(&row) => Some(self.recover(user, row, invocation).await?),
             other => other,
         };
-        if row.as_ref().is_some_and(Record::must_reconnect) {
+        // a humanId without a publicToken: Human API has none to give
+        if row.as_ref().is_some_and(|row| row.must_reconnect() || (row.public.is_none() && row.human_id.is_some())) {
             return self.widget(user, wish, row, invocation).await;
         }
         let public_token = match row.as_ref().and_then(|row| row.public.as_ref()) {

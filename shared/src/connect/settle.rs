@@ -1,6 +1,7 @@
 //! What an earlier call left unresolved is resolved by the next one, before it asks for anything of its own.
 
-use super::{Error, Turn};
+use super::{Error, Turn, unauthorized_if_forbidden};
+use crate::config::Flow;
 use crate::human_api::{Cause, Failure};
 use crate::record::{Asked, Exchange, Inflight};
 use crate::seal::{Kind, SealError};
@@ -20,41 +21,64 @@ impl Turn<'_> {
             let age = u64::try_from(self.now() - since).unwrap_or_default();
             self.invocation.note(|tally| tally.unresolved_age = Some(std::time::Duration::from_millis(age)));
         }
-        match unresolved.map(|inflight| inflight.request) {
+        // tokens of an exchange made now supersede whatever answers came too late
+        let superseded = match unresolved.map(|inflight| inflight.request) {
             Some(Asked::Exchange(exchange)) => self.exchange_again(*exchange).await?,
-            Some(Asked::Access) => self.access_again().await?,
-            Some(Asked::Public) => self.public_again().await?,
-            Some(Asked::Start) => self.hold.record.start = None,
-            None => {}
-        }
-        if self.hold.in_doubt() {
+            Some(Asked::Access) => self.access_again().await.map(|()| false)?,
+            Some(Asked::Public) => self.public_again().await.map(|()| false)?,
+            Some(Asked::Start) => {
+                self.hold.record.start = None;
+                false
+            }
+            None => false,
+        };
+        if self.hold.in_doubt() && !superseded {
             self.recover(None).await?;
         }
+        self.checkpoint(next).await
+    }
+
+    /// Commits what this turn has changed; the hold goes on, for `next`.
+    pub async fn checkpoint(&mut self, next: Asked) -> Result<(), Error> {
         self.reseal().await;
         self.connect.store.commit(&mut self.hold, Ending::Next(next), self.invocation).await?;
         Ok(())
     }
 
-    /// The same exchange again; where the session is spent, what Human API gives without it.
-    async fn exchange_again(&mut self, exchange: Exchange) -> Result<(), Error> {
+    /// The same exchange again; where the session is spent, what Human API gives without it. `true` if it was exchanged.
+    async fn exchange_again(&mut self, exchange: Exchange) -> Result<bool, Error> {
         let lost = (&exchange.hash, exchange.ticket.as_ref());
         let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
             Ok(session) => SessionToken::new(session),
             // the key's version is gone for good, or the row was tampered with
             Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::Missing { .. }))) => {
-                return self.recover(Some(lost)).await;
+                return self.recover(Some(lost)).await.map(|()| false);
             }
             Err(error) => return Err(error),
         };
         match self.connect.human_api.tokens(&exchange.human_id, &session, self, self.invocation).await {
             // about somebody else: was never ours to store
-            Ok(exchanged) if self.verify(&exchanged, &exchange.human_id).is_err() => Ok(()),
+            Ok(exchanged) if self.verify(&exchanged, &exchange.human_id).is_err() => Ok(false),
             Ok(exchanged) => {
                 self.invocation.note(|tally| tally.tokens_recovered += 1);
-                self.keep_exchanged(exchanged, exchange.hash, exchange.ticket)
+                self.keep_exchanged(exchanged, exchange.hash, exchange.ticket).map(|()| true)
             }
-            Err(Failure { cause: Cause::Refused(_), .. }) => self.recover(Some(lost)).await,
-            Err(failure) => Err(failure.into()),
+            Err(Failure { cause: Cause::Refused(status), .. })
+                if status.as_u16() != 403 || self.credentials_are_good().await =>
+            {
+                self.recover(Some(lost)).await.map(|()| false)
+            }
+            Err(failure) => Err(unauthorized_if_forbidden(failure).into()),
+        }
+    }
+
+    /// A 403 to an exchange means our credentials, or a session that is spent. `access` knows the difference: it answers,
+    /// or refuses the user and not us.
+    async fn credentials_are_good(&self) -> bool {
+        match self.connect.human_api.access(&self.user, self, self.invocation).await {
+            Ok(_) => true,
+            Err(Failure { cause: Cause::Refused(status), .. }) => status.as_u16() != 403,
+            Err(_) => false,
         }
     }
 
@@ -86,7 +110,7 @@ impl Turn<'_> {
     pub fn gone(&mut self) -> bool {
         let now = self.now();
         let record = &mut self.hold.record;
-        let from_access = record.access.as_ref().is_some_and(|access| access.from == crate::config::Flow::Connect);
+        let from_access = record.access.as_ref().is_some_and(|access| access.from == Flow::Connect);
         if from_access {
             record.end(now);
             record.revoked = true;
@@ -116,7 +140,13 @@ impl Turn<'_> {
             self.hold.record.access = None;
         }
         self.answer_at_risk = false;
+        if access {
+            self.hold.record.flow.get_or_insert(Flow::Connect);
+        }
         if public {
+            if lost.is_some() {
+                self.hold.record.flow = Some(Flow::Popup);
+            }
             self.connected(now);
             if let Some((session, ticket)) = lost {
                 self.finished(session.clone(), ticket.cloned(), now);

@@ -38,9 +38,11 @@ impl Turn<'_> {
                         Some(Start { token, refresh, kind, expires_at: asked_at + millis(started.expires_in) });
                     return Ok(());
                 }
-                // 400 is a mistake of ours; every other refusal says that this is not the token for this user
-                Err(Failure { cause: Cause::Refused(status), performed }) if status.as_u16() != 400 => {
-                    refused = Some(Failure { cause: Cause::Refused(status), performed });
+                // 400 to a session is a mistake of ours; every other refusal says that this is not this user's token
+                Err(Failure { cause: Cause::Refused(status), .. })
+                    if kind == StartKind::Id || status.as_u16() != 400 =>
+                {
+                    refused = Some(Failure { cause: Cause::Refused(status), performed: false });
                 }
                 // a token that may have been made and that nobody has costs nothing: nothing is unresolved
                 Err(failure) => return Err(Failure { performed: false, ..failure }.into()),

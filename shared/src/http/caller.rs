@@ -58,19 +58,24 @@ fn claims(request: &Request) -> Option<&Map<String, Value>> {
     }
 }
 
-/// The ARN of the AWS identity that calls, where IAM let it in: `iam` (2.0) or `identity.userArn` (1.0).
-/// 403 for a user's token or a Cognito identity, 401 for nobody.
-pub fn aws_caller(request: &Request) -> Result<String, Problem> {
+/// The ARN of the AWS identity that calls: `iam` (2.0) or `identity.userArn` (1.0). It may not be one that is let in.
+pub fn aws_arn(request: &Request) -> Option<&str> {
+    let identity = match request.payload {
+        Payload::V2 => request.authorizer.as_ref()?.get("iam")?,
+        Payload::V1 => request.identity.as_ref()?,
+    };
+    identity.get("userArn")?.as_str().filter(|arn| !arn.trim().is_empty())
+}
+
+/// Whether IAM let the caller in: 403 for a user's token or a Cognito identity, 401 for nobody.
+pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
     let present = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    let text =
-        |value: Option<&Value>| value.and_then(Value::as_str).filter(|arn| !arn.trim().is_empty()).map(str::to_owned);
     let authorizer = request.authorizer.as_ref().and_then(Value::as_object);
-    let (arn, cognito, user) = match request.payload {
+    let (cognito, user) = match request.payload {
         Payload::V2 => {
             let shape = |name| authorizer.and_then(|authorizer| authorizer.get(name)).filter(|shape| !shape.is_null());
             let iam = shape("iam");
             (
-                text(iam.and_then(|iam| iam.get("userArn"))),
                 present(iam.and_then(|iam| iam.get("cognitoIdentity"))),
                 authorizer
                     .is_some_and(|authorizer| authorizer.iter().any(|(name, value)| name != "iam" && !value.is_null())),
@@ -79,7 +84,6 @@ pub fn aws_caller(request: &Request) -> Result<String, Problem> {
         Payload::V1 => {
             let identity = |name| request.identity.as_ref().and_then(|identity| identity.get(name));
             (
-                text(identity("userArn")),
                 present(identity("cognitoIdentityId")),
                 // without a user an HTTP API sends the shape with nulls in it
                 authorizer.is_some_and(|authorizer| authorizer.values().any(|value| !value.is_null())),
@@ -89,7 +93,7 @@ pub fn aws_caller(request: &Request) -> Result<String, Problem> {
     if cognito || user {
         return Err(Problem::forbidden());
     }
-    arn.ok_or_else(Problem::unauthenticated)
+    aws_arn(request).map(drop).ok_or_else(Problem::unauthenticated)
 }
 
 #[cfg(test)]
@@ -146,15 +150,13 @@ mod tests {
 
     #[test]
     fn an_aws_caller_is_let_in_and_users_are_not() {
-        let caller = |version, context| aws_caller(&request(version, context)).map_err(|problem| problem.status());
+        let caller =
+            |version, context| require_aws_caller(&request(version, context)).map_err(|problem| problem.status());
         let iam = |cognito: Value| json!({"authorizer": {"iam": {"userArn": "arn:x", "cognitoIdentity": cognito}}});
-        assert_eq!(caller("2.0", iam(Value::Null)), Ok("arn:x".to_owned()));
-        assert_eq!(
-            caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": null}})),
-            Ok("arn:x".to_owned())
-        );
+        assert_eq!(caller("2.0", iam(Value::Null)), Ok(()));
+        assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": null}})), Ok(()));
         let nulls = json!({"authorizer": {"claims": null, "scopes": null}, "identity": {"userArn": "arn:x"}});
-        assert_eq!(caller("1.0", nulls), Ok("arn:x".to_owned()));
+        assert_eq!(caller("1.0", nulls), Ok(()));
         assert_eq!(caller("2.0", iam(json!({"identityId": "i"}))), Err(403));
         assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": "i"}})), Err(403));
         assert_eq!(caller("2.0", json!({"authorizer": {"jwt": {"claims": {"sub": "ada"}}}})), Err(403));

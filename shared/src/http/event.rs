@@ -79,10 +79,9 @@ struct RawContext {
 }
 
 impl Request {
-    /// Reads an event. `Err` for what no API Gateway sends.
+    /// Reads an event. What no API Gateway sends has no route: 404.
     pub fn read(event: &str) -> Result<Self, Problem> {
-        let raw: RawEvent<'_> = serde_json::from_str(event)
-            .map_err(|_| Problem::invalid_request("the event is not an API Gateway request"))?;
+        let raw: RawEvent<'_> = serde_json::from_str(event).map_err(|_| Problem::not_found())?;
         let context = raw.request_context.unwrap_or_default();
         let payload = match raw.version.as_deref() {
             Some("2.0") => Payload::V2,

@@ -21,6 +21,7 @@ pub(crate) const BORN: &str = "born";
 pub(crate) const HOLD: &str = "hold";
 pub(crate) const HELD_UNTIL: &str = "heldUntil";
 pub(crate) const INFLIGHT: &str = "inflight";
+pub(crate) const WAITED: &str = "waited";
 pub(crate) const DOUBTS: &str = "doubts";
 pub(crate) const FINISHED: &str = "finished";
 pub(crate) const TICKETS: &str = "tickets";
@@ -45,6 +46,7 @@ pub(crate) fn decode(item: &Item) -> Result<Record, Unreadable> {
         hold: text(item, HOLD)?,
         held_until: number(item, HELD_UNTIL)?,
         inflight: map(item, INFLIGHT)?.map(decode_inflight).transpose()?,
+        waited: item.contains_key(WAITED),
         doubts: match item.get(DOUBTS) {
             Some(AttributeValue::Ss(ids)) => ids.clone(),
             Some(_) => return Err(Unreadable(DOUBTS)),
@@ -54,6 +56,7 @@ pub(crate) fn decode(item: &Item) -> Result<Record, Unreadable> {
         public: sealed(item, "publicToken")?,
         public_refreshed_at: number(item, "publicRefreshedAt")?,
         access: map(item, "access")?.map(decode_access).transpose()?,
+        failed_at: number(item, "failedAt")?,
         start: map(item, "start")?.map(decode_start).transpose()?,
         start_refreshed_at: number(item, "startRefreshedAt")?,
         flow: match text(item, "flow")? {
@@ -88,7 +91,8 @@ pub(crate) fn decode(item: &Item) -> Result<Record, Unreadable> {
 /// What a commit writes: each attribute with its value, or `None` to remove it. Left out: the key, what the hold itself
 /// writes, and tickets (they are written one by one).
 pub(crate) fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
-    let Record { user, human_id, public, public_refreshed_at, access, start, start_refreshed_at, .. } = record;
+    let Record { user, human_id, public, public_refreshed_at, access, start, start_refreshed_at, failed_at, .. } =
+        record;
     let Record { flow, sources, connected_at, updated_at, revoked, reconnect, finished, .. } = record;
     let s = |text: &str| AttributeValue::S(text.to_owned());
     let n = |number: &Millis| AttributeValue::N(number.to_string());
@@ -99,6 +103,7 @@ pub(crate) fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValu
         ("publicRefreshedAt", public_refreshed_at.as_ref().map(n)),
         ("access", access.as_ref().map(encode_access)),
         ("start", start.as_ref().map(encode_start)),
+        ("failedAt", failed_at.as_ref().map(n)),
         ("startRefreshedAt", start_refreshed_at.as_ref().map(n)),
         ("flow", flow.map(|flow| s(flow.as_str()))),
         ("sources", (!sources.is_empty()).then(|| encode_sources(sources))),
@@ -294,6 +299,7 @@ mod tests {
             }),
             start: Some(Start { token: sealed("s"), refresh: None, kind: StartKind::Id, expires_at: 4 }),
             start_refreshed_at: Some(5),
+            failed_at: Some(5),
             flow: Some(Flow::Popup),
             sources: vec![Source { id: "1".into(), name: "Made-up Clinic".into() }],
             connected_at: Some(6),

@@ -1,0 +1,96 @@
+//! What must hold after every schedule.
+
+use local::gateway::Reply;
+use serde_json::json;
+
+use crate::world::{Call, Known, Run, World};
+
+/// Checks the promises; `calls` are those that were answered.
+pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
+    let told = |what: &str| {
+        let answers: Vec<_> = run.replies.iter().map(|reply| format!("{} {}", reply.status, reply.body)).collect();
+        format!("{what}\n{calls:?} {:?} died {:?}\n{:#?}\n{answers:#?}", run.known, run.died, run.trace)
+    };
+    for (call, reply) in calls.iter().zip(&run.replies) {
+        let with_delete = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
+        assert!(may_answer(*call, reply, run, with_delete), "{}", told(&format!("{call:?} answered {}", reply.status)));
+    }
+
+    let user = shared::identity::UserId::new(run.user.clone()).unwrap();
+    let key = aws_sdk_dynamodb::types::AttributeValue::S(user.key().to_string());
+    let row = world.laptop.dynamodb.get_item().table_name("human-connect").key("userKey", key);
+    let row = row.consistent_read(true).send().await.unwrap().item;
+
+    // a delete wins: what is there now began after it. A read that found nothing is no beginning: there was nothing that
+    // the delete could have taken away, and so nothing by which the call could know of it
+    if let Some(delete) = calls.iter().position(|call| *call == Call::Delete).filter(|_| run.died.is_none()) {
+        let deleted_at = run.trace.iter().position(|(actor, _)| *actor == delete).unwrap();
+        let begins = |what: &str| run.known != Known::New || what != "GetItem";
+        let began_after =
+            |actor: usize| run.trace.iter().position(|(who, what)| *who == actor && begins(what)) > Some(deleted_at);
+        let somebody = (0..calls.len()).any(|actor| actor != delete && began_after(actor));
+        assert!(row.is_none() || somebody, "{}", told("a row after its delete"));
+    }
+
+    // nobody is wedged, nothing is unresolved
+    for attribute in ["heldUntil", "inflight", "doubts"] {
+        let left = row.as_ref().is_some_and(|row| row.contains_key(attribute));
+        assert!(!left || run.died.is_some(), "{}", told(&format!("{attribute} is left")));
+    }
+
+    // nothing lost, nothing stale: what is served is the newest that Human API gave
+    let (newest_access, newest_public) = world.laptop.human_api.with(|state| state.newest(&run.user));
+    let gateway = &world.laptop.gateway;
+    let access = gateway.as_backend(&json!({"clientUserId": run.user})).await;
+    let public = gateway.as_user("POST /connect/public-token", &run.user, &json!({})).await;
+    let (newest_access_now, _) = world.laptop.human_api.with(|state| state.newest(&run.user));
+    match access.status {
+        200 => {
+            let served = access.json()["accessToken"].as_str().map(str::to_owned);
+            assert_eq!(served, newest_access_now, "{}", told("a stale access token"));
+        }
+        404 | 409 => {}
+        status => panic!("{}", told(&format!("access-token answers {status} afterwards: {}", access.body))),
+    }
+    match public.status {
+        200 if newest_public.is_some() => {
+            let served = public.json()["publicToken"].as_str().map(str::to_owned);
+            assert_eq!(served, newest_public, "{}", told("a stale publicToken"));
+        }
+        200 | 404 | 409 => {}
+        status => panic!("{}", told(&format!("public-token answers {status} afterwards: {}", public.body))),
+    }
+    let deleted = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
+    let stored = run.replies.iter().zip(calls).any(|(reply, call)| reply.status == 201 && *call != Call::Delete);
+    if !deleted && (stored || run.known != Known::New) {
+        assert_eq!(access.status, 200, "{}", told("an access token was lost"));
+        assert!(newest_access.is_some());
+    }
+    if !deleted && run.known == Known::ByPopup {
+        assert_eq!(public.status, 200, "{}", told("a publicToken was lost"));
+    }
+}
+
+fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
+    let body = reply.json();
+    let code = body["code"].as_str().unwrap_or("ok").to_owned();
+    let fresh = run.known == Known::New || with_delete;
+    match (reply.status, code.as_str()) {
+        (410, "connection_deleted") => with_delete && call != Call::Delete,
+        (200, "ok") => {
+            matches!(
+                call,
+                Call::SessionConnect
+                    | Call::SessionPopup
+                    | Call::PublicRefresh
+                    | Call::AccessForce
+                    | Call::FinishWidget
+            ) || (call == Call::FinishPopup && run.died.is_some())
+        }
+        (201, "ok") => matches!(call, Call::FinishPopup | Call::FinishWidget),
+        (204, "ok") => call == Call::Delete,
+        (404, "not_connected") => matches!(call, Call::PublicRefresh | Call::AccessForce) && fresh,
+        (409, "reconnect_required") => call == Call::PublicRefresh && fresh,
+        _ => false,
+    }
+}
