@@ -162,6 +162,9 @@ impl<F: Function> Host<F> {
     async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
         let route = request.route(F::ROUTES)?;
         tracing::Span::current().record("route", format!("{} {}", route.method, route.path));
+        if request.is_malformed {
+            return Err(Problem::invalid_request("the event is not as API Gateway sends it"));
+        }
         self.function.answer(request, invocation).await
     }
 

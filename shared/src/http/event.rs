@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Problem;
 
@@ -37,6 +38,8 @@ pub struct Request {
     pub payload: Payload,
     /// API Gateway's id of the request.
     pub request_id: Option<String>,
+    /// Whether something in the event is not as API Gateway sends it; then only the route is known.
+    pub is_malformed: bool,
     pub(super) authorizer: Option<Value>,
     pub(super) identity: Option<Value>,
     method: Option<String>,
@@ -74,14 +77,38 @@ struct RawContext {
     request_id: Option<String>,
     domain_name: Option<String>,
     stage: Option<String>,
-    authorizer: Option<Value>,
+    // by itself, so that a claim that cannot be read makes no event unreadable: it is no user
+    authorizer: Option<Box<RawValue>>,
     identity: Option<Value>,
+}
+
+/// What tells the route, where the rest cannot be read.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawRoute {
+    version: Option<String>,
+    route_key: Option<String>,
+    resource: Option<String>,
+    http_method: Option<String>,
 }
 
 impl Request {
     /// Reads an event. What no API Gateway sends has no route: 404.
     pub fn read(event: &str) -> Result<Self, Problem> {
-        let raw: RawEvent<'_> = serde_json::from_str(event).map_err(|_| Problem::not_found())?;
+        let (raw, is_malformed) = match serde_json::from_str::<RawEvent<'_>>(event) {
+            Ok(raw) => (raw, false),
+            Err(_) => {
+                let route: RawRoute = serde_json::from_str(event).map_err(|_| Problem::not_found())?;
+                let raw = RawEvent {
+                    version: route.version.map(Cow::Owned),
+                    route_key: route.route_key.map(Cow::Owned),
+                    resource: route.resource.map(Cow::Owned),
+                    http_method: route.http_method.map(Cow::Owned),
+                    ..RawEvent::default()
+                };
+                (raw, true)
+            }
+        };
         let context = raw.request_context.unwrap_or_default();
         let payload = match raw.version.as_deref() {
             Some("2.0") => Payload::V2,
@@ -103,7 +130,11 @@ impl Request {
         Ok(Self {
             payload,
             request_id: context.request_id,
-            authorizer: context.authorizer.filter(|authorizer| !authorizer.is_null()),
+            is_malformed,
+            authorizer: context
+                .authorizer
+                .and_then(|authorizer| serde_json::from_str(authorizer.get()).ok())
+                .filter(|authorizer: &Value| !authorizer.is_null()),
             identity: context.identity,
             method,
             path,
@@ -213,6 +244,19 @@ mod tests {
                 assert!(request.route(ROUTES).is_err(), "{event}");
             }
         }
+    }
+
+    #[test]
+    fn of_a_malformed_event_the_route_is_known_all_the_same() {
+        for part in
+            [r#""body": 1"#, r#""headers": []"#, r#""isBase64Encoded": "x""#, r#""requestContext": {"stage": 1}"#]
+        {
+            let request = Request::read(&format!(r#"{{"version": "2.0", "routeKey": "POST /a", {part}}}"#)).unwrap();
+            assert!(request.is_malformed && request.route(ROUTES).is_ok(), "{part}");
+        }
+        let claims = r#"{"version": "2.0", "requestContext": {"authorizer": {"jwt": {"claims": {"sub": "\ud800"}}}}}"#;
+        let request = Request::read(claims).unwrap();
+        assert!(!request.is_malformed && request.authorizer.is_none());
     }
 
     #[test]
