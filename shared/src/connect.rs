@@ -3,7 +3,7 @@
 //! A call that asks Human API about a user takes a [`Turn`]: it holds the user's row, first resolves what an earlier
 //! call left unresolved, asks, and commits. `docs/token-protocol.md` has the whole of it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tracing::warn;
@@ -12,7 +12,7 @@ use crate::clock::Millis;
 use crate::config::Flow;
 use crate::human_api::{Cause, Exchanged, Failure, Granted, HumanApi, Permit};
 use crate::identity::UserId;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, lock};
 use crate::network::Connections;
 use crate::record::{Access, Asked, Exchange, Record, StartKind};
 use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
@@ -156,7 +156,7 @@ impl Permit for Turn<'_> {
         match self.connect.store.renew(&self.hold, invocation).await {
             Ok(()) => true,
             Err(error) => {
-                *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *lock(&self.lost) = Some(error);
                 false
             }
         }
@@ -266,7 +266,7 @@ impl Turn<'_> {
         if let Error::HumanApi(Failure { cause: Cause::HoldLost, performed }) = &error {
             let sent = *performed;
             self.answer_at_risk |= sent;
-            let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let lost = lock(&self.lost).take();
             error = lost.unwrap_or(StoreError::TakenOver).into();
             if !sent && !matches!(error, Error::Store(StoreError::Unavailable)) {
                 return error;

@@ -251,12 +251,7 @@ impl HumanApi {
         let wire: IdAnswer = parse(&answer)?;
         Ok(Started {
             token: StartToken::new(text(wire.id_token)?),
-            refresh: wire
-                .id_refresh_token
-                .filter(|token| !token.is_empty())
-                .map(text)
-                .transpose()?
-                .map(RefreshToken::new),
+            refresh: refresh_token(wire.id_refresh_token)?,
             human_id: None,
             expires_in: Duration::from_secs(wire.expires_in),
         })
@@ -274,7 +269,7 @@ impl HumanApi {
         let wire: AccessAnswer = parse(&answer)?;
         Ok(Granted {
             access: AccessToken::new(text(wire.access_token)?),
-            refresh: wire.refresh_token.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new),
+            refresh: refresh_token(wire.refresh_token)?,
             expires_in: wire.expires_in.map(Duration::from_secs),
         })
     }
@@ -470,6 +465,11 @@ fn text(field: String) -> Result<String, Failure> {
         length if length > FIELD_LIMIT => Err(Cause::Invalid("has an over-long field").with(true)),
         _ => Ok(field),
     }
+}
+
+/// A token that is not used: an empty one is none.
+fn refresh_token(field: Option<String>) -> Result<Option<RefreshToken>, Failure> {
+    Ok(field.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new))
 }
 
 fn to_json(request: &impl Serialize) -> Vec<u8> {

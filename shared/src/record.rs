@@ -260,6 +260,11 @@ impl Record {
         self.reconnect.is_some() || (known && self.public.is_none() && self.human_id.is_none())
     }
 
+    /// Whether the publicToken is missing and there is a proven humanId to recover it with.
+    pub fn lacks_public_token(&self) -> bool {
+        self.public.is_none() && self.human_id.is_some()
+    }
+
     /// Whether this session was finished within the time that is remembered.
     pub fn has_finished(&self, session: &SessionHash, now: Millis) -> bool {
         self.finished.get(session).is_some_and(|at| now - at < FINISHED_FOR)

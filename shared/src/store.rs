@@ -18,7 +18,7 @@ use tracing::{error, warn};
 
 use crate::clock::{Clock, Millis};
 use crate::identity::{UserId, UserKey};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, lock};
 use crate::record::item::{
     self, BORN, DOUBTS, EXPIRES, FINISHED, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER, USER_KEY, WAITED,
 };
@@ -210,8 +210,7 @@ impl Store {
         let unresolved = e.name(INFLIGHT);
         match (born, claim.user) {
             (Some(born), _) => {
-                let (name, value) = (e.name(BORN), e.text(born));
-                e.require(format!("{name} = {value}"));
+                e.require_text(BORN, born);
             }
             (None, None) => {
                 let name = e.name(USER_KEY);
@@ -277,8 +276,7 @@ impl Store {
         let written = Instant::now();
         let mut after = hold.record.clone();
         let mut e = Expression::default();
-        let (name, mine) = (e.name(HOLD_ID), e.text(&hold.id));
-        e.require(format!("{name} = {mine}"));
+        e.require_text(HOLD_ID, &hold.id);
         e.remove(WAITED);
         for (name, value) in item::encode(&after) {
             match value {
@@ -378,8 +376,7 @@ impl Store {
     /// Says that a call waits which has seen this row. `false` if the row is another one by now, or none.
     async fn mark_waiting(&self, key: &UserKey, born: &str, invocation: &Invocation) -> Result<bool, StoreError> {
         let mut e = Expression::default();
-        let (name, born) = (e.name(BORN), e.text(born));
-        e.require(format!("{name} = {born}"));
+        e.require_text(BORN, born);
         e.set(WAITED, AttributeValue::Bool(true));
         Ok(self.update(key, e, invocation).await?.is_ok())
     }
@@ -391,8 +388,7 @@ impl Store {
         }
         let written = Instant::now();
         let mut e = Expression::default();
-        let (name, mine) = (e.name(HOLD_ID), e.text(&hold.id));
-        e.require(format!("{name} = {mine}"));
+        e.require_text(HOLD_ID, &hold.id);
         e.set(HELD_UNTIL, AttributeValue::N((self.clock.now() + HOLD).to_string()));
         match self.update(&hold.key, e, invocation).await? {
             Ok(_) => {
@@ -406,8 +402,7 @@ impl Store {
     /// Notes that Human API may have answered a hold that was taken over: the next holder asks again.
     async fn mark_doubt(&self, hold: &Hold, invocation: &Invocation) -> Result<(), StoreError> {
         let mut e = Expression::default();
-        let (name, born) = (e.name(BORN), e.text(&hold.record.born));
-        e.require(format!("{name} = {born}"));
+        e.require_text(BORN, &hold.record.born);
         e.add_to_set(DOUBTS, vec![hold.id.clone()]);
         e.remove(EXPIRES);
         invocation.note(|tally| tally.unresolved += 1);
@@ -481,12 +476,10 @@ impl Store {
             return self.update(key, e, invocation).await;
         };
         // the same hold id: nobody has held the row since it was read, so what is said of its expiry still holds
-        let (name, born) = (e.name(BORN), e.text(&seen.born));
-        e.require(format!("{name} = {born}"));
+        e.require_text(BORN, &seen.born);
         match &seen.hold {
             Some(hold) => {
-                let (name, hold) = (e.name(HOLD_ID), e.text(hold));
-                e.require(format!("{name} = {hold}"));
+                e.require_text(HOLD_ID, hold);
             }
             None => {
                 let name = e.name(HOLD_ID);
@@ -602,10 +595,6 @@ fn key_value(key: &UserKey) -> AttributeValue {
 fn jittered(pause: Duration) -> Duration {
     let random = random_bytes::<1>().map_or(128, |[byte]| byte);
     pause.mul_f64(0.5 + f64::from(random) / 512.0)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn unavailable<E, R>(error: &SdkError<E, R>) -> StoreError

@@ -153,7 +153,7 @@ impl SessionStart {
             other => other,
         };
         // a humanId without a publicToken: Human API has none to give
-        if row.as_ref().is_some_and(|row| row.must_reconnect() || (row.public.is_none() && row.human_id.is_some())) {
+        if row.as_ref().is_some_and(|row| row.must_reconnect() || row.lacks_public_token()) {
             return self.widget(user, wish, row, invocation).await;
         }
         let public_token = match row.as_ref().and_then(|row| row.public.as_ref()) {
@@ -172,7 +172,7 @@ impl SessionStart {
     }
 
     fn needs_recovery(&self, row: &Record) -> bool {
-        row.unresolved(self.connect.store.now()) || (row.public.is_none() && row.human_id.is_some())
+        row.unresolved(self.connect.store.now()) || row.lacks_public_token()
     }
 
     /// Resolves what is unresolved, and fetches the publicToken of a proven humanId.

@@ -49,6 +49,12 @@ impl Expression {
         self.conditions.push(condition);
     }
 
+    /// Requires an attribute to have this text.
+    pub(super) fn require_text(&mut self, name: &str, text: &str) {
+        let (name, text) = (self.name(name), self.text(text));
+        self.require(format!("{name} = {text}"));
+    }
+
     pub(super) fn set(&mut self, name: &str, value: AttributeValue) {
         let value = self.value(value);
         self.set_to(name, &value);
