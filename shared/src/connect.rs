@@ -290,7 +290,8 @@ impl Turn<'_> {
             self.invocation.note(|tally| tally.unresolved += 1);
         }
         match self.connect.store.commit(&mut self.hold, ending, self.invocation).await {
-            Err(StoreError::Deleted) => StoreError::Deleted.into(),
+            // what Human API said may be about what another call has done meanwhile
+            Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),
             Err(other) => {
                 warn!(error = %other, "a hold could not be given back; time ends it");
                 error
@@ -354,7 +355,7 @@ impl Turn<'_> {
 
     fn finished(&mut self, session: SessionHash, ticket: Option<TicketHash>, now: Millis) {
         self.hold.spends = ticket.map(|ticket| (ticket, session.clone()));
-        self.hold.record.reconnect = None;
+        self.hold.record.make_good(now);
         self.hold.record.remember_finished(session, now);
     }
 

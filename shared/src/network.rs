@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, HttpClient, RuntimeComponents, SharedCredentialsProvider, retry::RetryConfig,
+    BehaviorVersion, HttpClient, RuntimeComponents, SharedCredentialsProvider,
+    retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition},
     timeout::TimeoutConfig,
 };
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_types::region::Region;
@@ -25,10 +30,10 @@ use crate::config::{Aws, Config};
 
 /// How long a connection attempt may take, to any host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// One attempt at DynamoDB or Secrets Manager. Both answer in milliseconds; a slower one is better asked again.
-const AWS_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// One attempt at DynamoDB or Secrets Manager. Both answer in milliseconds; a much slower one is better asked again.
+const AWS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// All attempts of one operation.
-const AWS_OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+const AWS_OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 const AWS_ATTEMPTS: u32 = 3;
 /// Load balancers drop idle connections after 60 s and more; ours go first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -76,7 +81,8 @@ pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
         .build()?)
 }
 
-/// DynamoDB's client, on our HTTP client.
+/// DynamoDB's client, on our HTTP client. Its retries have a budget of their own: on a laptop five functions share a
+/// process, which on Lambda have one each.
 pub fn dynamodb(config: &Config, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
     let mut builder = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -84,6 +90,8 @@ pub fn dynamodb(config: &Config, http: &reqwest::Client) -> aws_sdk_dynamodb::Cl
         .credentials_provider(credentials(&config.aws))
         .http_client(SdkHttp(http.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
+        .retry_partition(RetryPartition::custom("dynamodb").build())
+        .retry_classifier(Conflicts)
         .timeout_config(timeouts());
     if let Some(endpoint) = &config.aws.dynamodb_endpoint {
         builder = builder.endpoint_url(endpoint);
@@ -99,6 +107,7 @@ pub fn secrets_manager(config: &Config, http: &reqwest::Client) -> aws_sdk_secre
         .credentials_provider(credentials(&config.aws))
         .http_client(SdkHttp(http.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
+        .retry_partition(RetryPartition::custom("secrets-manager").build())
         .timeout_config(timeouts());
     if let Some(endpoint) = &config.aws.secrets_manager_endpoint {
         builder = builder.endpoint_url(endpoint);
@@ -112,6 +121,26 @@ fn credentials(aws: &Aws) -> SharedCredentialsProvider {
         &aws.secret_access_key,
         aws.session_token.clone(),
     ))
+}
+
+/// What the SDK does not try again by itself: somebody else's transaction on the same row is over in milliseconds.
+#[derive(Debug)]
+struct Conflicts;
+
+impl ClassifyRetry for Conflicts {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err).and_then(OrchestratorError::as_operation_error);
+        let update = error.and_then(|error| error.downcast_ref::<UpdateItemError>()).map(ProvideErrorMetadata::code);
+        let delete = error.and_then(|error| error.downcast_ref::<DeleteItemError>()).map(ProvideErrorMetadata::code);
+        match update.or(delete).flatten() {
+            Some("TransactionConflictException") => RetryAction::transient_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "somebody else's transaction"
+    }
 }
 
 fn timeouts() -> TimeoutConfig {

@@ -270,6 +270,14 @@ impl Record {
         self.finished.get(session).is_some_and(|at| now - at < FINISHED_FOR)
     }
 
+    /// The user has connected again: what was lost for good is so no more. The session that it was lost with counts as
+    /// finished; Human API would only refuse it.
+    pub fn make_good(&mut self, now: Millis) {
+        if let Some(lost) = self.reconnect.take().filter(|lost| *lost != SessionHash::none()) {
+            self.remember_finished(lost, now);
+        }
+    }
+
     /// Remembers a finished session; the oldest beyond [`FINISHED_KEPT`] is forgotten.
     pub fn remember_finished(&mut self, session: SessionHash, now: Millis) {
         self.finished.retain(|_, at| now - *at < FINISHED_FOR);

@@ -163,10 +163,11 @@ impl Finish {
             if !connected {
                 turn.gone();
             }
+            let now = turn.now();
             let row = turn.record_mut();
             if connected {
                 row.flow = Some(Flow::Connect);
-                row.reconnect = None;
+                row.make_good(now);
                 row.sources = report.sources(&row.sources);
             }
             Ok(if connected { Finished::Stored } else { Finished::NotConnected })

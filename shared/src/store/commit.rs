@@ -1,0 +1,167 @@
+//! Committing what was done under a hold: the hold ends, or goes on for another request, in the same write.
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use tokio::time::Instant;
+
+use super::expression::Expression;
+use super::hold::{Hold, POLL, jittered};
+use super::{Store, StoreError, idle_row_expiry, key_value};
+use crate::invocation::{Invocation, lock};
+use crate::record::item::{
+    self, BORN, DOUBTS, EXPIRES, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER_KEY, WAITED,
+};
+use crate::record::{Asked, HOLD, Inflight};
+
+/// How a hold ends.
+pub enum Ending {
+    /// All is resolved and stored.
+    Resolved,
+    /// What was asked for is unresolved: the next holder asks again.
+    Unresolved,
+    /// The hold goes on for another request.
+    Next(Asked),
+}
+
+impl Store {
+    /// Writes `hold.record` and ends the hold as `ending` says; tries until the invocation's time is up, for this may
+    /// be the only copy of a user's tokens.
+    /// A row that is left with nothing in it goes away.
+    pub async fn commit(&self, hold: &mut Hold, ending: Ending, invocation: &Invocation) -> Result<(), StoreError> {
+        let nothing_left = matches!(ending, Ending::Resolved) && hold.record.is_bare();
+        if nothing_left && self.drop_bare(hold, invocation).await? {
+            return Ok(());
+        }
+        loop {
+            match self.try_commit(hold, &ending, invocation).await {
+                Err(StoreError::Unavailable) if Instant::now() + POLL.1 < invocation.deadline() => {
+                    self.clock.sleep(jittered(POLL.1)).await;
+                }
+                Err(StoreError::TakenOver) => {
+                    // a session or id token that nobody has costs nothing
+                    if hold.record.inflight.as_ref().is_none_or(|inflight| inflight.request != Asked::Start) {
+                        self.mark_doubt(hold, invocation).await?;
+                    }
+                    return Err(StoreError::TakenOver);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_commit(&self, hold: &mut Hold, ending: &Ending, invocation: &Invocation) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let written = Instant::now();
+        let mut after = hold.record.clone();
+        let mut e = Expression::default();
+        e.require_text(HOLD_ID, &hold.id);
+        e.remove(WAITED);
+        for (name, value) in item::encode(&after) {
+            match value {
+                Some(value) => e.set(name, value),
+                None => e.remove(name),
+            }
+        }
+        match ending {
+            Ending::Resolved => {
+                e.remove(HELD_UNTIL);
+                e.remove(INFLIGHT);
+                (after.held_until, after.inflight) = (None, None);
+            }
+            Ending::Unresolved => {
+                e.remove(HELD_UNTIL);
+                after.held_until = None;
+            }
+            Ending::Next(request) => {
+                let inflight = Inflight { by: hold.id.clone(), since: now, request: request.clone() };
+                e.set(HELD_UNTIL, AttributeValue::N((now + HOLD).to_string()));
+                e.set(INFLIGHT, item::encode_inflight(&inflight));
+                (after.held_until, after.inflight) = (Some(now + HOLD), Some(inflight));
+            }
+        }
+        if !matches!(ending, Ending::Unresolved) && !hold.doubts.is_empty() {
+            e.delete_from_set(DOUBTS, hold.doubts.clone());
+            after.doubts.clear();
+        }
+        if let Some((ticket, session)) = &hold.spends
+            && let Some(stored) = after.tickets.get_mut(ticket)
+        {
+            stored.spent_by = Some(session.clone());
+            e.set_in(TICKETS, &ticket.0, item::encode_ticket(stored));
+        }
+        for (ticket, _) in hold.record.tickets.iter().filter(|(_, stored)| stored.until <= now) {
+            if hold.spends.as_ref().is_none_or(|(spent, _)| spent != ticket) {
+                e.remove_in(TICKETS, &ticket.0);
+                after.tickets.remove(ticket);
+            }
+        }
+        if after.matters() {
+            e.remove(EXPIRES);
+        } else {
+            e.set(EXPIRES, idle_row_expiry(now));
+        }
+        match self.update(&hold.key, e, invocation).await? {
+            Ok(_) => {
+                if matches!(ending, Ending::Next(_)) {
+                    *lock(&hold.written) = written;
+                    hold.unresolved = None;
+                    hold.doubts.clear();
+                    hold.spends = None;
+                }
+                hold.record = after;
+                Ok(())
+            }
+            Err(row) => Err(hold.lost_to(row.as_ref())),
+        }
+    }
+
+    /// Ends a hold on a row that holds nothing else, by deleting it. `false` where something was added meanwhile, where
+    /// somebody waits, or where this function may not delete.
+    async fn drop_bare(&self, hold: &Hold, invocation: &Invocation) -> Result<bool, StoreError> {
+        let mut perhaps_gone = false;
+        for _ in 0..2 {
+            let mut e = Expression::default();
+            let (id, mine, tickets, waited) = (e.name(HOLD_ID), e.text(&hold.id), e.name(TICKETS), e.name(WAITED));
+            e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
+            let request = self
+                .client
+                .delete_item()
+                .table_name(&self.table)
+                .key(USER_KEY, key_value(&hold.key))
+                .condition_expression(e.condition())
+                .set_expression_attribute_names(Some(e.names))
+                .set_expression_attribute_values(Some(e.values))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .customize()
+                // a second try of the SDK's could not tell its own first from the user's delete
+                .config_override(aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled()));
+            match self.run(invocation, request.send()).await? {
+                Ok(_) => return Ok(true),
+                Err(error) => match error.as_service_error() {
+                    Some(DeleteItemError::ConditionalCheckFailedException(failed)) => match failed.item() {
+                        Some(_) => return Ok(false),
+                        None if perhaps_gone => return Ok(true),
+                        None => return Err(StoreError::Deleted),
+                    },
+                    Some(_) => return Ok(false),
+                    None => perhaps_gone = true,
+                },
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes that Human API may have answered a hold that was taken over: the next holder asks again.
+    async fn mark_doubt(&self, hold: &Hold, invocation: &Invocation) -> Result<(), StoreError> {
+        let mut e = Expression::default();
+        e.require_text(BORN, &hold.record.born);
+        e.add_to_set(DOUBTS, vec![hold.id.clone()]);
+        e.remove(EXPIRES);
+        invocation.note(|tally| tally.unresolved += 1);
+        match self.update(&hold.key, e, invocation).await? {
+            Ok(_) => Ok(()),
+            Err(row) => Err(hold.lost_to(row.as_ref())),
+        }
+    }
+}
