@@ -55,9 +55,9 @@ export class Calls {
     item.querySelector(".to").textContent = to;
     item.querySelector(".what").textContent = what;
     const mark = item.querySelector(".status");
-    mark.textContent = status ?? "";
+    mark.textContent = status || "none";
     mark.classList.toggle("warn", status >= 400 && status < 500);
-    mark.classList.toggle("bad", status >= 500);
+    mark.classList.toggle("bad", status >= 500 || !status);
     item.querySelector(".ms").textContent = ms == null ? "" : `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
     item.classList.add("fresh");
     return item;

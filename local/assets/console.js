@@ -3,6 +3,7 @@
 import { Backend } from "./backend.js";
 import { Calls } from "./calls.js";
 import { ConnectionCard } from "./connection.js";
+import { Faults } from "./faults.js";
 import * as laptop from "./laptop.js";
 import { Notice } from "./notice.js";
 import { RecordCard } from "./record.js";
@@ -18,6 +19,7 @@ const connection = new ConnectionCard();
 const record = new RecordCard();
 const picker = new UserPicker((person) => run("Signing in failed.", () => signIn(person)));
 
+let faults;
 let widgetOrigin;
 let user; // {id, email, backend} of whoever is signed in
 let busy = false;
@@ -65,6 +67,7 @@ async function look() {
   const mine = (looks += 1);
   const ifLatest = (show) => (answer) => mine === looks && show(answer);
   await Promise.all([
+    faults?.show(),
     backend.connection().then(ifLatest((answer) => connection.show(answer)), ifLatest((error) => connection.failed(error))),
     laptop.record(id).then(ifLatest((answer) => record.show(id, answer)), ifLatest((error) => record.failed(error))),
   ]);
@@ -183,6 +186,7 @@ async function start() {
     await action();
     notice.show({ title: done });
   }), () => user.id);
+  faults = new Faults(state.faults, (error) => notice.refused("The fault could not be set.", error));
   await look();
 }
 

@@ -1,14 +1,14 @@
-//! DynamoDB and Secrets Manager behind one address, told apart by `X-Amz-Target` as AWS does.
+//! DynamoDB and Secrets Manager, each at an address of its own; the [proxy](crate::proxy) gives them one.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveSpecification,
 };
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,6 @@ use dynoxide::Database;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::calls::Calls;
 use crate::secrets::Secrets;
 
 /// The table's name on a laptop.
@@ -25,29 +24,13 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-#[derive(Clone)]
-struct Aws {
-    http: reqwest::Client,
-    dynamodb: String,
-    secrets: Secrets,
-    calls: Calls,
-}
-
-/// Serves both on this listener; the answer is DynamoDB's own address, where calls are not noted. The table is kept in
-/// `file`, or in memory.
-pub async fn serve(
-    listener: TcpListener,
-    file: Option<&Path>,
-    http: reqwest::Client,
-    secrets: Secrets,
-    calls: Calls,
-) -> Result<String, Error> {
+/// Serves DynamoDB; its address. The table is kept in `file`, or in memory.
+pub async fn dynamodb(file: Option<&Path>) -> Result<String, Error> {
     let database = match file {
         Some(file) => Database::new(&file.to_string_lossy())?,
         None => Database::memory()?,
     };
-    let inner = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let dynamodb = format!("http://{}", inner.local_addr()?);
+    let (listener, address) = listen().await?;
     let sweeper = database.clone();
     tokio::spawn(async move {
         loop {
@@ -55,10 +38,22 @@ pub async fn serve(
             let _ = sweeper.sweep_ttl();
         }
     });
-    tokio::spawn(dynoxide::server::serve_with_shutdown(inner, database, std::future::pending()));
-    let router = Router::new().fallback(answer).with_state(Aws { http, dynamodb: dynamodb.clone(), secrets, calls });
+    tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
+    Ok(address)
+}
+
+/// Serves Secrets Manager; its address.
+pub async fn secrets_manager(secrets: Secrets) -> Result<String, Error> {
+    let (listener, address) = listen().await?;
+    let router = Router::new().fallback(get_secret).with_state(secrets);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(dynamodb)
+    Ok(address)
+}
+
+async fn listen() -> std::io::Result<(TcpListener, String)> {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    Ok((listener, address))
 }
 
 /// Makes the table, as `template.yaml` has it. It may be there already.
@@ -85,42 +80,14 @@ pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error
     Ok(())
 }
 
-async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: Bytes) -> Response {
-    let started = Instant::now();
-    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-    let (service, operation) = target.split_once('.').unwrap_or_default();
-    let (to, response) = if service.starts_with("secretsmanager") {
-        ("Secrets Manager", aws.secrets_manager(operation, &body))
-    } else {
-        ("DynamoDB", aws.dynamodb(headers.clone(), body).await)
-    };
-    if !operation.is_empty() {
-        aws.calls.add("function", to, operation, response.status().as_u16(), started.elapsed());
-    }
-    response
-}
-
-impl Aws {
-    fn secrets_manager(&self, operation: &str, body: &[u8]) -> Response {
-        let request: Value = serde_json::from_slice(body).unwrap_or_default();
-        let (status, body) = match operation {
-            "GetSecretValue" => self.secrets.get(&request).map_or_else(|refusal| refusal, |value| (200, value)),
-            _ => (400, serde_json::json!({"__type": "UnknownOperationException"})),
-        };
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [("content-type", "application/x-amz-json-1.1")], body.to_string()).into_response()
-    }
-
-    async fn dynamodb(&self, mut headers: HeaderMap, body: Bytes) -> Response {
-        headers.remove("host");
-        let method = if body.is_empty() { http::Method::GET } else { http::Method::POST };
-        let forwarded = self.http.request(method, &self.dynamodb).headers(headers).body(body).send().await;
-        match forwarded {
-            Ok(answer) => {
-                let answer: http::Response<reqwest::Body> = answer.into();
-                answer.map(Body::new)
-            }
-            Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+async fn get_secret(State(secrets): State<Secrets>, headers: HeaderMap, body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let (status, body) = match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+        Some("secretsmanager.GetSecretValue") => {
+            secrets.get(&request).map_or_else(|refusal| refusal, |value| (200, value))
         }
-    }
+        _ => (400, serde_json::json!({"__type": "UnknownOperationException"})),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [("content-type", "application/x-amz-json-1.1")], body.to_string()).into_response()
 }

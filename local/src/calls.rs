@@ -24,7 +24,7 @@ pub struct Call {
     pub to: &'static str,
     /// The route or operation; never a path with a ticket in it.
     pub what: String,
-    /// The answer's status.
+    /// The answer's status; 0 where none came.
     pub status: u16,
     /// How long it took, in milliseconds.
     pub ms: f64,

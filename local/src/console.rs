@@ -14,6 +14,7 @@ use shared::identity::UserId;
 
 use crate::aws::TABLE;
 use crate::calls::Calls;
+use crate::faults::{Faults, Rule, Service};
 use crate::gateway::{BODY_LIMIT, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
@@ -37,6 +38,8 @@ pub struct Console {
     pub secrets: Secrets,
     /// The table.
     pub dynamodb: aws_sdk_dynamodb::Client,
+    /// What goes wrong with the functions' calls.
+    pub faults: Faults,
     /// What was called.
     pub calls: Calls,
 }
@@ -101,8 +104,18 @@ async fn api(State(console): State<Console>, request: Request) -> Response {
 }
 
 async fn state(State(console): State<Console>) -> Json<Value> {
+    let names = |service: Service| service.faults().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let services = Service::ALL.map(|service| json!({"service": service.name(), "faults": names(service)}));
+    let active =
+        |rule: &Rule| json!({"service": rule.service.name(), "fault": rule.name, "once": rule.times.is_some()});
+    let active: Vec<Value> = console.faults.rules().iter().map(active).collect();
     let stand_in = console.human_api.with(|state| json!({"singleUse": state.single_use, "delayMs": state.delay_ms}));
-    Json(json!({"widgetOrigin": console.widgets, "clientId": CLIENT_ID, "standIn": stand_in}))
+    Json(json!({
+        "widgetOrigin": console.widgets,
+        "clientId": CLIENT_ID,
+        "standIn": stand_in,
+        "faults": {"services": services, "active": active},
+    }))
 }
 
 #[derive(Deserialize)]
@@ -201,6 +214,8 @@ enum Switch {
     RotateSecret,
     SingleUse { on: bool },
     Delay { ms: u64 },
+    Fault { service: String, fault: String, once: bool },
+    NoFaults,
 }
 
 async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) -> StatusCode {
@@ -215,11 +230,26 @@ async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) ->
         Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
         Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),
         Switch::Delay { ms } => console.human_api.with(|state| state.delay_ms = ms),
+        Switch::Fault { service, fault, once } => return console.fault(&service, &fault, once),
+        Switch::NoFaults => console.faults.set([]),
     }
     StatusCode::NO_CONTENT
 }
 
 impl Console {
+    /// One more thing that goes wrong: in place of what was to go wrong with that service.
+    fn fault(&self, service: &str, fault: &str, once: bool) -> StatusCode {
+        let service = Service::ALL.into_iter().find(|known| known.name() == service);
+        let named = |service: Service| service.faults().into_iter().find(|(name, _)| *name == fault);
+        let Some((service, (name, fault))) = service.and_then(|service| Some((service, named(service)?))) else {
+            return StatusCode::NOT_FOUND;
+        };
+        let rule = Rule { times: once.then_some(1), ..Rule::always(service, fault).named(name) };
+        let others = self.faults.rules().into_iter().filter(|other| other.service != service);
+        self.faults.set(others.chain([rule]));
+        StatusCode::NO_CONTENT
+    }
+
     /// Changes a row behind the functions' back, if it has this attribute.
     async fn update(&self, user: &str, update: &str, attribute: &str) {
         let Some(user) = UserId::new(user) else { return };
@@ -246,6 +276,7 @@ async fn asset(Path(file): Path<String>) -> Response {
         "calls.js" => ("text/javascript", page!("calls.js")),
         "connection.js" => ("text/javascript", page!("connection.js")),
         "console.js" => ("text/javascript", page!("console.js")),
+        "faults.js" => ("text/javascript", page!("faults.js")),
         "laptop.js" => ("text/javascript", page!("laptop.js")),
         "notice.js" => ("text/javascript", page!("notice.js")),
         "record.js" => ("text/javascript", page!("record.js")),

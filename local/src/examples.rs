@@ -8,8 +8,9 @@ use shared::record::Source;
 use shared::store::{Store, StoreError};
 use shared::token::Ticket;
 
+use crate::faults::{Acts, Fault, Faults, Rule, Service};
 use crate::gateway::Gateway;
-use crate::human_api::{CATALOGUE, CLIENT_ID, Fault, HumanApi, human_id};
+use crate::human_api::{CATALOGUE, CLIENT_ID, HumanApi, human_id};
 use crate::laptop::Laptop;
 
 /// Have a popup session that is not finished yet, `made-up-popup-session-of-NAME`.
@@ -34,7 +35,7 @@ pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
     let client = shared::network::dynamodb(&laptop.config, &http);
     let store = Store::new(client, laptop.config.table.clone(), Clock::system());
     let invocation = Invocation::start();
-    let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api };
+    let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api, faults: &laptop.faults };
 
     for user in WITH_SESSION {
         examples.add_session(user);
@@ -57,6 +58,7 @@ pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
 struct Examples<'a> {
     gateway: &'a Gateway,
     human_api: &'a HumanApi,
+    faults: &'a Faults,
 }
 
 impl Examples<'_> {
@@ -83,7 +85,7 @@ impl Examples<'_> {
             }
             LOST => {
                 let session = self.add_session(user);
-                self.human_api.with(|state| state.faults.push_back(Fault::LoseAnswer));
+                self.faults.set([Rule::once(Service::HumanApi, Fault::Reset(Acts::First))]);
                 self.finish_popup(user, &session).await;
             }
             _ => {

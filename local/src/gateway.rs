@@ -24,6 +24,9 @@ pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
 /// The AWS identity of "another backend" on a laptop.
 pub const BACKEND_ARN: &str = "arn:aws:sts::000000000000:assumed-role/made-up-backend/laptop";
 
+/// The route of other backends.
+const INTERNAL: &str = "POST /internal/access-token";
+
 /// Who may use a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guard {
@@ -38,7 +41,7 @@ const ROUTES: [(&str, Guard); 7] = [
     ("POST /connect/finish", Guard::Jwt),
     ("POST /connect/finish/{ticket}", Guard::None),
     ("POST /connect/public-token", Guard::Jwt),
-    ("POST /internal/access-token", Guard::Iam),
+    (INTERNAL, Guard::Iam),
     ("GET /connect/connection", Guard::Jwt),
     ("DELETE /connect/connection", Guard::Jwt),
 ];
@@ -134,8 +137,14 @@ impl Gateway {
 
     /// Calls a route as this user, without a browser.
     pub async fn as_user(&self, route: &'static str, user: &str, body: &Value) -> Reply {
-        let claims = json!({"sub": user, "email": format!("{}@example.test", user.len())});
-        let mut event = event(route, Some(json!({"jwt": {"claims": claims, "scopes": null}})));
+        self.invoke(route, &user_event(route, user, body)).await
+    }
+
+    /// Calls `POST /connect/finish/{ticket}`, without a browser.
+    pub async fn with_ticket(&self, ticket: &str, body: &Value) -> Reply {
+        let route = "POST /connect/finish/{ticket}";
+        let mut event = event(route, None);
+        put(&mut event, "pathParameters", json!({"ticket": ticket}));
         put_json(&mut event, body);
         self.invoke(route, &event).await
     }
@@ -143,11 +152,8 @@ impl Gateway {
     /// Calls `POST /internal/access-token` as another backend.
     pub async fn as_backend(&self, body: &Value) -> Reply {
         let started = Instant::now();
-        let route = "POST /internal/access-token";
-        let mut event = event(route, Some(backend()));
-        put_json(&mut event, body);
-        let reply = self.invoke(route, &event).await;
-        self.calls.add("another backend", "API Gateway", route, reply.status, started.elapsed());
+        let reply = self.invoke(INTERNAL, &backend_event(body)).await;
+        self.calls.add("another backend", "API Gateway", INTERNAL, reply.status, started.elapsed());
         reply
     }
 
@@ -156,7 +162,7 @@ impl Gateway {
         match route {
             "POST /connect/session" => self.run(&functions.session_start, event).await,
             "POST /connect/public-token" => self.run(&functions.public_token, event).await,
-            "POST /internal/access-token" => self.run(&functions.access_token, event).await,
+            INTERNAL => self.run(&functions.access_token, event).await,
             "GET /connect/connection" | "DELETE /connect/connection" => self.run(&functions.connection, event).await,
             _ => self.run(&functions.finish, event).await,
         }
@@ -193,6 +199,21 @@ fn find_route(method: &Method, path: &str) -> Option<(&'static str, Guard, Optio
             None => (path == pattern).then_some((*route, *guard, None)),
         }
     })
+}
+
+/// The event of a user's request.
+pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
+    let claims = json!({"sub": user, "email": format!("{}@example.test", user.len())});
+    let mut event = event(route, Some(json!({"jwt": {"claims": claims, "scopes": null}})));
+    put_json(&mut event, body);
+    event
+}
+
+/// The event of another backend's request for an access token.
+pub fn backend_event(body: &Value) -> Value {
+    let mut event = event(INTERNAL, Some(backend()));
+    put_json(&mut event, body);
+    event
 }
 
 /// An event as an HTTP API makes it (payload 2.0).

@@ -1,7 +1,7 @@
 //! A stand-in for Human API, written from its published guides: what it knows of users, sessions and tokens.
 //! The endpoints are in `endpoints`, what the widgets' pages ask for in `pages`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use shared::clock::{Clock, Millis};
 use shared::record::Source;
 
-use crate::calls::Calls;
 use crate::secrets::Secrets;
 use crate::{hex, lock, random_hex};
 
@@ -41,7 +40,6 @@ pub struct HumanApi {
     state: Arc<Mutex<State>>,
     file: Option<PathBuf>,
     secrets: Secrets,
-    calls: Calls,
 }
 
 /// What it knows.
@@ -57,23 +55,6 @@ pub struct State {
     pub single_use: bool,
     /// How long it takes to answer, in milliseconds.
     pub delay_ms: u64,
-    /// What goes wrong with the next requests, one each.
-    #[serde(skip)]
-    pub faults: VecDeque<Fault>,
-    /// The requests so far: path, or path and type.
-    #[serde(skip)]
-    pub requests: Vec<String>,
-}
-
-/// What can go wrong with one request.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// Answered so, and not performed.
-    Refuse(u16, &'static str),
-    /// Performed; the answer is lost on its way.
-    LoseAnswer,
-    /// Performed; answered so.
-    Garble(u16, &'static str),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +68,7 @@ struct User {
 
 impl HumanApi {
     /// The stand-in as this file has it, or a new one.
-    pub fn open(file: Option<PathBuf>, secrets: Secrets, calls: Calls) -> Self {
+    pub fn open(file: Option<PathBuf>, secrets: Secrets) -> Self {
         let stored =
             file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
         let new = || State {
@@ -97,17 +78,17 @@ impl HumanApi {
             start_tokens: BTreeMap::new(),
             single_use: true,
             delay_ms: 0,
-            faults: VecDeque::new(),
-            requests: Vec::new(),
         };
-        Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets, calls }
+        Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets }
     }
 
     /// Reads or changes its state.
     pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
         let outcome = change(&mut state);
-        if let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&*state)) {
+        if let Some(file) = &self.file
+            && let Ok(text) = serde_json::to_vec(&*state)
+        {
             let _ = std::fs::write(file, text);
         }
         outcome

@@ -11,9 +11,11 @@ use tokio::net::TcpListener;
 use crate::aws;
 use crate::calls::Calls;
 use crate::console;
+use crate::faults::{Faults, Service};
 use crate::gateway::Gateway;
 use crate::human_api::{self, CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
+use crate::proxy::Proxy;
 use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
 
 /// Where things are kept and served.
@@ -44,7 +46,11 @@ pub struct Laptop {
     pub human_api: HumanApi,
     /// The secrets.
     pub secrets: Secrets,
-    /// The table, past the list of calls.
+    /// What goes wrong with the functions' calls.
+    pub faults: Faults,
+    /// What was called.
+    pub calls: Calls,
+    /// The table, past the proxy.
     pub dynamodb: aws_sdk_dynamodb::Client,
 }
 
@@ -70,19 +76,25 @@ impl Laptop {
         }
         let calls = Calls::default();
         let secrets = Secrets::open(file("secrets.json"));
-        let human_api = HumanApi::open(file("human-api.json"), secrets.clone(), calls.clone());
+        let human_api = HumanApi::open(file("human-api.json"), secrets.clone());
+        let faults = Faults::default();
 
         let (page, console) = listen(options.port).await?;
         let (widgets, human_api_url) = listen(next(options.port, 1)).await?;
-        let (cloud, aws_url) = listen(next(options.port, 2)).await?;
+        let table = aws::dynamodb(file("dynamodb.sqlite").as_deref()).await?;
+        let proxy = |upstreams| Proxy::new(faults.clone(), calls.clone(), upstreams);
+        let secrets_manager = aws::secrets_manager(secrets.clone()).await?;
+        let aws_url = proxy(vec![(Service::DynamoDb, table.clone()), (Service::SecretsManager, secrets_manager)])
+            .serve(next(options.port, 2))?;
+        let tokens_url = proxy(vec![(Service::HumanApi, human_api_url.clone())]).serve(0)?;
 
         let environment: Vec<(String, String)> = [
             ("TABLE_NAME", aws::TABLE),
             ("HUMAN_API_CLIENT_ID", CLIENT_ID),
             ("HUMAN_API_SECRET_ID", CLIENT_SECRET),
             ("TOKEN_KEY_SECRET_ID", TOKEN_KEY),
-            ("HUMAN_API_AUTH_URL", &human_api_url),
-            ("HUMAN_API_USER_URL", &human_api_url),
+            ("HUMAN_API_AUTH_URL", &tokens_url),
+            ("HUMAN_API_USER_URL", &tokens_url),
             ("PUBLIC_BASE_URL", &console),
             ("AWS_ENDPOINT_URL", &aws_url),
             ("AWS_REGION", "us-east-1"),
@@ -97,9 +109,8 @@ impl Laptop {
             Config::read(|name| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))?;
 
         let http = shared::network::http_client(&config)?;
-        let table = file("dynamodb.sqlite");
-        let own = aws::serve(cloud, table.as_deref(), http.clone(), secrets.clone(), calls.clone()).await?;
-        let own = Aws { dynamodb_endpoint: Some(own), ..config.aws.clone() };
+        // past the proxy: what the page and the tests do to the table never goes wrong
+        let own = Aws { dynamodb_endpoint: Some(table), ..config.aws.clone() };
         let dynamodb = shared::network::dynamodb(&Config { aws: own, ..config.clone() }, &http);
         aws::create_table(&dynamodb).await?;
 
@@ -115,10 +126,11 @@ impl Laptop {
             human_api: human_api.clone(),
             secrets: secrets.clone(),
             dynamodb: dynamodb.clone(),
-            calls,
+            faults: faults.clone(),
+            calls: calls.clone(),
         });
         tokio::spawn(async move { axum::serve(page, page_router).await });
-        Ok(Self { console, environment, config, gateway, human_api, secrets, dynamodb })
+        Ok(Self { console, environment, config, gateway, human_api, secrets, faults, calls, dynamodb })
     }
 }
 

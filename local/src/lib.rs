@@ -3,12 +3,14 @@
 //! | module | what it stands in for |
 //! |---|---|
 //! | [`laptop`] | puts the others together; the environment that points the functions at them |
-//! | [`aws`] | DynamoDB (embedded `dynoxide`) and Secrets Manager behind one address |
+//! | [`aws`] | DynamoDB (embedded `dynoxide`) and Secrets Manager |
 //! | [`secrets`] | Secrets Manager's two secrets with their versions and stages |
 //! | [`human_api`] | Human API: the token endpoints of both generations and what the widgets need |
 //! | [`gateway`] | API Gateway: authorizers, true events, the functions |
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
 //! | [`console`] | the page |
+//! | [`proxy`] | stands between the functions and what they call |
+//! | [`faults`] | what the proxy lets go wrong, for tests and for the page |
 //! | [`calls`] | what was called, for the page |
 //! | [`examples`] | made-up users in known states, for `events/` |
 //! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
@@ -17,10 +19,12 @@ pub mod aws;
 pub mod calls;
 pub mod console;
 pub mod examples;
+pub mod faults;
 pub mod gateway;
 pub mod human_api;
 pub mod issuer;
 pub mod laptop;
+pub mod proxy;
 pub mod runtime_api;
 pub mod secrets;
 

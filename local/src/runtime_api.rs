@@ -1,7 +1,7 @@
 //! Lambda's Runtime API on loopback around a built binary, one process an instance: for tests of the real thing.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,9 +24,34 @@ use crate::{lock, random_hex};
 /// An invocation ends within Lambda's own timeout; a test waits a little longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The folder with the functions, built as the calling test was: its own profile and features, so that nothing is
+/// compiled anew.
+#[expect(clippy::expect_used, clippy::panic, reason = "a test that cannot build what it tests has failed")]
+pub fn built() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    // this is TARGET/PROFILE/deps/TEST-…
+    let test = std::env::current_exe().expect("a test");
+    let folder = test.ancestors().nth(2).expect("a profile's folder");
+    let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
+    let mut build = std::process::Command::new(env!("CARGO"));
+    // what `cargo test` tells this test about its own package would make the other cargo compile `ring` anew
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            build.env_remove(name);
+        }
+    }
+    // the whole workspace: with the features that all dependencies are compiled with already
+    build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root);
+    build.arg("--profile").arg(profile).arg("--target-dir").arg(folder.parent().expect("a target folder"));
+    if !build.status().is_ok_and(|status| status.success()) {
+        panic!("the functions do not build");
+    }
+    folder.to_owned()
+}
+
 /// A running function.
 pub struct Instance {
-    child: Child,
+    child: tokio::sync::Mutex<Child>,
     out: JoinHandle<String>,
     err: JoinHandle<String>,
     events: mpsc::UnboundedSender<(String, String)>,
@@ -68,7 +93,7 @@ impl Instance {
             .kill_on_drop(true)
             .spawn()?;
         let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
-        Ok(Self { child, out, err, events, waiting })
+        Ok(Self { child: tokio::sync::Mutex::new(child), out, err, events, waiting })
     }
 
     /// Hands over an event and waits for the function's response. `Err` is a Lambda error, or none at all.
@@ -84,9 +109,15 @@ impl Instance {
         }
     }
 
+    /// Kills the process, whatever it is at; those who wait for it are told.
+    pub async fn kill(&self) {
+        let _ = self.child.lock().await.kill().await;
+        lock(&self.waiting).clear();
+    }
+
     /// Ends the process; what it wrote to standard output and standard error.
-    pub async fn stop(mut self) -> (String, String) {
-        let _ = self.child.kill().await;
+    pub async fn stop(self) -> (String, String) {
+        self.kill().await;
         (self.out.await.unwrap_or_default(), self.err.await.unwrap_or_default())
     }
 }

@@ -13,11 +13,23 @@ pub const CLIENT_SECRET: &str = "human-connect/client-secret";
 /// The sealing key's name.
 pub const TOKEN_KEY: &str = "human-connect/token-key";
 
+/// Which client secrets Human API takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepted {
+    /// The current one and the one before: a rotation is under way.
+    NewestTwo,
+    /// The current one only.
+    Newest,
+    /// The one before only: Human API does not know of the rotation yet.
+    Previous,
+}
+
 /// The secrets; kept in a file, so that rows sealed before a restart still open.
 #[derive(Clone)]
 pub struct Secrets {
     file: Option<PathBuf>,
     secrets: Arc<Mutex<Vec<Secret>>>,
+    accepted: Arc<Mutex<Accepted>>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,7 +53,11 @@ impl Secrets {
                 },
             ]
         };
-        Self { file, secrets: Arc::new(Mutex::new(stored.unwrap_or_else(made_up))) }
+        Self {
+            file,
+            secrets: Arc::new(Mutex::new(stored.unwrap_or_else(made_up))),
+            accepted: Arc::new(Mutex::new(Accepted::NewestTwo)),
+        }
     }
 
     /// Gives a secret its next made-up value.
@@ -53,16 +69,28 @@ impl Secrets {
         {
             secret.values.push(format!("{stem}-{}", secret.values.len() + 1));
         }
-        if let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&*secrets)) {
+        if let Some(file) = &self.file
+            && let Ok(text) = serde_json::to_vec(&*secrets)
+        {
             let _ = std::fs::write(file, text);
         }
     }
 
-    /// Whether Human API takes this client secret: the current one and, while a rotation is under way, the one before.
+    /// Has Human API take other client secrets from now on.
+    pub fn accept(&self, accepted: Accepted) {
+        *lock(&self.accepted) = accepted;
+    }
+
+    /// Whether Human API takes this client secret.
     pub fn is_client_secret(&self, value: &str) -> bool {
         let secrets = lock(&self.secrets);
         let values = secrets.iter().filter(|secret| secret.name == CLIENT_SECRET).flat_map(|secret| &secret.values);
-        values.rev().take(2).any(|known| known == value)
+        let age = values.rev().position(|known| known == value);
+        match *lock(&self.accepted) {
+            Accepted::NewestTwo => matches!(age, Some(0 | 1)),
+            Accepted::Newest => age == Some(0),
+            Accepted::Previous => age == Some(1),
+        }
     }
 
     /// `GetSecretValue`.

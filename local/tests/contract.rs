@@ -2,21 +2,54 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use futures_util::FutureExt;
+use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
-use local::human_api::{CLIENT_ID, Fault, human_id};
+use local::human_api::{CLIENT_ID, human_id};
 use local::laptop::{Laptop, Options};
 use local::secrets::{CLIENT_SECRET, TOKEN_KEY};
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use tokio::sync::Semaphore;
 
 const SOURCE: &str = "made-up-01";
 
 struct World {
     laptop: Laptop,
     ahead: Arc<AtomicI64>,
+    looked: AtomicU64,
 }
+
+/// Where a call is held up.
+#[derive(Clone)]
+struct Gate {
+    reached: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// Once a call has come: does this, then lets it go on.
+    async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
+        self.reached.acquire().await.unwrap().forget();
+        let outcome = what.await;
+        self.open.add_permits(1);
+        outcome
+    }
+}
+
+fn refuse(status: u16, body: &'static str) -> Fault {
+    Fault::refuse(status, body)
+}
+
+/// Performed, and answered so.
+fn garble(status: u16, body: &'static str) -> Fault {
+    Fault::Answer(Acts::First, Answer::json(status, body))
+}
+
+/// Performed; the answer is lost on its way.
+const LOSE_ANSWER: Fault = Fault::Reset(Acts::First);
 
 impl World {
     async fn new() -> Self {
@@ -28,20 +61,40 @@ impl World {
         let offset = ahead.clone();
         let clock = Clock::new(move || Clock::system().now() + offset.load(Ordering::SeqCst));
         let laptop = Laptop::start(Options { clock, variables, ..Options::in_memory() }).await.unwrap();
-        Self { laptop, ahead }
+        Self { laptop, ahead, looked: AtomicU64::new(0) }
     }
 
     fn pass_seconds(&self, seconds: i64) {
         self.ahead.fetch_add(seconds * 1000, Ordering::SeqCst);
     }
 
+    /// What goes wrong with the next calls of Human API, one each.
     fn fault(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.laptop.human_api.with(|state| state.faults = faults.into_iter().collect());
+        self.laptop.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
+    }
+
+    /// The next call of Human API waits until the test goes on, and then goes wrong so, if it does.
+    fn hold_up_human_api(&self, fault: Option<Fault>) -> Gate {
+        let gate = Gate { reached: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
+        let at = gate.clone();
+        let wait = Fault::After(Arc::new(move || {
+            let at = at.clone();
+            async move {
+                at.reached.add_permits(1);
+                let _ = at.open.acquire().await;
+            }
+            .boxed()
+        }));
+        self.fault([wait].into_iter().chain(fault));
+        gate
     }
 
     /// What Human API was asked since the last look.
     fn asked(&self) -> Vec<String> {
-        self.laptop.human_api.with(|state| std::mem::take(&mut state.requests))
+        let (calls, last) = self.laptop.calls.after(self.looked.load(Ordering::SeqCst));
+        self.looked.store(last, Ordering::SeqCst);
+        let asked = calls.into_iter().filter(|call| call.to == Service::HumanApi.name());
+        asked.map(|call| call.what.replace("POST /v1/connect/", "")).collect()
     }
 
     /// A user connects a source in the popup: the sessionTokenObject that the page gets.
@@ -87,6 +140,12 @@ impl World {
 
     async fn rows(&self) -> usize {
         self.table().await.len()
+    }
+
+    async fn wait_for_a_waiter(&self) {
+        while !self.table().await.concat().contains("\"waited\"") {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn table(&self) -> Vec<String> {
@@ -144,7 +203,7 @@ async fn whatever_refuses_a_session_an_id_token_is_tried_and_the_other_way_round
     for status in [403, 404, 409, 422] {
         let world = World::new().await;
         world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
-        world.fault([Fault::Refuse(status, "{}")]);
+        world.fault([refuse(status, "{}")]);
         assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "id_token");
         assert_eq!(world.asked(), ["token (session)", "token (id)"]);
     }
@@ -157,7 +216,7 @@ async fn whatever_refuses_a_session_an_id_token_is_tried_and_the_other_way_round
         [(400, 502, "upstream_invalid"), (401, 502, "upstream_unauthorized"), (500, 503, "upstream_unavailable")]
     {
         let world = World::new().await;
-        world.fault(std::iter::repeat_n(Fault::Refuse(status, "{}"), 4));
+        world.fault(std::iter::repeat_n(refuse(status, "{}"), 4));
         is(&world.session("ada", json!({})).await, http, code);
         assert_eq!(world.rows().await, 0, "a newcomer's failed session leaves nothing");
     }
@@ -181,11 +240,28 @@ async fn a_popup_is_finished_replayed_and_opened_again_for_odd_ids_too() {
 }
 
 #[tokio::test]
+async fn a_finish_is_three_calls_and_an_access_token_that_is_stored_one() {
+    let world = World::new().await;
+    let called = |since: u64| -> Vec<String> {
+        let calls = world.laptop.calls.after(since).0.into_iter().filter(|call| call.from == "function");
+        calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
+    };
+    for object in [world.popup("ada"), world.popup("ada")] {
+        let since = world.laptop.calls.after(0).1;
+        is(&world.finish("ada", &object).await, 201, "ok");
+        assert_eq!(called(since), ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"], "hold, exchange, commit");
+    }
+    let since = world.laptop.calls.after(0).1;
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(called(since), ["GetItem"]);
+}
+
+#[tokio::test]
 async fn an_answer_about_the_encoded_id_is_the_users_and_any_other_is_not() {
     let world = World::new().await;
     let answer = |client_user_id: &str, human_id: &str| {
         let body = json!({"humanId": human_id, "accessToken": "canary", "publicToken": "canary", "clientUserId": client_user_id});
-        Fault::Refuse(200, body.to_string().leak())
+        Fault::refuse(200, body.to_string())
     };
     let object = world.popup("a b");
     let human = human_id("a b");
@@ -227,7 +303,7 @@ async fn a_lost_answer_of_a_user_whose_human_id_is_proven_is_made_good() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     let second = world.popup("ada");
-    world.fault([Fault::LoseAnswer]);
+    world.fault([LOSE_ANSWER]);
     let answer = is(&world.finish("ada", &second).await, 201, "ok");
     let (public, access) = (world.public_token("ada", true).await.json(), world.access("ada", false).await.json());
     assert_eq!(answer["publicToken"], public["publicToken"]);
@@ -239,7 +315,7 @@ async fn a_lost_answer_of_a_user_whose_human_id_is_proven_is_made_good() {
 async fn a_lost_answer_of_a_new_user_means_reconnect_and_never_publictokens() {
     let world = World::new().await;
     let object = world.popup("ada");
-    world.fault([Fault::LoseAnswer]);
+    world.fault([LOSE_ANSWER]);
     is(&world.finish("ada", &object).await, 409, "reconnect_required");
     assert!(!world.asked().contains(&"publictokens".to_owned()), "the humanId is not proven");
     is(&world.finish("ada", &object).await, 409, "reconnect_required");
@@ -248,11 +324,15 @@ async fn a_lost_answer_of_a_new_user_means_reconnect_and_never_publictokens() {
     is(&world.access("ada", false).await, 200, "ok");
     is(&world.finish("ada", &json!({"status": "SUCCESS"})).await, 201, "ok");
     assert_eq!(world.connection("ada").await["connected"], true);
+    // made good by now: its session is not exchanged again
+    world.asked();
+    is(&world.finish("ada", &object).await, 200, "ok");
+    assert_eq!(world.asked().len(), 0);
 }
 
 #[tokio::test]
 async fn an_exchange_that_may_have_been_performed_is_resolved_by_the_next_call() {
-    for fault in [Fault::Garble(500, "{}"), Fault::Garble(200, "not JSON"), Fault::Garble(200, "{}")] {
+    for fault in [garble(500, "{}"), garble(200, "not JSON"), garble(200, "{}")] {
         let world = World::new().await;
         world.finish("ada", &world.popup("ada")).await;
         let before = world.public_token("ada", false).await.json();
@@ -270,7 +350,7 @@ async fn a_session_that_can_be_used_again_is_exchanged_again() {
     let world = World::new().await;
     world.laptop.human_api.with(|state| state.single_use = false);
     let object = world.popup("ada");
-    world.fault([Fault::Garble(500, "{}")]);
+    world.fault([garble(500, "{}")]);
     is(&world.finish("ada", &object).await, 503, "upstream_unavailable");
     is(&world.access("ada", false).await, 200, "ok");
     is(&world.finish("ada", &object).await, 200, "ok");
@@ -281,9 +361,8 @@ async fn a_session_that_can_be_used_again_is_exchanged_again() {
 async fn after_a_timeout_nobody_asks_before_the_hold_has_run_out() {
     let world = World::with(vec![("UPSTREAM_TIMEOUT_MS", "200")]).await;
     world.finish("ada", &world.popup("ada")).await;
-    world.laptop.human_api.with(|state| state.delay_ms = 2_000);
+    world.fault([Fault::Hang(Acts::Not)]);
     is(&world.finish("ada", &world.popup("ada")).await, 504, "upstream_timeout");
-    world.laptop.human_api.with(|state| state.delay_ms = 0);
     world.asked();
     is(&world.access("ada", false).await, 200, "ok");
     assert_eq!(world.asked().len(), 0, "the token of before is served meanwhile");
@@ -309,13 +388,7 @@ async fn a_gone_connection_is_remembered_until_a_finish() {
 
 #[tokio::test]
 async fn no_fault_of_human_api_revokes_a_connection() {
-    for fault in [
-        Fault::Refuse(500, ""),
-        Fault::Refuse(401, ""),
-        Fault::Refuse(418, ""),
-        Fault::Refuse(200, "{"),
-        Fault::Refuse(302, ""),
-    ] {
+    for fault in [refuse(500, ""), refuse(401, ""), refuse(418, ""), refuse(200, "{"), refuse(302, "")] {
         let world = World::new().await;
         world.connect("ada").await;
         world.pass_seconds(11);
@@ -333,7 +406,7 @@ async fn a_popups_token_survives_a_refused_access() {
     world.finish("ada", &world.popup("ada")).await;
     let before = world.access("ada", false).await.json();
     world.pass_seconds(11);
-    world.fault([Fault::Refuse(404, "{}")]);
+    world.fault([refuse(404, "{}")]);
     let after = is(&world.access("ada", true).await, 200, "ok");
     assert_eq!(after["accessToken"], before["accessToken"]);
 }
@@ -354,7 +427,7 @@ async fn a_lost_public_token_is_recovered_and_one_that_human_api_does_not_know_m
     assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], false);
     remove().await.unwrap();
     assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["mode"], "edit");
-    world.fault([Fault::Refuse(404, "{}")]);
+    world.fault([refuse(404, "{}")]);
     is(&world.public_token("ada", true).await, 409, "reconnect_required");
     assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["flow"], "connect");
 }
@@ -389,17 +462,8 @@ async fn rows_sealed_with_an_older_key_open_and_are_sealed_anew() {
 async fn a_delete_wins_over_a_call_under_way() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
-    let object = world.popup("ada");
-    world.laptop.human_api.with(|state| state.delay_ms = 500);
-    let finish = world.finish("ada", &object);
-    let delete = async {
-        while world.asked().iter().filter(|asked| *asked == "tokens").count() == 0 {
-            tokio::task::yield_now().await;
-        }
-        world.forget("ada").await
-    };
-    world.asked();
-    let (finished, deleted) = tokio::join!(finish, delete);
+    let (object, gate) = (world.popup("ada"), world.hold_up_human_api(None));
+    let (finished, deleted) = tokio::join!(world.finish("ada", &object), gate.meanwhile(world.forget("ada")));
     assert_eq!(deleted, 204);
     is(&finished, 410, "connection_deleted");
     assert_eq!((world.rows().await, world.forget("ada").await), (0, 204));
@@ -484,15 +548,14 @@ async fn no_token_is_in_the_table_in_plain_text() {
 async fn a_delete_ends_a_call_that_waits_too() {
     let world = World::new().await;
     let (first, second) = (world.popup("ada"), world.popup("ada"));
-    world.laptop.human_api.with(|state| state.delay_ms = 500);
+    let gate = world.hold_up_human_api(None);
     let delete = async {
         // the first holds the row, the second has looked at it
-        while world.table().await.concat().matches("\"waited\"").count() == 0 {
-            tokio::task::yield_now().await;
-        }
+        world.wait_for_a_waiter().await;
         world.forget("ada").await
     };
-    let (one, two, deleted) = tokio::join!(world.finish("ada", &first), world.finish("ada", &second), delete);
+    let (one, two, deleted) =
+        tokio::join!(world.finish("ada", &first), world.finish("ada", &second), gate.meanwhile(delete));
     assert_eq!(deleted, 204);
     is(&one, 410, "connection_deleted");
     is(&two, 410, "connection_deleted");
@@ -504,8 +567,12 @@ async fn a_refused_finish_that_somebody_waited_for_leaves_an_empty_row_that_expi
     let world = World::new().await;
     let mut object = world.popup("ada");
     object["sessionToken"] = json!("junk");
-    world.laptop.human_api.with(|state| state.delay_ms = 200);
-    let (one, two) = tokio::join!(world.finish("ada", &object), world.finish("ada", &object));
+    let gate = world.hold_up_human_api(None);
+    let (one, two, ()) = tokio::join!(
+        world.finish("ada", &object),
+        world.finish("ada", &object),
+        gate.meanwhile(world.wait_for_a_waiter())
+    );
     is(&one, 422, "session_rejected");
     is(&two, 422, "session_rejected");
     let table = world.table().await.concat();
@@ -516,7 +583,7 @@ async fn a_refused_finish_that_somebody_waited_for_leaves_an_empty_row_that_expi
 async fn a_user_who_never_connected_is_not_told_to_reconnect() {
     let world = World::new().await;
     world.session("ada", json!({})).await;
-    world.fault([Fault::Refuse(404, "{}")]);
+    world.fault([refuse(404, "{}")]);
     is(&world.public_token("ada", false).await, 409, "reconnect_required");
     is(&world.access("ada", false).await, 404, "not_connected");
 }
@@ -525,7 +592,7 @@ async fn a_user_who_never_connected_is_not_told_to_reconnect() {
 async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says() {
     let world = World::new().await;
     let first = world.session("ada", json!({})).await.json();
-    world.fault([Fault::Refuse(500, "{}")]);
+    world.fault([refuse(500, "{}")]);
     is(&world.finish("ada", &json!({"status": "SESSION_TOKEN_INVALID"})).await, 503, "upstream_unavailable");
     assert_ne!(is(&world.session("ada", json!({})).await, 200, "ok")["token"], first["token"]);
 }
@@ -534,7 +601,7 @@ async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says
 async fn a_spent_session_that_human_api_answers_with_403_wedges_nobody() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
-    world.fault([Fault::Garble(500, "{}"), Fault::Refuse(403, "{}")]);
+    world.fault([garble(500, "{}"), refuse(403, "{}")]);
     is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
     is(&world.access("ada", false).await, 200, "ok");
     is(&world.public_token("ada", false).await, 200, "ok");
@@ -544,7 +611,7 @@ async fn a_spent_session_that_human_api_answers_with_403_wedges_nobody() {
 async fn a_recovered_finish_has_its_flow() {
     let world = World::new().await;
     world.session("ada", json!({})).await;
-    world.fault([Fault::LoseAnswer]);
+    world.fault([LOSE_ANSWER]);
     let answer = is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     assert_eq!((&answer["flow"], &answer["connected"]), (&json!("popup"), &json!(true)));
 }
@@ -555,9 +622,28 @@ async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
     world.connect("ada").await;
     world.pass_seconds(11);
     world.asked();
-    world.laptop.human_api.with(|state| state.delay_ms = 100);
-    world.fault([Fault::Refuse(500, "{}")]);
-    let (a, b, c) = tokio::join!(world.access("ada", true), world.access("ada", true), world.access("ada", true));
+    let gate = world.hold_up_human_api(Some(refuse(500, "{}")));
+    let others_wait = async {
+        // one holds the row, two have been refused the hold
+        while world
+            .laptop
+            .calls
+            .after(0)
+            .0
+            .iter()
+            .filter(|call| call.what == "UpdateItem" && call.status == 400)
+            .count()
+            < 2
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (a, b, c, ()) = tokio::join!(
+        world.access("ada", true),
+        world.access("ada", true),
+        world.access("ada", true),
+        gate.meanwhile(others_wait)
+    );
     for reply in [a, b, c] {
         is(&reply, 503, "upstream_unavailable");
     }

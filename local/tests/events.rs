@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use local::examples;
 use local::laptop::{Laptop, Options};
-use local::runtime_api::Instance;
+use local::runtime_api::{self, Instance};
 use serde_json::{Value, json};
 
 const FUNCTIONS: [&str; 5] = ["session-start", "finish", "public-token", "access-token", "connection"];
@@ -61,26 +61,9 @@ fn files() -> Vec<String> {
 /// Where the functions are: in `EVENTS_BINARIES`, or built beside this test.
 fn binaries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(folder) = std::env::var_os("EVENTS_BINARIES") {
-            return root().join(folder);
-        }
-        // this is TARGET/PROFILE/deps/events-…
-        let test = std::env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap();
-        let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
-        let mut build = Command::new(env!("CARGO"));
-        // what `cargo test` tells this test about its own package would make the other cargo compile `ring` anew
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-                build.env_remove(name);
-            }
-        }
-        // the whole workspace: with the features that all dependencies are compiled with already
-        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root());
-        build.arg("--profile").arg(profile).arg("--target-dir").arg(folder.parent().unwrap());
-        assert!(build.status().unwrap().success());
-        folder.to_owned()
+    BUILT.get_or_init(|| match std::env::var_os("EVENTS_BINARIES") {
+        Some(folder) => root().join(folder),
+        None => runtime_api::built(),
     })
 }
 

@@ -1,21 +1,20 @@
 //! The widgets' origin: both generations' pages, what these ask for, and the token endpoints beside them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Path, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
-use super::endpoints::{Answer, text};
-use super::{CATALOGUE, CLIENT_ID, Fault, HumanApi, State};
+use super::endpoints::text;
+use super::{CATALOGUE, CLIENT_ID, HumanApi, State};
 
 macro_rules! page {
     ($name:literal) => {
@@ -57,36 +56,13 @@ pub fn router(human_api: HumanApi, console: &str) -> Router {
 }
 
 async fn tokens(Shared(human_api): Shared<HumanApi>, Path(path): Path<String>, body: Bytes) -> Response {
-    let started = Instant::now();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let what = match text(&body, "type") {
-        "" => path.clone(),
-        kind => format!("{path} ({kind})"),
-    };
-    let (delay, fault) = human_api.with(|state| {
-        state.requests.push(what.clone());
-        (state.delay_ms, state.faults.pop_front())
-    });
-    tokio::time::sleep(Duration::from_millis(delay)).await;
-    let (status, answer) = match fault {
-        None => as_json(human_api.answer(&path, &body)),
-        Some(Fault::Refuse(status, answer)) => (status, Body::from(answer)),
-        Some(Fault::LoseAnswer) => {
-            let (status, _) = human_api.answer(&path, &body);
-            (status.as_u16(), Body::from_stream(stream::once(async { Err::<Bytes, _>("lost") })))
-        }
-        Some(Fault::Garble(status, answer)) => {
-            human_api.answer(&path, &body);
-            (status, Body::from(answer))
-        }
-    };
-    human_api.calls.add("function", "Human API", format!("POST /v1/connect/{what}"), status, started.elapsed());
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json")], answer).into_response()
-}
-
-fn as_json((status, answer): Answer) -> (u16, Body) {
-    (status.as_u16(), Body::from(answer.to_string()))
+    let delay = human_api.with(|state| state.delay_ms);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let (status, answer) = human_api.answer(&path, &body);
+    (status, Json(answer)).into_response()
 }
 
 async fn widget(Shared(human_api): Shared<HumanApi>, Path(action): Path<String>, Json(body): Json<Value>) -> Response {

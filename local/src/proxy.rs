@@ -1,0 +1,268 @@
+//! Stands between the functions and what they call, and lets calls go wrong as [`Faults`] say.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::calls::Calls;
+use crate::faults::{Acts, Answer, Fault, Faults, Service};
+
+/// One proxy: an address, and where its requests go.
+pub struct Proxy {
+    faults: Faults,
+    calls: Calls,
+    /// The services behind this address, and theirs.
+    upstreams: Vec<(Service, String)>,
+    /// Passes requests on.
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A request as it came.
+#[derive(Clone)]
+struct Call {
+    service: Service,
+    operation: String,
+    upstream: String,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// The connection is cut instead of an answer.
+#[derive(Debug)]
+struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl Proxy {
+    /// For these services, at their addresses.
+    pub fn new(faults: Faults, calls: Calls, upstreams: Vec<(Service, String)>) -> Self {
+        Self { faults, calls, upstreams, http: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Serves on this port of the loopback interface, or on any that is free; the address.
+    pub fn serve(self, port: u16) -> std::io::Result<String> {
+        // bound and never listening: keeps the port while connections are refused
+        let kept = bind(port).or_else(|_| bind(0))?;
+        let address = kept.local_addr()?;
+        let mut listener = Some(listen(address)?);
+        let mut changes = self.faults.changes();
+        let proxy = Arc::new(self);
+        tokio::spawn(async move {
+            let _kept = kept;
+            let mut conversations = JoinSet::new();
+            loop {
+                if proxy.upstreams.iter().any(|(service, _)| proxy.faults.refuses(*service)) {
+                    listener = None;
+                    conversations.abort_all();
+                } else if listener.is_none() {
+                    listener = listen(address).ok();
+                }
+                let accept = async {
+                    match &listener {
+                        Some(listener) => listener.accept().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    accepted = accept => if let Ok((stream, _)) = accepted {
+                        conversations.spawn(converse(proxy.clone(), stream));
+                    },
+                    changed = changes.changed() => if changed.is_err() { return },
+                    Some(_) = conversations.join_next() => {}
+                }
+            }
+        });
+        Ok(format!("http://{address}"))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+        let started = Instant::now();
+        let mut moving = self.faults.moving();
+        let call = self.read(request).await.ok_or(Cut)?;
+        let strike = |has_waited| match call.operation.as_str() {
+            "" => None,
+            operation => self.faults.strike(call.service, operation, has_waited),
+        };
+        let mut fault = strike(false);
+        if let Some(Fault::After(event)) = &fault {
+            drop(moving);
+            event().await;
+            moving = self.faults.moving();
+            fault = strike(true);
+        }
+        if let Some(Fault::Hang(acts)) = fault {
+            if acts == Acts::First {
+                self.perform(&call).await;
+            }
+            self.note(call, None, started);
+            drop(moving);
+            return std::future::pending().await;
+        }
+        let answer = match fault {
+            None => Ok(self.pass_on(&call).await),
+            Some(fault) => self.fail(&call, fault).await,
+        };
+        self.note(call, answer.as_ref().ok().map(Response::status), started);
+        answer
+    }
+
+    fn note(&self, call: Call, status: Option<StatusCode>, started: Instant) {
+        let what = match call.service {
+            _ if call.operation.is_empty() => return,
+            Service::HumanApi => format!("POST /v1/connect/{}", call.operation),
+            _ => call.operation,
+        };
+        // 0 where none came
+        let status = status.map_or(0, |status| status.as_u16());
+        self.calls.add("function", call.service.name(), what, status, started.elapsed());
+    }
+
+    async fn read(&self, request: Request<Incoming>) -> Option<Call> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+        let service = match target {
+            Some(target) if target.starts_with("secretsmanager.") => Service::SecretsManager,
+            Some(_) => Service::DynamoDb,
+            None => self.upstreams.first()?.0,
+        };
+        let upstream = self.upstreams.iter().find(|(known, _)| *known == service)?.1.clone();
+        let fields: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let field = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        let path = parts.uri.path().to_owned();
+        let (operation, of) = match target {
+            Some(target) => (target.split_once('.')?.1, field("SecretId").rsplit('/').next().unwrap_or_default()),
+            None => (path.strip_prefix("/v1/connect/").unwrap_or_default(), field("type")),
+        };
+        let operation = if of.is_empty() { operation.to_owned() } else { format!("{operation} ({of})") };
+        let mut headers = parts.headers;
+        headers.remove(header::HOST);
+        Some(Call { service, operation, upstream, method: parts.method, path, headers, body })
+    }
+
+    async fn pass_on(&self, call: &Call) -> Response<Body> {
+        let mut request = Request::new(Full::new(call.body.clone()));
+        *request.method_mut() = call.method.clone();
+        *request.headers_mut() = call.headers.clone();
+        *request.uri_mut() = format!("{}{}", call.upstream, call.path).parse().unwrap_or_default();
+        match self.http.request(request).await {
+            Ok(answer) => answer.map(Body::new),
+            Err(_) => with_status(502, Body::empty()),
+        }
+    }
+
+    /// The whole of the true answer.
+    async fn perform(&self, call: &Call) -> (u16, Bytes) {
+        let answer = self.pass_on(call).await;
+        let status = answer.status().as_u16();
+        (status, answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default())
+    }
+
+    async fn fail(&self, call: &Call, fault: Fault) -> Result<Response<Body>, Cut> {
+        if let Fault::Reset(Acts::First) | Fault::Answer(Acts::First, _) = fault {
+            self.perform(call).await;
+        }
+        match fault {
+            Fault::Refused | Fault::Reset(_) | Fault::Hang(_) => Err(Cut),
+            Fault::SlowBody => {
+                let (status, body) = self.perform(call).await;
+                let drops = stream::iter(body).then(|byte| async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Ok::<_, Cut>(Bytes::from(vec![byte]))
+                });
+                Ok(with_status(status, Body::from_stream(drops)))
+            }
+            Fault::HalfBody => {
+                let (status, body) = self.perform(call).await;
+                let half = [Ok(body.slice(..body.len() / 2)), Err(Cut)];
+                Ok(with_status(status, Body::from_stream(stream::iter(half))))
+            }
+            Fault::Answer(_, answer) => Ok(made_up(answer)),
+            Fault::Conflict => Ok(self.conflict(call).await),
+            Fault::After(_) => Ok(self.pass_on(call).await),
+        }
+    }
+
+    /// What DynamoDB answers where a condition does not hold, with the row as it is. Requests without one go through.
+    async fn conflict(&self, call: &Call) -> Response<Body> {
+        let fields: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        if fields.get("ConditionExpression").is_none() {
+            return self.pass_on(call).await;
+        }
+        let get = json!({"TableName": fields.get("TableName"), "Key": fields.get("Key"), "ConsistentRead": true});
+        let mut headers = call.headers.clone();
+        headers.insert("x-amz-target", HeaderValue::from_static("DynamoDB_20120810.GetItem"));
+        headers.remove(header::CONTENT_LENGTH);
+        let look = Call { headers, body: get.to_string().into(), ..call.clone() };
+        let (_, row) = self.perform(&look).await;
+        let row: Value = serde_json::from_slice(&row).unwrap_or_default();
+        let mut answer = json!({
+            "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
+            "message": "The conditional request failed",
+        });
+        if let (Some(answer), Some(item)) = (answer.as_object_mut(), row.get("Item")) {
+            answer.insert("Item".to_owned(), item.clone());
+        }
+        made_up(Answer { content_type: "application/x-amz-json-1.0", ..Answer::json(400, answer.to_string()) })
+    }
+}
+
+/// Answers a connection's requests, until it ends or one is to be cut.
+async fn converse(proxy: Arc<Proxy>, stream: TcpStream) {
+    let service = service_fn(|request| Box::pin(proxy.answer(request)));
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_err() {
+        // a reset, as the other side would see it of a peer that died
+        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+    }
+}
+
+fn made_up(answer: Answer) -> Response<Body> {
+    let mut response = with_status(answer.status, Body::from(answer.body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    for (name, value) in answer.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn with_status(status: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+fn bind(port: u16) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    bind(address.port())?.listen(1024)
+}
