@@ -30,6 +30,41 @@ pub(crate) struct Request {
     pub(crate) performed: oneshot::Receiver<u16>,
 }
 
+/// What a call does next, as far as others can notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Looks at the row.
+    Read,
+    /// Changes the row, if its condition holds.
+    Write,
+    /// Asks Human API.
+    Ask,
+    /// Lets time pass.
+    Pause,
+}
+
+impl Step {
+    /// Whether two calls' steps lead to the same state in either order: Human API and the table know nothing of each
+    /// other, and two looks at the row change nothing.
+    pub(crate) fn commutes_with(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Ask, Self::Read | Self::Write) | (Self::Read | Self::Write, Self::Ask) | (Self::Read, Self::Read)
+        )
+    }
+}
+
+impl Request {
+    /// What it does.
+    pub(crate) fn step(&self) -> Step {
+        match self.what.as_str() {
+            "GetItem" => Step::Read,
+            "UpdateItem" | "DeleteItem" => Step::Write,
+            _ => Step::Ask,
+        }
+    }
+}
+
 /// How a call dies at a gate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Death {

@@ -7,36 +7,16 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use local::calls::Calls;
 use local::gateway::{Gateway, Reply};
-use local::human_api::{CLIENT_ID, human_id};
+use local::human_api::human_id;
 use local::issuer::Issuer;
 use local::laptop::{Laptop, Options};
-use serde_json::{Value, json};
 use shared::clock::{Clock, Millis};
 use shared::config::Config;
 use shared::telemetry::Output;
 use tokio::sync::mpsc;
 
-use crate::gates::{self, Death, Event, Request};
-
-/// What can be asked about a user.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
-    SessionConnect,
-    SessionPopup,
-    FinishPopup,
-    FinishWidget,
-    PublicRefresh,
-    AccessForce,
-    Delete,
-}
-
-/// What is stored about the user before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Known {
-    New,
-    ByPopup,
-    ByWidget,
-}
+use crate::calls::{self, Call, Known};
+use crate::gates::{self, Death, Event, Request, Step};
 
 /// The parts of a schedule that all schedules share.
 pub(crate) struct World {
@@ -57,11 +37,14 @@ pub(crate) struct Run {
     pub(crate) replies: Vec<Reply>,
     /// Who was let through, and with what.
     pub(crate) trace: Vec<(usize, String)>,
-    /// Which way was taken of how many, decision by decision.
-    pub(crate) decisions: Vec<(usize, usize)>,
     /// The call that died, if one did.
     pub(crate) died: Option<Call>,
+    /// Whether clocks went wrong.
+    pub(crate) clocks_jumped: bool,
 }
+
+/// 26 s of the hold, 2 s of margin, and the moment after.
+const HOLD_IS_OVER: i64 = 29;
 
 enum Waiting {
     Gate(Request),
@@ -135,39 +118,56 @@ impl World {
         self.now.load(Ordering::SeqCst)
     }
 
-    /// Lets the calls begin at the same time and opens their gates in the order that `choices` names, then in the first
-    /// possible one.
-    pub(crate) async fn interleave(&self, calls: &[Call], known: Known, choices: &[usize]) -> Run {
+    /// Lets the calls begin at the same time and opens their gates as `choose` says: of those that can move, the place in
+    /// the list of the one that does. If `clocks_jump`, then once, as `choose` says too, all clocks go wrong by more than a
+    /// hold lasts: what is held can be taken over from a call that still works for it.
+    pub(crate) async fn interleave(
+        &self,
+        calls: &[Call],
+        known: Known,
+        clocks_jump: bool,
+        mut choose: impl FnMut(&[(usize, Step)]) -> usize,
+    ) -> Run {
         let user = self.user(known).await;
-        let mut run = Run { user: user.clone(), known, replies: vec![], trace: vec![], decisions: vec![], died: None };
+        let mut run =
+            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: None, clocks_jumped: false };
         let mut replies: Vec<Option<Reply>> = calls.iter().map(|_| None).collect();
         let mut waiting = Vec::new();
         let mut events = self.events.lock().await;
         let mut changes = 0;
         for (actor, call) in calls.iter().enumerate() {
-            self.begin(actor, *call, &user);
+            self.begin(actor, *call, &user).await;
             waiting.push(self.next(actor, &mut events, &mut replies, changes).await);
         }
         loop {
             let at_gates = waiting.iter().any(|waiting| matches!(waiting, Waiting::Gate(_)));
-            let enabled: Vec<usize> = (0..calls.len())
-                .filter(|actor| match &waiting[*actor] {
-                    Waiting::Gate(_) => true,
-                    // it would look at the same row again
-                    Waiting::Pause { seen, .. } => !at_gates || *seen < changes,
-                    Waiting::Done => false,
-                })
-                .collect();
+            let step = |waiting: &Waiting| match waiting {
+                Waiting::Gate(request) => Some(request.step()),
+                // else it would look at the same row again
+                Waiting::Pause { seen, .. } => (!at_gates || *seen < changes).then_some(Step::Pause),
+                Waiting::Done => None,
+            };
+            let steps = waiting.iter().enumerate();
+            let mut enabled: Vec<(usize, Step)> =
+                steps.filter_map(|(actor, waiting)| Some((actor, step(waiting)?))).collect();
             if enabled.is_empty() {
                 break;
             }
-            let chosen = choices.get(run.decisions.len()).copied().unwrap_or_default();
-            run.decisions.push((chosen, enabled.len()));
-            let actor = enabled[chosen];
+            if clocks_jump && !run.clocks_jumped {
+                enabled.push((calls.len(), Step::Pause));
+            }
+            let (actor, _) = enabled[choose(&enabled)];
+            if actor == calls.len() {
+                run.trace.push((actor, "clocks jump".to_owned()));
+                run.clocks_jumped = true;
+                self.pass_seconds(HOLD_IS_OVER);
+                changes += 1;
+                continue;
+            }
             match std::mem::replace(&mut waiting[actor], Waiting::Done) {
                 Waiting::Gate(request) => {
                     run.trace.push((actor, request.what.clone()));
-                    let writes = matches!(request.what.as_str(), "UpdateItem" | "DeleteItem");
+                    let writes = request.step() == Step::Write;
                     let status = self.pass(&user, request, None).await;
                     changes += usize::from(writes && status == 200);
                 }
@@ -188,9 +188,9 @@ impl World {
     pub(crate) async fn die(&self, dying: Call, known: Known, gate: usize, death: Death, next: Call) -> Option<Run> {
         let user = self.user(known).await;
         let mut run =
-            Run { user: user.clone(), known, replies: vec![], trace: vec![], decisions: vec![], died: Some(dying) };
+            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: Some(dying), clocks_jumped: false };
         let mut events = self.events.lock().await;
-        let call = self.begin(0, dying, &user);
+        let call = self.begin(0, dying, &user).await;
         for number in 0.. {
             match events.recv().await.unwrap() {
                 Event::AtGate(_, request) => {
@@ -208,38 +208,28 @@ impl World {
         }
         call.abort();
         let _ = call.await;
-        // 26 s of the hold, 2 s of margin, and the moment after
-        self.pass_seconds(29);
-        run.replies.push(self.ask(&self.laptop.gateway, next, &user).await);
+        self.pass_seconds(HOLD_IS_OVER);
+        run.replies.push(calls::ask(&self.laptop, next, &user).await);
         Some(run)
     }
 
     /// A user in a state.
     async fn user(&self, known: Known) -> String {
         let user = format!("user-{}", self.users.fetch_add(1, Ordering::SeqCst));
-        let gateway = &self.laptop.gateway;
-        match known {
-            Known::New => {}
-            Known::ByPopup => {
-                assert_eq!(self.ask(gateway, Call::FinishPopup, &user).await.status, 201);
-                self.prove(&user);
-            }
-            Known::ByWidget => {
-                self.ask(gateway, Call::SessionConnect, &user).await;
-                self.prove(&user);
-                assert_eq!(self.ask(gateway, Call::FinishWidget, &user).await.status, 201);
-            }
+        calls::bring(&self.laptop, known, &user).await;
+        if known != Known::New {
+            self.prove(&user);
         }
         // beyond the ten seconds within which a refresh is answered with what the last one brought
         self.pass_seconds(11);
         user
     }
 
-    fn begin(&self, actor: usize, call: Call, user: &str) -> tokio::task::JoinHandle<()> {
-        let (gateway, user, done) = (self.actors[actor].clone(), user.to_owned(), self.sender.clone());
-        let body = self.body(call, &user);
+    async fn begin(&self, actor: usize, call: Call, user: &str) -> tokio::task::JoinHandle<()> {
+        let (gateway, done) = (self.actors[actor].clone(), self.sender.clone());
+        let request = calls::Request::new(&self.laptop, call, user).await;
         tokio::spawn(async move {
-            let reply = send(&gateway, call, &user, &body).await;
+            let reply = request.send(&gateway).await;
             let _ = done.send(Event::Done(actor, reply));
         })
     }
@@ -287,42 +277,4 @@ impl World {
     fn prove(&self, user: &str) {
         self.proven.lock().unwrap().insert(human_id(user));
     }
-
-    /// Calls without gates.
-    pub(crate) async fn ask(&self, gateway: &Gateway, call: Call, user: &str) -> Reply {
-        let body = self.body(call, user);
-        send(gateway, call, user, &body).await
-    }
-
-    /// What the page would send; a popup or a widget has connected something for it.
-    fn body(&self, call: Call, user: &str) -> Value {
-        let connect = || self.laptop.human_api.with(|state| state.connect(user, "made-up-01"));
-        match call {
-            Call::SessionConnect => json!({"flow": "connect", "refresh": true}),
-            Call::SessionPopup => json!({"flow": "popup"}),
-            Call::FinishPopup => {
-                connect();
-                let session = self.laptop.human_api.with(|state| state.add_session(user, None));
-                json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
-            }
-            Call::FinishWidget => {
-                connect();
-                json!({"status": "SUCCESS", "currentConnections": [{"id": "made-up-01", "name": "Made up"}]})
-            }
-            Call::PublicRefresh => json!({"refresh": true}),
-            Call::AccessForce => json!({"clientUserId": user, "forceRefresh": true}),
-            Call::Delete => json!({}),
-        }
-    }
-}
-
-async fn send(gateway: &Gateway, call: Call, user: &str, body: &Value) -> Reply {
-    let route = match call {
-        Call::SessionConnect | Call::SessionPopup => "POST /connect/session",
-        Call::FinishPopup | Call::FinishWidget => "POST /connect/finish",
-        Call::PublicRefresh => "POST /connect/public-token",
-        Call::Delete => "DELETE /connect/connection",
-        Call::AccessForce => return gateway.as_backend(body).await,
-    };
-    gateway.as_user(route, user, body).await
 }

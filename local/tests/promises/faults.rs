@@ -1,0 +1,361 @@
+//! Every fault of Human API, DynamoDB and Secrets Manager, at every function: what is answered, and that the promises hold
+//! when the fault is over. Cold functions, made-up time.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use local::calls::Calls;
+use local::faults::{Fault, Rule, Service};
+use local::gateway::{Gateway, Reply};
+use local::issuer::Issuer;
+use local::laptop::{Laptop, Options};
+use shared::clock::{Clock, Millis};
+use shared::telemetry::Output;
+
+use crate::calls::{Call, Known, Request, bring};
+use crate::everything;
+use crate::invariants::{Expected, nothing_is_lost_or_stale};
+use crate::made_up_time::{MadeUpTime, quiet};
+
+const CALLS: [Call; 9] = [
+    Call::SessionConnect,
+    Call::SessionPopup,
+    Call::FinishPopup,
+    Call::FinishTicket,
+    Call::FinishWidget,
+    Call::PublicRefresh,
+    Call::AccessForce,
+    Call::Show,
+    Call::Delete,
+];
+const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
+/// Until a hold that nobody gave back is free: 26 s, 2 s of margin, and a moment.
+const HOLD_IS_OVER: Duration = Duration::from_secs(29);
+
+/// When a fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum When {
+    /// At every call.
+    Always,
+    /// Once, after so many calls that are spared.
+    OnceAfter(usize),
+    /// At every write but the first: what comes after the hold.
+    AfterTheHold,
+}
+
+/// What goes wrong in a cell.
+#[derive(Clone, Copy, Debug)]
+struct Wrong {
+    service: Service,
+    name: &'static str,
+    when: When,
+}
+
+/// Status and code.
+type Expectation = (u16, &'static str);
+
+struct World {
+    laptop: Laptop,
+    time: MadeUpTime,
+    clock: Clock,
+    faults: BTreeMap<&'static str, BTreeMap<&'static str, Fault>>,
+    /// Whether a popup's session token can be exchanged once only.
+    single_use: bool,
+    users: usize,
+    wrong: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (began, since) = (Clock::system().now(), tokio::time::Instant::now());
+        let clock = Clock::new(move || began + since.elapsed().as_millis() as Millis);
+        let options = Options { clock: clock.clone(), ..Options::in_memory() };
+        let laptop = Box::pin(Laptop::start(options)).await.unwrap();
+        let time = MadeUpTime::begin();
+        let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
+        Self { laptop, time, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
+    }
+
+    fn reuse_sessions(&mut self) {
+        self.single_use = false;
+        self.laptop.human_api.with(|state| state.single_use = false);
+    }
+
+    /// Functions that have not served yet, with nothing cached.
+    fn cold(&self) -> Gateway {
+        let output = Output::new(std::io::sink());
+        let issuer = Issuer::new("faults".into());
+        Gateway::new(&self.laptop.config, issuer, Calls::default(), &output, self.clock.clone()).unwrap()
+    }
+
+    fn rule(&self, wrong: &Wrong) -> Rule {
+        let rule = Rule::always(wrong.service, self.faults[wrong.service.name()][wrong.name].clone());
+        let rule = if wrong.name.ends_with("conflict") { rule.of("UpdateItem") } else { rule };
+        match wrong.when {
+            When::Always => rule,
+            When::OnceAfter(spared) => Rule { times: Some(1), ..rule.after(spared) },
+            When::AfterTheHold => rule.of("UpdateItem").after(1),
+        }
+    }
+
+    /// One call by cold functions while this goes wrong, and what comes after.
+    async fn cell(&mut self, call: Call, known: Known, wrongs: &[Wrong]) {
+        self.users += 1;
+        let user = format!("user-{}", self.users);
+        self.time.during(&self.laptop.faults, bring(&self.laptop, known, &user)).await;
+        // beyond the ten seconds within which a refresh is answered with what the last one brought
+        self.time.pass(Duration::from_secs(11)).await;
+        let request = self.time.during(&self.laptop.faults, Request::new(&self.laptop, call, &user)).await;
+        let cold = self.cold();
+        self.laptop.faults.set(wrongs.iter().map(|wrong| self.rule(wrong)));
+        quiet(&self.laptop.faults).await;
+
+        let reply = self.time.during(&self.laptop.faults, request.send(&cold)).await;
+        let struck = self.laptop.faults.struck();
+        let mut expected = expect(call, known, wrongs, &struck);
+        if !self.single_use && expected.1 == "reconnect_required" && call.is_exchange() {
+            expected = healthy(call, known);
+        }
+        let mut broken = Vec::new();
+        broken.extend(ill_formed(&reply));
+        let body = reply.json();
+        if (reply.status, body["code"].as_str().unwrap_or("ok")) != expected {
+            broken.push(format!("answered {} {body}", reply.status));
+        }
+
+        self.laptop.faults.set([]);
+        self.time.pass(HOLD_IS_OVER).await;
+        // a popup's humanId that was never proven, and whose exchange was lost
+        let lost = known == Known::New && call.is_exchange() && self.single_use;
+        if (call.is_exchange() || call == Call::FinishWidget) && expected.0 >= 400 {
+            let again = self.time.during(&self.laptop.faults, request.send(&self.laptop.gateway)).await;
+            let is_lost = lost && again.json()["code"] == "reconnect_required";
+            if !matches!(again.status, 200 | 201) && !is_lost {
+                broken.push(format!("the same request again is answered {} {}", again.status, again.body));
+            }
+        }
+        let verdict =
+            struck.contains(&Service::HumanApi) && wrongs.iter().any(|wrong| matches!(wrong.name, "403" | "404"));
+        let there = known != Known::New && call != Call::Delete && !verdict;
+        let must = Expected { access: there || reply.status == 201, public: there && known == Known::ByPopup };
+        let laptop = &self.laptop;
+        broken.extend(self.time.during(&self.laptop.faults, nothing_is_lost_or_stale(laptop, &user, must)).await.err());
+        for broken in broken {
+            writeln!(self.wrong, "{call:?} {known:?} {wrongs:?}: expected {expected:?}, {broken}").unwrap();
+        }
+    }
+
+    fn done(self, what: &str) {
+        println!("{what}: {} cells", self.users);
+        let lines = self.wrong.lines().count();
+        assert!(lines == 0, "{lines} broken\n{}", self.wrong.lines().take(40).collect::<Vec<_>>().join("\n"));
+    }
+}
+
+/// What an answer of any kind must have.
+fn ill_formed(reply: &Reply) -> Option<String> {
+    let body = reply.json();
+    let header = |name: &str| reply.headers.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+    let kind = if reply.status < 400 { "application/json" } else { "application/problem+json" };
+    let retry = reply.status == 503 || body["code"] == "finish_in_progress";
+    let problem =
+        reply.status >= 400 && ["type", "title", "detail", "requestId"].iter().any(|name| !body[*name].is_string());
+    let told = |what: &str| Some(format!("{what}: {:?} {body}", reply.headers));
+    match () {
+        () if header("cache-control") != "no-store" => told("no Cache-Control"),
+        () if header("content-type") != kind => told("another Content-Type"),
+        () if retry != header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0) => told("Retry-After"),
+        () if problem => told("no problem details"),
+        () => None,
+    }
+}
+
+/// What the contract says to this: the first thing that went wrong and that cannot be got over decides.
+fn expect(call: Call, known: Known, wrongs: &[Wrong], struck: &[Service]) -> Expectation {
+    let alone = |service: &Service| {
+        let wrong = wrongs.iter().find(|wrong| wrong.service == *service).unwrap();
+        match service {
+            Service::HumanApi => human_api(call, known, wrong.name, wrong.when),
+            Service::DynamoDb => dynamodb(call, known, wrong.name, wrong.when),
+            Service::SecretsManager => secrets_manager(call, known, wrong.name, wrong.when),
+        }
+    };
+    // a connection that is refused leaves no trace
+    let refused = wrongs.iter().filter(|wrong| wrong.name == "refused" && asks_human_api(call, known));
+    let refused: Vec<Service> = refused.map(|wrong| wrong.service).collect();
+    let mut answers = struck.iter().chain(&refused).map(alone);
+    let last = answers.clone().next_back();
+    answers.find(|(status, _)| *status >= 400).or(last).unwrap_or_else(|| healthy(call, known))
+}
+
+fn healthy(call: Call, known: Known) -> Expectation {
+    match call {
+        Call::PublicRefresh | Call::AccessForce if known == Known::New => (404, "not_connected"),
+        Call::SessionConnect | Call::SessionPopup | Call::PublicRefresh | Call::AccessForce | Call::Show => (200, "ok"),
+        Call::FinishPopup | Call::FinishTicket | Call::FinishWidget => (201, "ok"),
+        Call::Delete => (204, "ok"),
+    }
+}
+
+fn human_api(call: Call, known: Known, name: &str, when: When) -> Expectation {
+    let exchange = call.is_exchange();
+    let once = when != When::Always;
+    match name {
+        "reset after acting" | "half a body" if once && exchange && known == Known::New => (409, "reconnect_required"),
+        "reset before acting"
+        | "reset after acting"
+        | "half a body"
+        | "429"
+        | "429, Retry-After"
+        | "502, HTML"
+        | "503"
+        | "504"
+            if once =>
+        {
+            healthy(call, known)
+        }
+        "refused"
+        | "reset before acting"
+        | "reset after acting"
+        | "half a body"
+        | "429"
+        | "429, Retry-After"
+        | "429, long Retry-After"
+        | "500"
+        | "502, HTML"
+        | "503"
+        | "504" => (503, "upstream_unavailable"),
+        "hang before acting" | "hang after acting" | "slow body" => (504, "upstream_timeout"),
+        "401" => (502, "upstream_unauthorized"),
+        "400" | "404" | "409" | "422" if exchange => (422, "session_rejected"),
+        "403" if exchange => (502, "upstream_unauthorized"),
+        // Human API's word that there is no connection
+        "403" | "404" => match (call, known) {
+            (Call::FinishWidget, _) | (Call::AccessForce, Known::ByPopup) => (200, "ok"),
+            (Call::AccessForce, _) => (410, "connection_revoked"),
+            (Call::PublicRefresh, _) if name == "404" => (409, "reconnect_required"),
+            (Call::SessionPopup, _) if name == "404" && once => (200, "ok"),
+            (Call::PublicRefresh | Call::SessionPopup, _) if name == "403" => (502, "upstream_unauthorized"),
+            _ => (502, "upstream_invalid"),
+        },
+        _ => (502, "upstream_invalid"),
+    }
+}
+
+fn dynamodb(call: Call, known: Known, name: &str, when: When) -> Expectation {
+    match (name, when) {
+        // of writes: the first is the hold, or a ticket; the second commits; a third is a ticket
+        ("conditional conflict", When::OnceAfter(0 | 2)) => healthy(call, known),
+        ("conditional conflict", _) => (409, "finish_in_progress"),
+        // only a commit is worth another try
+        ("table missing", When::OnceAfter(spared)) if spared == first_commit(call) => healthy(call, known),
+        ("table missing", _) => (503, "store_unavailable"),
+        (_, When::OnceAfter(_)) => healthy(call, known),
+        _ => (503, "store_unavailable"),
+    }
+}
+
+/// How many calls of DynamoDB come before the commit: the hold, and where the row is looked at first, that.
+fn first_commit(call: Call) -> usize {
+    if call.is_exchange() || call == Call::FinishWidget { 1 } else { 2 }
+}
+
+/// Whether Human API has anything to say to this.
+fn asks_human_api(call: Call, known: Known) -> bool {
+    match call {
+        Call::Show | Call::Delete => false,
+        Call::SessionPopup => known == Known::ByWidget,
+        Call::PublicRefresh | Call::AccessForce => known != Known::New,
+        _ => true,
+    }
+}
+
+fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectation {
+    match (name, when) {
+        ("slow", _) | ("down" | "too slow", When::OnceAfter(_)) => healthy(call, known),
+        _ => (503, "secret_unavailable"),
+    }
+}
+
+fn names(service: Service) -> Vec<&'static str> {
+    service.faults().into_iter().map(|(name, _)| name).collect()
+}
+
+async fn alone(world: &mut World, service: Service, whens: &[When], calls: &[Call]) {
+    for when in whens.iter().copied() {
+        for name in names(service) {
+            if name == "refused" && when != When::Always {
+                continue;
+            }
+            for call in calls.iter().copied() {
+                for known in KNOWN {
+                    Box::pin(world.cell(call, known, &[Wrong { service, name, when }])).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_fault_of_human_api_is_answered_as_the_contract_says_and_nothing_is_lost() {
+    let mut world = World::new().await;
+    let whens = [When::Always, When::OnceAfter(0)];
+    alone(&mut world, Service::HumanApi, &whens, &CALLS).await;
+    world.reuse_sessions();
+    alone(&mut world, Service::HumanApi, &whens, &[Call::FinishPopup, Call::FinishTicket]).await;
+    world.done("faults of Human API");
+}
+
+#[tokio::test]
+async fn every_fault_of_dynamodb_is_answered_as_the_contract_says_and_nothing_is_lost() {
+    let whens = [When::Always, When::OnceAfter(0), When::OnceAfter(1), When::OnceAfter(2)];
+    let mut world = World::new().await;
+    alone(&mut world, Service::DynamoDb, &whens, &CALLS).await;
+    world.done("faults of DynamoDB");
+}
+
+#[tokio::test]
+async fn every_fault_of_secrets_manager_is_answered_as_the_contract_says_and_nothing_is_lost() {
+    let whens = [When::Always, When::OnceAfter(0), When::OnceAfter(1)];
+    let mut world = World::new().await;
+    alone(&mut world, Service::SecretsManager, &whens, &CALLS).await;
+    world.done("faults of Secrets Manager");
+}
+
+/// Something wrong with each of the three at the same time: an even sample of it, or everything.
+async fn together(store_when: When) {
+    let every = if everything() { 1 } else { 61 };
+    let mut world = World::new().await;
+    let mut number = 0;
+    for human in names(Service::HumanApi) {
+        for store in names(Service::DynamoDb) {
+            for secret in names(Service::SecretsManager) {
+                let wrongs = [
+                    Wrong { service: Service::HumanApi, name: human, when: When::Always },
+                    Wrong { service: Service::DynamoDb, name: store, when: store_when },
+                    Wrong { service: Service::SecretsManager, name: secret, when: When::Always },
+                ];
+                for call in CALLS {
+                    for known in KNOWN {
+                        number += 1;
+                        if number % every == 0 {
+                            world.cell(call, known, &wrongs).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    world.done(&format!("faults of all three, of DynamoDB {store_when:?}"));
+}
+
+#[tokio::test]
+async fn faults_of_all_three_at_once_are_answered_as_the_first_of_them() {
+    together(When::Always).await;
+}
+
+#[tokio::test]
+async fn faults_of_all_three_with_a_store_that_fails_after_the_hold_lose_nothing() {
+    together(When::AfterTheHold).await;
+}

@@ -1,0 +1,250 @@
+//! Finishes of overlapping users on the built functions, which are killed and started anew all the time; then every
+//! promise about tokens is checked. `SOAK_FINISHES` says how many finishes; the default is a short run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a failed step is a failed test"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use local::faults::{Fault, Rule, Service};
+use local::gateway;
+use local::human_api::{CLIENT_ID, human_id};
+use local::laptop::{Laptop, Options};
+use local::runtime_api::{Instance, built};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+const SHORT: usize = 60;
+/// Instances of each function; each serves one call at a time, as on Lambda.
+const INSTANCES: usize = 6;
+/// Calls at the same time.
+const CLIENTS: usize = 16;
+/// So many finishes go to the same user, on average.
+const FINISHES_PER_USER: usize = 6;
+/// From one kill to the next.
+const BETWEEN_KILLS: Duration = Duration::from_millis(700);
+/// A killed call's hold is free after 28 s; then one more wait for a hold, and the next is through.
+const WEDGED: Duration = Duration::from_secs(90);
+
+/// Numbers that are the same in each run (xorshift64*).
+struct Dice(AtomicU64);
+
+impl Dice {
+    fn roll(&self, sides: usize) -> usize {
+        let step = |mut x: u64| {
+            x ^= x >> 12;
+            x ^= x << 25;
+            Some(x ^ (x >> 27))
+        };
+        let x = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).unwrap();
+        usize::try_from(x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % sides
+    }
+}
+
+/// One place where an instance runs, with whoever calls it.
+struct Slot {
+    binary: PathBuf,
+    instance: Mutex<Option<Arc<Instance>>>,
+    busy: AtomicBool,
+}
+
+struct Soak {
+    laptop: Laptop,
+    dice: Dice,
+    slots: BTreeMap<&'static str, Vec<Slot>>,
+    kills: AtomicUsize,
+    kills_at_work: AtomicUsize,
+    lost_for_good: AtomicUsize,
+}
+
+impl Soak {
+    async fn new() -> Self {
+        let laptop = Laptop::start(Options::in_memory()).await.unwrap();
+        let binaries = built();
+        let mut slots = BTreeMap::new();
+        for function in ["finish", "access-token", "public-token"] {
+            let mut places = Vec::new();
+            for _ in 0..INSTANCES {
+                let binary = binaries.join(function);
+                let instance = Instance::start(&binary, &laptop.environment).await.unwrap();
+                places.push(Slot {
+                    binary,
+                    instance: Mutex::new(Some(Arc::new(instance))),
+                    busy: AtomicBool::new(false),
+                });
+            }
+            slots.insert(function, places);
+        }
+        let zero = || AtomicUsize::new(0);
+        Self {
+            laptop,
+            dice: Dice(AtomicU64::new(2026)),
+            slots,
+            kills: zero(),
+            kills_at_work: zero(),
+            lost_for_good: zero(),
+        }
+    }
+
+    /// What the function answers: status and body. `None` if it was killed.
+    async fn call(&self, function: &str, event: &Value) -> Option<(u64, Value)> {
+        let slots = &self.slots[function];
+        let slot = loop {
+            let slot = &slots[self.dice.roll(slots.len())];
+            if !slot.busy.swap(true, Ordering::SeqCst) {
+                break slot;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let instance = slot.instance.lock().await.clone();
+        let answer = match instance {
+            Some(instance) => instance.invoke(event).await.ok(),
+            None => None,
+        };
+        slot.busy.store(false, Ordering::SeqCst);
+        let answer = answer?;
+        let body = answer["body"].as_str().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+        Some((answer["statusCode"].as_u64().unwrap(), body))
+    }
+
+    /// The call, again and again as a client does that was told to wait or that got no answer.
+    async fn insist(&self, function: &str, event: &Value) -> (u64, Value) {
+        let began = Instant::now();
+        loop {
+            let answer = self.call(function, event).await;
+            assert!(began.elapsed() < WEDGED, "wedged: {answer:?}");
+            match answer {
+                Some((409, body)) if body["code"] == "finish_in_progress" => {}
+                None | Some((503 | 504, _)) => {}
+                Some(answer) => return answer,
+            }
+            tokio::time::sleep(Duration::from_millis(self.dice.roll(1000) as u64)).await;
+        }
+    }
+
+    async fn finish(&self, user: &str) {
+        let session = self.laptop.human_api.with(|state| {
+            state.connect(user, "made-up-01");
+            state.add_session(user, None)
+        });
+        let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
+        let (status, body) = self.insist("finish", &gateway::user_event("POST /connect/finish", user, &object)).await;
+        match status {
+            200 | 201 => assert_eq!(body["humanId"], json!(human_id(user)), "{body}"),
+            // a first exchange whose answer was lost, with a session that cannot be used again
+            409 => {
+                assert_eq!(body["code"], "reconnect_required");
+                self.lost_for_good.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => assert_eq!(status, 201, "{body}"),
+        }
+    }
+
+    /// Kills one instance after the other, at work if one is, until the finishes are through.
+    async fn kill(&self, over: &AtomicBool) {
+        while !over.load(Ordering::SeqCst) {
+            let pause = BETWEEN_KILLS.mul_f64(self.dice.roll(200) as f64 / 100.0);
+            tokio::time::sleep(pause).await;
+            let slots: Vec<&Slot> = self.slots.values().flatten().collect();
+            let busy: Vec<&&Slot> = slots.iter().filter(|slot| slot.busy.load(Ordering::SeqCst)).collect();
+            let slot =
+                if busy.is_empty() { slots[self.dice.roll(slots.len())] } else { busy[self.dice.roll(busy.len())] };
+            let at_work = slot.busy.load(Ordering::SeqCst);
+            self.kills.fetch_add(1, Ordering::SeqCst);
+            self.kills_at_work.fetch_add(usize::from(at_work), Ordering::SeqCst);
+            let mut place = slot.instance.lock().await;
+            if let Some(instance) = place.take() {
+                instance.kill().await;
+            }
+            *place = Some(Arc::new(Instance::start(&slot.binary, &self.laptop.environment).await.unwrap()));
+        }
+    }
+
+    /// Nothing lost, nothing stale, nobody wedged.
+    async fn check(&self, user: &str) {
+        let backend = gateway::backend_event(&json!({"clientUserId": user}));
+        let (status, access) = self.insist("access-token", &backend).await;
+        let public = gateway::user_event("POST /connect/public-token", user, &json!({}));
+        let (public_status, public) = self.insist("public-token", &public).await;
+        let (newest_access, newest_public) = self.laptop.human_api.with(|state| state.newest(user));
+        assert_eq!((status, access["accessToken"].as_str()), (200, newest_access.as_deref()), "{user}: {access}");
+        match public_status {
+            200 => assert_eq!(public["publicToken"].as_str(), newest_public.as_deref(), "{user}"),
+            _ => assert_eq!(public["code"], "reconnect_required", "{user}"),
+        }
+        let key = aws_sdk_dynamodb::types::AttributeValue::S(
+            shared::identity::UserId::new(user.to_owned()).unwrap().key().to_string(),
+        );
+        let row = self.laptop.dynamodb.get_item().table_name("human-connect").key("userKey", key).send().await.unwrap();
+        let row = row.item.unwrap();
+        for left in ["heldUntil", "inflight", "doubts", "expires"] {
+            assert!(!row.contains_key(left), "{user}: {left} is left");
+        }
+    }
+}
+
+#[tokio::test]
+async fn killed_functions_lose_nothing_and_wedge_nobody() {
+    let finishes = std::env::var("SOAK_FINISHES").map_or(SHORT, |number| number.parse().unwrap());
+    let began = Instant::now();
+    let soak = Soak::new().await;
+    // answers take a moment, so that calls overlap and kills find them anywhere
+    let slow = |service| {
+        let dice = Dice(AtomicU64::new(4711));
+        let event = move || tokio::time::sleep(Duration::from_millis(dice.roll(40) as u64)).boxed();
+        Rule::always(service, Fault::After(Arc::new(event)))
+    };
+    soak.laptop.faults.set([slow(Service::HumanApi), slow(Service::DynamoDb)]);
+    let users: Vec<String> = (0..finishes.div_ceil(FINISHES_PER_USER)).map(|number| format!("user-{number}")).collect();
+    let (left, over) = (AtomicUsize::new(finishes), AtomicBool::new(false));
+    let clients = join_all((0..CLIENTS).map(async |_| {
+        while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            let user = &users[soak.dice.roll(users.len())];
+            match soak.dice.roll(4) {
+                0 => drop(
+                    soak.call(
+                        "access-token",
+                        &gateway::backend_event(&json!({"clientUserId": user, "forceRefresh": true})),
+                    )
+                    .await,
+                ),
+                1 => drop(
+                    soak.call(
+                        "public-token",
+                        &gateway::user_event("POST /connect/public-token", user, &json!({"refresh": true})),
+                    )
+                    .await,
+                ),
+                _ => {}
+            }
+            soak.finish(user).await;
+        }
+    }));
+    let clients = async {
+        clients.await;
+        over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(clients, soak.kill(&over));
+    soak.laptop.faults.set([]);
+    let finished: Vec<&String> =
+        users.iter().filter(|user| soak.laptop.human_api.with(|state| state.newest(user)).0.is_some()).collect();
+    join_all(finished.iter().map(|user| soak.check(user))).await;
+    println!(
+        "soak: {finishes} finishes of {} users, {} kills, {} of them at work; {} first exchanges had to be made anew by \
+         the user; {:.0} s",
+        finished.len(),
+        soak.kills.load(Ordering::SeqCst),
+        soak.kills_at_work.load(Ordering::SeqCst),
+        soak.lost_for_good.load(Ordering::SeqCst),
+        began.elapsed().as_secs_f64()
+    );
+}
