@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
@@ -22,6 +23,9 @@ struct World {
     looked: AtomicU64,
 }
 
+/// What has not come by then will not: the test has failed.
+const NEVER: Duration = Duration::from_secs(60);
+
 /// Where a call is held up.
 #[derive(Clone)]
 struct Gate {
@@ -32,8 +36,11 @@ struct Gate {
 impl Gate {
     /// Once a call has come: does this, then lets it go on.
     async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
-        self.reached.acquire().await.unwrap().forget();
-        let outcome = what.await;
+        let come = async {
+            self.reached.acquire().await.unwrap().forget();
+            what.await
+        };
+        let outcome = tokio::time::timeout(NEVER, come).await.unwrap();
         self.open.add_permits(1);
         outcome
     }
