@@ -39,12 +39,12 @@ pub(crate) struct Run {
     pub(crate) trace: Vec<(usize, String)>,
     /// The call that died, if one did.
     pub(crate) died: Option<Call>,
-    /// Whether clocks went wrong.
-    pub(crate) clocks_jumped: bool,
+    /// Whether a call may have been taken over while it worked.
+    pub(crate) taken_over: bool,
 }
 
-/// 26 s of the hold, 2 s of margin, and the moment after.
-const HOLD_IS_OVER: i64 = 29;
+/// 26 s of the hold, 2 s of margin, and the moment after; in milliseconds.
+pub(crate) const HOLD_IS_OVER: i64 = 29_000;
 
 enum Waiting {
     Gate(Request),
@@ -110,8 +110,8 @@ impl World {
         self.laptop.human_api.with(|state| state.single_use = on);
     }
 
-    pub(crate) fn pass_seconds(&self, seconds: i64) {
-        self.now.fetch_add(seconds * 1000, Ordering::SeqCst);
+    fn pass(&self, time: Millis) {
+        self.now.fetch_add(time, Ordering::SeqCst);
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -119,18 +119,17 @@ impl World {
     }
 
     /// Lets the calls begin at the same time and opens their gates as `choose` says: of those that can move, the place in
-    /// the list of the one that does. If `clocks_jump`, then once, as `choose` says too, all clocks go wrong by more than a
-    /// hold lasts: what is held can be taken over from a call that still works for it.
+    /// the list of the one that does. A `leap` of time, in milliseconds, comes once, when `choose` says so: if longer than a
+    /// hold lasts, it is as if clocks went wrong, and what is held can be taken over from a call that still works for it.
     pub(crate) async fn interleave(
         &self,
         calls: &[Call],
         known: Known,
-        clocks_jump: bool,
+        mut leap: Option<i64>,
         mut choose: impl FnMut(&[(usize, Step)]) -> usize,
     ) -> Run {
         let user = self.user(known).await;
-        let mut run =
-            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: None, clocks_jumped: false };
+        let mut run = Run { user: user.clone(), known, replies: vec![], trace: vec![], died: None, taken_over: false };
         let mut replies: Vec<Option<Reply>> = calls.iter().map(|_| None).collect();
         let mut waiting = Vec::new();
         let mut events = self.events.lock().await;
@@ -153,14 +152,14 @@ impl World {
             if enabled.is_empty() {
                 break;
             }
-            if clocks_jump && !run.clocks_jumped {
+            if leap.is_some() {
                 enabled.push((calls.len(), Step::Pause));
             }
             let (actor, _) = enabled[choose(&enabled)];
-            if actor == calls.len() {
-                run.trace.push((actor, "clocks jump".to_owned()));
-                run.clocks_jumped = true;
-                self.pass_seconds(HOLD_IS_OVER);
+            if let Some(leap) = leap.take_if(|_| actor == calls.len()) {
+                run.trace.push((actor, format!("{leap} ms pass")));
+                run.taken_over = leap >= HOLD_IS_OVER;
+                self.pass(leap);
                 changes += 1;
                 continue;
             }
@@ -168,7 +167,7 @@ impl World {
                 Waiting::Gate(request) => {
                     run.trace.push((actor, request.what.clone()));
                     let writes = request.step() == Step::Write;
-                    let status = self.pass(&user, request, None).await;
+                    let status = self.open(&user, request, None).await;
                     changes += usize::from(writes && status == 200);
                 }
                 Waiting::Pause { until, wake, .. } => {
@@ -188,7 +187,7 @@ impl World {
     pub(crate) async fn die(&self, dying: Call, known: Known, gate: usize, death: Death, next: Call) -> Option<Run> {
         let user = self.user(known).await;
         let mut run =
-            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: Some(dying), clocks_jumped: false };
+            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: Some(dying), taken_over: false };
         let mut events = self.events.lock().await;
         let call = self.begin(0, dying, &user).await;
         for number in 0.. {
@@ -197,10 +196,10 @@ impl World {
                     run.trace.push((0, request.what.clone()));
                     if number == gate {
                         run.trace.push((0, format!("dies {death:?}")));
-                        let _ = self.pass(&user, request, Some(death)).await;
+                        let _ = self.open(&user, request, Some(death)).await;
                         break;
                     }
-                    self.pass(&user, request, None).await;
+                    self.open(&user, request, None).await;
                 }
                 Event::Pausing(_, _, wake) => drop(wake.send(())),
                 Event::Done(..) => return None,
@@ -208,7 +207,7 @@ impl World {
         }
         call.abort();
         let _ = call.await;
-        self.pass_seconds(HOLD_IS_OVER);
+        self.pass(HOLD_IS_OVER);
         run.replies.push(calls::ask(&self.laptop, next, &user).await);
         Some(run)
     }
@@ -221,7 +220,7 @@ impl World {
             self.prove(&user);
         }
         // beyond the ten seconds within which a refresh is answered with what the last one brought
-        self.pass_seconds(11);
+        self.pass(11_000);
         user
     }
 
@@ -256,7 +255,7 @@ impl World {
     }
 
     /// Opens a gate; what the other side answered. Keeps account of the humanIds that Human API has told us, and refuses a publicToken for any other.
-    async fn pass(&self, user: &str, request: Request, death: Option<Death>) -> u16 {
+    async fn open(&self, user: &str, request: Request, death: Option<Death>) -> u16 {
         let Request { what, human_id: named, open, performed } = request;
         if what.ends_with("/publictokens") && death != Some(Death::BeforeActing) {
             let proven = self.proven.lock().unwrap().contains(&named.unwrap_or_default());

@@ -37,7 +37,7 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     // nobody is wedged, nothing is unresolved
     for attribute in ["heldUntil", "inflight", "doubts"] {
         let left = row.as_ref().is_some_and(|row| row.contains_key(attribute));
-        assert!(!left || run.died.is_some() || run.clocks_jumped, "{}", told(&format!("{attribute} is left")));
+        assert!(!left || run.died.is_some() || run.taken_over, "{}", told(&format!("{attribute} is left")));
     }
 
     let deleted = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
@@ -87,8 +87,8 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
     let fresh = run.known == Known::New || with_delete;
     match (reply.status, code.as_str()) {
         // the one that was taken over; its session, where that was spent on an answer that came too late
-        (409, "finish_in_progress") => run.clocks_jumped,
-        (409, "reconnect_required") if call == Call::FinishPopup => run.clocks_jumped && run.known == Known::New,
+        (409, "finish_in_progress") => run.taken_over,
+        (409, "reconnect_required") if call == Call::FinishPopup => run.taken_over && run.known == Known::New,
         (410, "connection_deleted") => with_delete && call != Call::Delete,
         (200, "ok") => {
             matches!(
