@@ -10,7 +10,7 @@ use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
 use local::human_api::{CLIENT_ID, human_id};
 use local::laptop::{Laptop, Options};
-use local::secrets::{CLIENT_SECRET, TOKEN_KEY};
+use local::secrets::{Accepted, CLIENT_SECRET, TOKEN_KEY};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use tokio::sync::Semaphore;
@@ -656,4 +656,161 @@ async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
     }
     assert_eq!(world.asked(), ["token (access)"]);
     is(&world.access("ada", true).await, 200, "ok");
+}
+
+/// A world after a rotation that is over: Human API knows the newest client secret only, and AWSPREVIOUS is still there.
+async fn rotated() -> World {
+    let world = World::new().await;
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    world.laptop.secrets.accept(Accepted::Newest);
+    world
+}
+
+#[tokio::test]
+async fn a_403_about_the_user_stays_one_though_there_is_an_older_secret() {
+    let world = rotated().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.fault([refuse(403, "{}")]);
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+
+    let world = rotated().await;
+    world.connect("ada").await;
+    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.fault([refuse(403, "{}")]);
+    assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "session_token");
+
+    let world = rotated().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    world.fault([refuse(403, "{}")]);
+    is(&world.access("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn a_4xx_that_no_rule_names_settles_nothing() {
+    for status in [400, 409, 422] {
+        let world = World::new().await;
+        world.connect("ada").await;
+        world.pass_seconds(11);
+        world.fault([garble(500, "{}")]);
+        is(&world.access("ada", true).await, 503, "upstream_unavailable");
+        world.fault([refuse(status, "{}")]);
+        is(&world.access("ada", false).await, 502, "upstream_invalid");
+        let served = is(&world.access("ada", false).await, 200, "ok")["accessToken"].clone();
+        assert_eq!(served.as_str(), world.laptop.human_api.with(|state| state.newest("ada")).0.as_deref());
+
+        let world = World::new().await;
+        world.finish("ada", &world.popup("ada")).await;
+        world.pass_seconds(11);
+        world.fault([garble(500, "{}")]);
+        is(&world.public_token("ada", true).await, 503, "upstream_unavailable");
+        world.fault([refuse(status, "{}")]);
+        is(&world.public_token("ada", false).await, 502, "upstream_invalid");
+        is(&world.public_token("ada", false).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn no_recovery_revokes_a_connection_for_a_refusal_that_does_not_mean_gone() {
+    let access = |fault| Rule::once(Service::HumanApi, fault).of("token (access)");
+    for odd in [vec![access(refuse(400, "{}"))], vec![access(LOSE_ANSWER), access(refuse(404, "{}"))]] {
+        let world = World::new().await;
+        world.connect("ada").await;
+        let object = world.popup("ada");
+        let rules = [
+            Rule::once(Service::HumanApi, LOSE_ANSWER).of("tokens"),
+            Rule::once(Service::HumanApi, refuse(404, "{}")).of("publictokens"),
+        ];
+        world.laptop.faults.set(rules.into_iter().chain(odd));
+        world.finish("ada", &object).await;
+        is(&world.access("ada", false).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_hold_stays_while_the_check_of_the_credentials_may_yet_be_performed() {
+    let world = World::with(vec![("UPSTREAM_TIMEOUT_MS", "200")]).await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    world.fault([refuse(403, "{}"), Fault::Hang(Acts::Not)]);
+    is(&world.access("ada", false).await, 504, "upstream_timeout");
+    assert!(world.table().await.concat().contains("\"heldUntil\""));
+}
+
+#[tokio::test]
+async fn a_403_to_a_retry_throws_no_unspent_session_away() {
+    let world = World::new().await;
+    let object = world.popup("ada");
+    world.fault([refuse(503, ""), refuse(403, "{}")]);
+    is(&world.finish("ada", &object).await, 502, "upstream_unauthorized");
+    is(&world.finish("ada", &object).await, 201, "ok");
+}
+
+#[tokio::test]
+async fn a_session_that_human_api_stumbles_over_wedges_nobody() {
+    for (proven, patience) in [(true, 0), (false, 3601)] {
+        let world = World::new().await;
+        if proven {
+            world.finish("ada", &world.popup("ada")).await;
+        }
+        let mut junk = world.popup("ada");
+        junk["sessionToken"] = json!("made up to stumble over");
+        world.laptop.faults.set([Rule::always(Service::HumanApi, refuse(500, "{}")).of("tokens")]);
+        is(&world.finish("ada", &junk).await, 503, "upstream_unavailable");
+        world.pass_seconds(patience);
+        is(&world.access("ada", false).await, 200, "ok");
+        let code = if proven { "ok" } else { "reconnect_required" };
+        assert_eq!(world.public_token("ada", false).await.json()["code"].as_str().unwrap_or("ok"), code);
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_somebody_else_is_not_ours_when_it_is_settled_either() {
+    let world = World::new().await;
+    world.laptop.human_api.with(|state| state.single_use = false);
+    let object = world.popup("ada");
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("eve", &object).await, 503, "upstream_unavailable");
+    is(&world.access("eve", false).await, 404, "not_connected");
+}
+
+#[tokio::test]
+async fn a_403_to_an_exchange_that_is_settled_is_about_our_credentials_unless_access_says_otherwise() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.laptop.human_api.with(|state| state.single_use = false);
+    let object = world.popup("ada");
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &object).await, 503, "upstream_unavailable");
+    world.fault([refuse(403, "{}"), refuse(403, "{}")]);
+    is(&world.access("ada", false).await, 502, "upstream_unauthorized");
+    world.asked();
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(world.asked(), ["tokens"], "the session was still good");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_hold_that_arrives_late_takes_nothing() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    // the first answer to the hold comes too late: the SDK sends it again, and the call goes on from that
+    let copy = Arc::new(Semaphore::new(0));
+    let wait = copy.clone();
+    let late = Fault::After(Arc::new(move || {
+        let wait = wait.clone();
+        async move {
+            let _ = wait.acquire().await;
+        }
+        .boxed()
+    }));
+    world.laptop.faults.set([Rule::once(Service::DynamoDb, late).of("UpdateItem")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
+    copy.add_permits(1);
+    while world.laptop.calls.after(0).0.iter().filter(|call| call.what == "UpdateItem").count() < 5 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!world.table().await.concat().contains("\"heldUntil\""), "the copy has taken the hold");
 }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::clock::Millis;
@@ -22,6 +23,8 @@ use crate::token::{SessionHash, SessionToken, TicketHash};
 mod settle;
 mod start;
 
+/// How long earlier sealing keys may take to come before a commit.
+const RESEAL: Duration = Duration::from_secs(1);
 /// Longest life of a token that is believed.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -115,6 +118,7 @@ impl Connect {
                     key,
                     hold,
                     answer_at_risk: false,
+                    overdue: false,
                     lost: Mutex::default(),
                 }))
             }
@@ -147,6 +151,8 @@ pub struct Turn<'a> {
     hold: Hold,
     /// Human API may have given something that is not in `hold.record` yet.
     answer_at_risk: bool,
+    /// What an earlier call left unresolved has been so for too long.
+    overdue: bool,
     /// Why the hold could not be renewed.
     lost: Mutex<Option<StoreError>>,
 }
@@ -197,7 +203,7 @@ impl Turn<'_> {
                 Err(Error::SessionRejected)
             }
             // refused, but an earlier try may have been performed: the session is taken for spent
-            Err(Failure { cause: Cause::Refused(_), performed: true }) => {
+            Err(Failure { cause: Cause::Refused(status), performed: true }) if status.as_u16() != 403 => {
                 self.answer_at_risk = true;
                 self.recover(Some((&hash, popup.ticket.as_ref()))).await?;
                 if self.hold.record.has_finished(&hash, self.now()) { Ok(()) } else { Err(Error::ReconnectRequired) }
@@ -363,8 +369,15 @@ impl Turn<'_> {
         self.key.seal(&self.user.key(), kind, text)
     }
 
-    /// Seals with the current key what an earlier one sealed. What does not open stays as it is: reading it says why.
+    /// Seals with the current key what an earlier one sealed. What does not open at once stays as it is: nothing may keep
+    /// from the table what Human API has just given.
     async fn reseal(&mut self) {
+        if timeout(RESEAL, self.reseal_all()).await.is_err() {
+            warn!("an earlier sealing key is slow to come; tokens stay sealed with it for now");
+        }
+    }
+
+    async fn reseal_all(&mut self) {
         let (key, sealer, user) = (&self.key, &self.connect.sealer, self.user.key());
         let record = &mut self.hold.record;
         let access = record.access.iter_mut().flat_map(|access| {
@@ -382,7 +395,10 @@ impl Turn<'_> {
                     Ok(sealed) => *value = sealed,
                     Err(error) => warn!(error = %error, "a token was not sealed again"),
                 },
-                Err(error) => warn!(error = %error, "a token was not sealed again"),
+                Err(error) => {
+                    warn!(error = %error, "a token was not sealed again");
+                    return;
+                }
             }
         }
     }

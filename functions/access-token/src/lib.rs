@@ -90,7 +90,6 @@ impl AccessToken {
         force: bool,
         invocation: &Invocation,
     ) -> Result<Record, Problem> {
-        let began = self.connect.store.now();
         let claim = Claim {
             key: user.key(),
             user: None,
@@ -109,7 +108,7 @@ impl AccessToken {
             Taken::Answered(row) => return Ok(row),
             Taken::Held(turn) => turn,
         };
-        let just_failed = turn.record().failed_at.is_some_and(|at| at >= began);
+        let just_failed = turn.record().failed_at.is_some_and(|at| seen.failed_at != Some(at));
         let story = async {
             if just_failed {
                 // this call waited for one that failed: not everybody asks again at once

@@ -1,5 +1,7 @@
 //! What an earlier call left unresolved is resolved by the next one, before it asks for anything of its own.
 
+use std::time::Duration;
+
 use super::{Error, Turn, unauthorized_if_forbidden};
 use crate::config::Flow;
 use crate::human_api::{Cause, Failure};
@@ -8,6 +10,9 @@ use crate::seal::{Kind, SealError};
 use crate::secret::SecretError;
 use crate::store::Ending;
 use crate::token::{SessionHash, SessionToken, TicketHash};
+
+/// A session that is older than this is taken for spent, and what Human API refuses by then for not to be had.
+const SESSION_LIFE: Duration = Duration::from_secs(3600);
 
 impl Turn<'_> {
     /// Resolves what is unresolved and commits what came of it; the hold goes on, for `next`.
@@ -18,8 +23,9 @@ impl Turn<'_> {
             return Ok(());
         }
         if let Some(Inflight { since, .. }) = unresolved {
-            let age = u64::try_from(self.now() - since).unwrap_or_default();
-            self.invocation.note(|tally| tally.unresolved_age = Some(std::time::Duration::from_millis(age)));
+            let age = Duration::from_millis(u64::try_from(self.now() - since).unwrap_or_default());
+            self.invocation.note(|tally| tally.unresolved_age = Some(age));
+            self.overdue = age > SESSION_LIFE;
         }
         // tokens of an exchange made now supersede whatever answers came too late
         let superseded = match unresolved.map(|inflight| inflight.request) {
@@ -48,6 +54,9 @@ impl Turn<'_> {
     /// The same exchange again; where the session is spent, what Human API gives without it. `true` if it was exchanged.
     async fn exchange_again(&mut self, exchange: Exchange) -> Result<bool, Error> {
         let lost = (&exchange.hash, exchange.ticket.as_ref());
+        if self.overdue {
+            return self.recover(Some(lost)).await.map(|()| false);
+        }
         let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
             Ok(session) => SessionToken::new(session),
             // the key's version is gone for good, or the row was tampered with
@@ -56,53 +65,59 @@ impl Turn<'_> {
             }
             Err(error) => return Err(error),
         };
-        match self.connect.human_api.tokens(&exchange.human_id, &session, self, self.invocation).await {
+        let failure = match self.connect.human_api.tokens(&exchange.human_id, &session, self, self.invocation).await {
             // about somebody else: was never ours to store
-            Ok(exchanged) if self.verify(&exchanged, &exchange.human_id).is_err() => Ok(false),
+            Ok(exchanged) if self.verify(&exchanged, &exchange.human_id).is_err() => return Ok(false),
             Ok(exchanged) => {
                 self.invocation.note(|tally| tally.tokens_recovered += 1);
-                self.keep_exchanged(exchanged, exchange.hash, exchange.ticket).map(|()| true)
+                return self.keep_exchanged(exchanged, exchange.hash, exchange.ticket).map(|()| true);
             }
-            Err(Failure { cause: Cause::Refused(status), .. })
-                if status.as_u16() != 403 || self.credentials_are_good().await =>
-            {
-                self.recover(Some(lost)).await.map(|()| false)
-            }
-            Err(failure) => Err(unauthorized_if_forbidden(failure).into()),
+            Err(failure) => failure,
+        };
+        let spent = match &failure.cause {
+            Cause::Refused(status) if status.as_u16() == 403 => self.credentials_are_good().await?,
+            Cause::Refused(_) => true,
+            // a session that Human API stumbles over each time; for a proven humanId there is another way
+            Cause::Unavailable { .. } | Cause::Invalid(_) => self.hold.record.human_id.is_some(),
+            _ => false,
+        };
+        if spent {
+            return self.recover(Some(lost)).await.map(|()| false);
         }
+        Err(unauthorized_if_forbidden(failure).into())
     }
 
     /// A 403 to an exchange means our credentials, or a session that is spent. `access` knows the difference: it answers,
     /// or refuses the user and not us.
-    async fn credentials_are_good(&self) -> bool {
+    async fn credentials_are_good(&self) -> Result<bool, Error> {
         match self.connect.human_api.access(&self.user, self, self.invocation).await {
-            Ok(_) => true,
-            Err(Failure { cause: Cause::Refused(status), .. }) => status.as_u16() != 403,
-            Err(_) => false,
+            Ok(_) => Ok(true),
+            Err(Failure { cause: Cause::Refused(status), .. }) => Ok(status.as_u16() != 403),
+            Err(failure) => Err(failure.into()),
         }
     }
 
     async fn access_again(&mut self) -> Result<(), Error> {
-        let gone = match self.access().await {
-            Ok(granted) => !granted,
-            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
-            Err(error) => return Err(error),
-        };
-        if gone {
+        if !self.access().await? {
             self.gone();
         }
         Ok(())
     }
 
     async fn public_again(&mut self) -> Result<(), Error> {
+        if !self.public_token_if_any().await? {
+            // which of two publicTokens is the right one cannot be known
+            self.hold.record.public = None;
+            self.hold.record.reconnect.get_or_insert_with(SessionHash::none);
+        }
+        Ok(())
+    }
+
+    /// As [`Turn::public_token`]; what Human API has refused for so long, in whatever way, is not to be had.
+    async fn public_token_if_any(&mut self) -> Result<bool, Error> {
         match self.public_token().await {
-            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) | Ok(false) => {
-                // which of two publicTokens is the right one cannot be known
-                self.hold.record.public = None;
-                self.hold.record.reconnect.get_or_insert_with(SessionHash::none);
-                Ok(())
-            }
-            other => other.map(drop),
+            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) if self.overdue => Ok(false),
+            other => other,
         }
     }
 
@@ -123,37 +138,32 @@ impl Turn<'_> {
     pub(super) async fn recover(&mut self, lost: Option<(&SessionHash, Option<&TicketHash>)>) -> Result<(), Error> {
         let now = self.now();
         let popup = lost.is_some() || self.hold.record.public.is_some();
-        let mut public = false;
-        if popup {
-            public = match self.public_token().await {
-                Ok(public) => public,
-                Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
-                Err(error) => return Err(error),
-            };
-        }
-        let access = match self.access().await {
-            Ok(access) => access,
-            Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) => false,
-            Err(error) => return Err(error),
-        };
-        if !access && !self.gone() {
-            self.hold.record.access = None;
-        }
-        self.answer_at_risk = false;
-        if access {
-            self.hold.record.flow.get_or_insert(Flow::Connect);
-        }
-        if public {
-            if lost.is_some() {
-                self.hold.record.flow = Some(Flow::Popup);
-            }
-            self.connected(now);
-            if let Some((session, ticket)) = lost {
-                self.finished(session.clone(), ticket.cloned(), now);
-            }
-        } else if popup {
+        let public = popup && self.public_token_if_any().await?;
+        if popup && !public {
             self.hold.record.public = None;
             self.hold.record.reconnect = Some(lost.map_or_else(SessionHash::none, |(session, _)| session.clone()));
+        }
+        if public && let Some((session, ticket)) = lost {
+            self.hold.record.access = None;
+            self.hold.record.flow = Some(Flow::Popup);
+            self.connected(now);
+            self.finished(session.clone(), ticket.cloned(), now);
+            // where Human API is slow, the next call goes on from here
+            self.checkpoint(Asked::Access).await?;
+        }
+        match self.access().await {
+            Ok(true) => {
+                self.hold.record.flow.get_or_insert(Flow::Connect);
+            }
+            Ok(false) if self.gone() => {}
+            Ok(false) | Err(Error::HumanApi(Failure { cause: Cause::Refused(_), performed: false })) => {
+                self.hold.record.access = None;
+            }
+            Err(error) => return Err(error),
+        }
+        self.answer_at_risk = false;
+        if public {
+            self.connected(now);
         }
         Ok(())
     }

@@ -61,12 +61,15 @@ impl HumanApi {
         let mut performed = false;
         let mut tries = 0;
         let mut previous_tried = false;
+        let mut forbade = None;
+        let in_time = || Instant::now() + self.timeout <= invocation.upstream_deadline();
         loop {
-            if Instant::now() + self.timeout > invocation.upstream_deadline() {
-                return Err(Cause::Unavailable { retry_after: None }.with(performed));
-            }
-            if !permit.may_send(invocation).await {
+            if in_time() && !permit.may_send(invocation).await {
                 return Err(Cause::HoldLost.with(performed));
+            }
+            // once more: to ask may have taken its time
+            if !in_time() {
+                return Err(Cause::Unavailable { retry_after: None }.with(performed));
             }
             tries += 1;
             match self.send(url, body(&secret.value), invocation).await {
@@ -76,6 +79,9 @@ impl HumanApi {
                         || (status == StatusCode::FORBIDDEN && forbidden == Forbidden::MeansCredentials) =>
                 {
                     let unauthorized = status == StatusCode::UNAUTHORIZED;
+                    if !unauthorized {
+                        forbade = Some(status);
+                    }
                     let other = async {
                         if tries >= TRIES {
                             return None;
@@ -84,8 +90,8 @@ impl HumanApi {
                     };
                     match timeout_at(invocation.upstream_deadline(), other).await.unwrap_or_default() {
                         Some(other) => secret = other,
-                        None if unauthorized => return Err(Cause::Unauthorized.with(performed)),
-                        None => return Err(Cause::Refused(status).with(performed)),
+                        // a secret that got a 403 is known there, whatever Human API says to an older one
+                        None => return Err(forbade.map_or(Cause::Unauthorized, Cause::Refused).with(performed)),
                     }
                 }
                 Tried::Refused(status) => return Err(Cause::Refused(status).with(performed)),

@@ -34,16 +34,16 @@ impl Store {
             return Ok(());
         }
         loop {
-            match self.try_commit(hold, &ending, invocation).await {
+            let outcome = match self.try_commit(hold, &ending, invocation).await {
+                // a session or id token that nobody has costs nothing
+                Err(StoreError::TakenOver) if !hold.asks_for_a_start() => {
+                    self.mark_doubt(hold, invocation).await.and(Err(StoreError::TakenOver))
+                }
+                other => other,
+            };
+            match outcome {
                 Err(StoreError::Unavailable) if Instant::now() + POLL.1 < invocation.deadline() => {
                     self.clock.sleep(jittered(POLL.1)).await;
-                }
-                Err(StoreError::TakenOver) => {
-                    // a session or id token that nobody has costs nothing
-                    if hold.record.inflight.as_ref().is_none_or(|inflight| inflight.request != Asked::Start) {
-                        self.mark_doubt(hold, invocation).await?;
-                    }
-                    return Err(StoreError::TakenOver);
                 }
                 other => return other,
             }
@@ -96,9 +96,11 @@ impl Store {
                 after.tickets.remove(ticket);
             }
         }
-        if after.matters() {
+        if after.matters() || hold.in_doubt() {
             e.remove(EXPIRES);
         } else {
+            let doubts = e.name(DOUBTS);
+            e.require(format!("attribute_not_exists({doubts})"));
             e.set(EXPIRES, idle_row_expiry(now));
         }
         match self.update(&hold.key, e, invocation).await? {
@@ -111,6 +113,11 @@ impl Store {
                 }
                 hold.record = after;
                 Ok(())
+            }
+            // somebody whom this was taken over from has marked a doubt meanwhile: the row matters
+            Err(Some(row)) if row.hold.as_ref() == Some(&hold.id) && hold.record.doubts != row.doubts => {
+                hold.record.doubts = row.doubts;
+                Err(StoreError::Unavailable)
             }
             Err(row) => Err(hold.lost_to(row.as_ref())),
         }

@@ -21,8 +21,9 @@ use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
 const WAIT_FOR_HOLD: Duration = Duration::from_secs(10);
 /// First and longest pause between two looks at a held row.
 pub(super) const POLL: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(640));
-/// A hold this young covers a request sent now; an older one is renewed first. Less than the clock margin.
-const FRESH: Duration = Duration::from_millis(1500);
+/// A hold this young covers a request sent now; an older one is renewed first. With the time that a connection may take
+/// it stays near the clock margin.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// What a call wants to hold a row for.
 pub struct Claim<'a> {
@@ -185,20 +186,18 @@ impl Store {
 
     /// Makes sure that the hold covers a request that is sent now.
     pub async fn renew(&self, hold: &Hold, invocation: &Invocation) -> Result<(), StoreError> {
-        if lock(&hold.written).elapsed() < FRESH {
-            return Ok(());
-        }
-        let written = Instant::now();
-        let mut e = Expression::default();
-        e.require_text(HOLD_ID, &hold.id);
-        e.set(HELD_UNTIL, AttributeValue::N((self.clock.now() + HOLD).to_string()));
-        match self.update(&hold.key, e, invocation).await? {
-            Ok(_) => {
-                *lock(&hold.written) = written;
-                Ok(())
+        // again, if the writing itself took so long
+        while lock(&hold.written).elapsed() >= FRESH {
+            let written = Instant::now();
+            let mut e = Expression::default();
+            e.require_text(HOLD_ID, &hold.id);
+            e.set(HELD_UNTIL, AttributeValue::N((self.clock.now() + HOLD).to_string()));
+            match self.update(&hold.key, e, invocation).await? {
+                Ok(_) => *lock(&hold.written) = written,
+                Err(row) => return Err(hold.lost_to(row.as_ref())),
             }
-            Err(row) => Err(hold.lost_to(row.as_ref())),
         }
+        Ok(())
     }
 }
 
@@ -214,6 +213,10 @@ impl Hold {
     /// Whether holds were taken over whose answers may have come since.
     pub fn in_doubt(&self) -> bool {
         !self.doubts.is_empty()
+    }
+
+    pub(super) fn asks_for_a_start(&self) -> bool {
+        self.record.inflight.as_ref().is_some_and(|inflight| inflight.request == Asked::Start)
     }
 
     pub(super) fn lost_to(&self, row: Option<&Record>) -> StoreError {
