@@ -14,7 +14,7 @@ use shared::identity::UserId;
 
 use crate::aws::TABLE;
 use crate::calls::Calls;
-use crate::faults::{Faults, Rule, Service};
+use crate::faults::{Fault, Faults, Rule, Service};
 use crate::gateway::{BODY_LIMIT, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
@@ -244,7 +244,13 @@ impl Console {
         let Some((service, (name, fault))) = service.and_then(|service| Some((service, named(service)?))) else {
             return StatusCode::NOT_FOUND;
         };
+        // nobody sees a connection that is refused: it cannot be counted
+        let once = once && !matches!(fault, Fault::Refused);
         let rule = Rule { times: once.then_some(1), ..Rule::always(service, fault).named(name) };
+        if service == Service::SecretsManager {
+            // else they would go on with what they have read
+            self.gateway.restart();
+        }
         let others = self.faults.rules().into_iter().filter(|other| other.service != service);
         self.faults.set(others.chain([rule]));
         StatusCode::NO_CONTENT

@@ -2,7 +2,7 @@
 //!
 //! The IAM route wants a Signature Version 4 header and does not check the signature: there is no IAM on a laptop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
@@ -17,7 +17,7 @@ use shared::telemetry::Output;
 
 use crate::calls::Calls;
 use crate::issuer::Issuer;
-use crate::random_hex;
+use crate::{lock, random_hex};
 
 /// API Gateway's own limit of a body.
 pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
@@ -49,7 +49,8 @@ const ROUTES: [(&str, Guard); 7] = [
 /// The gateway. Clones share the functions.
 #[derive(Clone)]
 pub struct Gateway {
-    functions: Arc<Functions>,
+    functions: Arc<Mutex<Arc<Functions>>>,
+    parts: Arc<(Config, Output, Clock)>,
     issuer: Issuer,
     calls: Calls,
 }
@@ -60,6 +61,18 @@ struct Functions {
     public_token: Host<public_token::PublicToken>,
     access_token: Host<access_token::AccessToken>,
     connection: Host<connection::Connection>,
+}
+
+impl Functions {
+    fn new(config: &Config, output: &Output, clock: &Clock) -> Result<Self, NetworkError> {
+        Ok(Self {
+            session_start: Host::new(config, clock.clone(), output.clone())?,
+            finish: Host::new(config, clock.clone(), output.clone())?,
+            public_token: Host::new(config, clock.clone(), output.clone())?,
+            access_token: Host::new(config, clock.clone(), output.clone())?,
+            connection: Host::new(config, clock.clone(), output.clone())?,
+        })
+    }
 }
 
 /// A function's response.
@@ -88,14 +101,17 @@ impl Gateway {
         output: &Output,
         clock: Clock,
     ) -> Result<Self, NetworkError> {
-        let functions = Functions {
-            session_start: Host::new(config, clock.clone(), output.clone())?,
-            finish: Host::new(config, clock.clone(), output.clone())?,
-            public_token: Host::new(config, clock.clone(), output.clone())?,
-            access_token: Host::new(config, clock.clone(), output.clone())?,
-            connection: Host::new(config, clock, output.clone())?,
-        };
-        Ok(Self { functions: Arc::new(functions), issuer, calls })
+        let functions = Functions::new(config, output, &clock)?;
+        let parts = Arc::new((config.clone(), output.clone(), clock));
+        Ok(Self { functions: Arc::new(Mutex::new(Arc::new(functions))), parts, issuer, calls })
+    }
+
+    /// Starts the functions anew, with nothing cached; calls under way end as they would have.
+    pub fn restart(&self) {
+        let (config, output, clock) = &*self.parts;
+        if let Ok(functions) = Functions::new(config, output, clock) {
+            *lock(&self.functions) = Arc::new(functions);
+        }
     }
 
     /// Answers a request of a browser or a phone.
@@ -158,7 +174,7 @@ impl Gateway {
     }
 
     async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
-        let functions = &self.functions;
+        let functions = lock(&self.functions).clone();
         match route {
             "POST /connect/session" => self.run(&functions.session_start, event).await,
             "POST /connect/public-token" => self.run(&functions.public_token, event).await,

@@ -12,6 +12,8 @@ pub(crate) enum Call {
     SessionPopup,
     FinishPopup,
     FinishTicket,
+    /// With the same session as any other of its kind.
+    FinishSame,
     FinishWidget,
     PublicRefresh,
     AccessForce,
@@ -22,7 +24,7 @@ pub(crate) enum Call {
 impl Call {
     /// Whether it exchanges a popup's session.
     pub(crate) fn is_exchange(self) -> bool {
-        matches!(self, Self::FinishPopup | Self::FinishTicket)
+        matches!(self, Self::FinishPopup | Self::FinishTicket | Self::FinishSame)
     }
 }
 
@@ -37,7 +39,7 @@ pub(crate) enum Known {
 /// A call with all that it sends.
 pub(crate) struct Request {
     call: Call,
-    user: String,
+    pub(crate) user: String,
     ticket: String,
     body: Value,
 }
@@ -49,9 +51,11 @@ impl Request {
         let body = match call {
             Call::SessionConnect => json!({"flow": "connect", "refresh": true}),
             Call::SessionPopup => json!({"flow": "popup"}),
-            Call::FinishPopup | Call::FinishTicket => {
+            Call::FinishPopup | Call::FinishTicket | Call::FinishSame => {
                 connect();
-                let session = laptop.human_api.with(|state| state.add_session(user, None));
+                let same = format!("made-up-session-of-{user}");
+                let token = (call == Call::FinishSame).then_some(same.as_str());
+                let session = laptop.human_api.with(|state| state.add_session(user, token));
                 json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
             }
             Call::FinishWidget => {
@@ -74,7 +78,7 @@ impl Request {
     pub(crate) async fn send(&self, gateway: &Gateway) -> Reply {
         let route = match self.call {
             Call::SessionConnect | Call::SessionPopup => "POST /connect/session",
-            Call::FinishPopup | Call::FinishWidget => "POST /connect/finish",
+            Call::FinishPopup | Call::FinishSame | Call::FinishWidget => "POST /connect/finish",
             Call::PublicRefresh => "POST /connect/public-token",
             Call::Show => "GET /connect/connection",
             Call::Delete => "DELETE /connect/connection",

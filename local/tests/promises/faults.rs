@@ -6,16 +6,17 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use local::calls::Calls;
-use local::faults::{Fault, Rule, Service};
+use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
 use local::issuer::Issuer;
 use local::laptop::{Laptop, Options};
+use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};
 use crate::everything;
-use crate::invariants::{Expected, nothing_is_lost_or_stale};
+use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use crate::made_up_time::{MadeUpTime, quiet};
 
 const CALLS: [Call; 9] = [
@@ -99,18 +100,25 @@ impl World {
         }
     }
 
-    /// One call by cold functions while this goes wrong, and what comes after.
-    async fn cell(&mut self, call: Call, known: Known, wrongs: &[Wrong]) {
+    /// The request of a new user of this kind, and functions that have not served yet.
+    async fn prepare(&mut self, call: Call, known: Known) -> (Request, Gateway) {
         self.users += 1;
         let user = format!("user-{}", self.users);
         self.time.during(&self.laptop.faults, bring(&self.laptop, known, &user)).await;
         // beyond the ten seconds within which a refresh is answered with what the last one brought
         self.time.pass(Duration::from_secs(11)).await;
         let request = self.time.during(&self.laptop.faults, Request::new(&self.laptop, call, &user)).await;
-        let cold = self.cold();
+        (request, self.cold())
+    }
+
+    /// One call by cold functions while this goes wrong, and what comes after.
+    async fn cell(&mut self, call: Call, known: Known, wrongs: &[Wrong]) {
+        let (request, cold) = self.prepare(call, known).await;
+        let user = request.user.clone();
         self.laptop.faults.set(wrongs.iter().map(|wrong| self.rule(wrong)));
         quiet(&self.laptop.faults).await;
 
+        let before = self.laptop.calls.after(0).1;
         let reply = self.time.during(&self.laptop.faults, request.send(&cold)).await;
         let struck = self.laptop.faults.struck();
         let mut expected = expect(call, known, wrongs, &struck);
@@ -122,6 +130,11 @@ impl World {
         let body = reply.json();
         if (reply.status, body["code"].as_str().unwrap_or("ok")) != expected {
             broken.push(format!("answered {} {body}", reply.status));
+        }
+
+        let asked_public = self.laptop.calls.after(before).0.iter().any(|call| call.what.ends_with("publictokens"));
+        if asked_public && known == Known::New && reply.status >= 400 {
+            broken.push("publictokens with a humanId that is not proven".to_owned());
         }
 
         self.laptop.faults.set([]);
@@ -138,7 +151,8 @@ impl World {
         let verdict =
             struck.contains(&Service::HumanApi) && wrongs.iter().any(|wrong| matches!(wrong.name, "403" | "404"));
         let there = known != Known::New && call != Call::Delete && !verdict;
-        let must = Expected { access: there || reply.status == 201, public: there && known == Known::ByPopup };
+        let given = has_token(&self.laptop, &user) && call != Call::Delete && !verdict;
+        let must = Expected { access: there || given, public: there && known == Known::ByPopup };
         let laptop = &self.laptop;
         broken.extend(self.time.during(&self.laptop.faults, nothing_is_lost_or_stale(laptop, &user, must)).await.err());
         for broken in broken {
@@ -193,7 +207,7 @@ fn healthy(call: Call, known: Known) -> Expectation {
     match call {
         Call::PublicRefresh | Call::AccessForce if known == Known::New => (404, "not_connected"),
         Call::SessionConnect | Call::SessionPopup | Call::PublicRefresh | Call::AccessForce | Call::Show => (200, "ok"),
-        Call::FinishPopup | Call::FinishTicket | Call::FinishWidget => (201, "ok"),
+        Call::FinishPopup | Call::FinishTicket | Call::FinishSame | Call::FinishWidget => (201, "ok"),
         Call::Delete => (204, "ok"),
     }
 }
@@ -358,4 +372,47 @@ async fn faults_of_all_three_at_once_are_answered_as_the_first_of_them() {
 #[tokio::test]
 async fn faults_of_all_three_with_a_store_that_fails_after_the_hold_lose_nothing() {
     together(When::AfterTheHold).await;
+}
+
+#[tokio::test]
+async fn a_try_begins_only_with_its_time_left_and_under_a_hold_that_covers_it() {
+    let mut world = World::new().await;
+    let (request, cold) = world.prepare(Call::FinishPopup, Known::ByPopup).await;
+    let began = tokio::time::Instant::now();
+    let wait = Answer { headers: vec![("retry-after", "11".to_owned())], ..Answer::json(503, "{}") };
+    world.laptop.faults.set([
+        Rule::once(Service::HumanApi, Fault::Answer(Acts::Not, wait)),
+        Rule::always(Service::HumanApi, Fault::Hang(Acts::First)),
+        // the renewal before the second try
+        Rule::once(Service::DynamoDb, Fault::Hang(Acts::Not)).of("UpdateItem").after(1),
+    ]);
+    let reply = world.time.during(&world.laptop.faults, request.send(&cold)).await;
+    let struck = world.laptop.faults.struck();
+    assert_eq!(struck, [Service::HumanApi, Service::DynamoDb], "no second try: its time would not have been enough");
+    assert_eq!(reply.json()["code"], "upstream_unavailable");
+    assert!(began.elapsed() < Duration::from_secs(22));
+}
+
+#[tokio::test]
+async fn an_old_key_that_does_not_come_keeps_no_new_token_from_the_table() {
+    let mut world = World::new().await;
+    let (request, cold) = world.prepare(Call::AccessForce, Known::ByWidget).await;
+    world.laptop.secrets.rotate(TOKEN_KEY);
+    let hang = Rule::always(Service::SecretsManager, Fault::Hang(Acts::Not));
+    world.laptop.faults.set([hang.of("GetSecretValue (token-key)").after(1)]);
+    let reply = world.time.during(&world.laptop.faults, request.send(&cold)).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn a_human_api_that_is_slow_is_asked_step_by_step() {
+    let mut world = World::new().await;
+    let (request, cold) = world.prepare(Call::FinishPopup, Known::ByPopup).await;
+    let faults = world.laptop.faults.clone();
+    faults.set([Rule::once(Service::HumanApi, Fault::Answer(Acts::First, Answer::json(500, "{}")))]);
+    assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
+    // exchange, publictokens and access are more than one call has time for
+    faults.set([Rule::always(Service::HumanApi, Fault::late(Duration::from_millis(6300)))]);
+    assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
+    assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 200);
 }

@@ -1,5 +1,8 @@
 //! What must hold after every schedule.
 
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
 use local::gateway::Reply;
 use local::laptop::Laptop;
 use serde_json::json;
@@ -18,10 +21,7 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
         assert!(may_answer(*call, reply, run, with_delete), "{}", told(&format!("{call:?} answered {}", reply.status)));
     }
 
-    let user = shared::identity::UserId::new(run.user.clone()).unwrap();
-    let key = aws_sdk_dynamodb::types::AttributeValue::S(user.key().to_string());
-    let row = world.laptop.dynamodb.get_item().table_name("human-connect").key("userKey", key);
-    let row = row.consistent_read(true).send().await.unwrap().item;
+    let row = row(&world.laptop, &run.user).await;
 
     // a delete wins: what is there now began after it. A read that found nothing is no beginning: there was nothing that
     // the delete could have taken away, and so nothing by which the call could know of it
@@ -35,20 +35,42 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     }
 
     // nobody is wedged, nothing is unresolved
-    for attribute in ["heldUntil", "inflight", "doubts"] {
-        let left = row.as_ref().is_some_and(|row| row.contains_key(attribute));
-        assert!(!left || run.died.is_some() || run.taken_over, "{}", told(&format!("{attribute} is left")));
+    if run.died.is_none() && !run.taken_over {
+        assert_eq!(left(row.as_ref()), [""; 0], "{}", told("something is left"));
+    }
+    if run.died.is_none() && !run.taken_over && calls.iter().all(|call| *call == Call::FinishSame) {
+        let exchanges = run.trace.iter().filter(|(_, what)| what.ends_with("/tokens")).count();
+        assert_eq!(exchanges, 1, "{}", told("one session is exchanged once"));
     }
 
     let deleted = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
     let stored = run.replies.iter().zip(calls).any(|(reply, call)| reply.status == 201 && *call != Call::Delete);
     let expected = Expected {
-        access: !deleted && (stored || run.known != Known::New),
+        // whatever Human API has given of late is there, or has been replaced
+        access: !deleted && (stored || run.known != Known::New || has_token(&world.laptop, &run.user)),
         public: !deleted && run.known == Known::ByPopup,
     };
     if let Err(broken) = nothing_is_lost_or_stale(&world.laptop, &run.user, expected).await {
         panic!("{}", told(&broken));
     }
+}
+
+/// The row as it is.
+async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
+    let key = shared::identity::UserId::new(user.to_owned()).unwrap().key().to_string();
+    let row = laptop.dynamodb.get_item().table_name("human-connect").key("userKey", AttributeValue::S(key));
+    row.consistent_read(true).send().await.unwrap().item
+}
+
+/// What of a call under way is in the row.
+fn left(row: Option<&HashMap<String, AttributeValue>>) -> Vec<&'static str> {
+    let of_calls = ["heldUntil", "inflight", "doubts"].into_iter();
+    of_calls.filter(|attribute| row.is_some_and(|row| row.contains_key(*attribute))).collect()
+}
+
+/// Whether Human API has given an access token for this user.
+pub(crate) fn has_token(laptop: &Laptop, user: &str) -> bool {
+    laptop.human_api.with(|state| state.newest(user)).0.is_some()
 }
 
 /// What must be there for a user in any case.
@@ -57,7 +79,8 @@ pub(crate) struct Expected {
     pub(crate) public: bool,
 }
 
-/// Asks for the user's tokens: what is served is the newest that Human API gave, what must be there is.
+/// Asks for the user's tokens: what is served is the newest that Human API gave, what must be there is, and nothing of an
+/// earlier call is left.
 pub(crate) async fn nothing_is_lost_or_stale(laptop: &Laptop, user: &str, expected: Expected) -> Result<(), String> {
     let (_, newest_public) = laptop.human_api.with(|state| state.newest(user));
     let access = laptop.gateway.as_backend(&json!({"clientUserId": user})).await;
@@ -73,11 +96,15 @@ pub(crate) async fn nothing_is_lost_or_stale(laptop: &Laptop, user: &str, expect
     }
     match public.status {
         200 if newest_public.is_some() && text(&public, "publicToken") != newest_public => {
-            Err("a stale publicToken".to_owned())
+            return Err("a stale publicToken".to_owned());
         }
-        200 => Ok(()),
-        404 | 409 if !expected.public => Ok(()),
-        status => Err(format!("public-token answers {status} afterwards: {}", public.body)),
+        200 => {}
+        404 | 409 if !expected.public => {}
+        status => return Err(format!("public-token answers {status} afterwards: {}", public.body)),
+    }
+    match left(row(laptop, user).await.as_ref())[..] {
+        [] => Ok(()),
+        ref left => Err(format!("{left:?} is left")),
     }
 }
 
@@ -89,6 +116,10 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
         // the one that was taken over; its session, where that was spent on an answer that came too late
         (409, "finish_in_progress") => run.taken_over,
         (409, "reconnect_required") if call == Call::FinishPopup => run.taken_over && run.known == Known::New,
+        (409, "reconnect_required") if call == Call::FinishSame => {
+            run.known == Known::New && (run.died.is_some() || run.taken_over)
+        }
+        (200 | 201, "ok") if call == Call::FinishSame => true,
         (410, "connection_deleted") => with_delete && call != Call::Delete,
         (200, "ok") => {
             matches!(

@@ -146,6 +146,17 @@ async fn a_call_whose_hold_is_taken_over_while_it_works_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_order() {
+    let _standing_still = MadeUpTime::begin();
+    let mut total = 0;
+    for known in [Known::New, Known::ByPopup, Known::ByWidget] {
+        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::All, None).await;
+        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::AllButCommuted, Some(HOLD_IS_OVER)).await;
+    }
+    println!("the same session twice: {total} schedules");
+}
+
+#[tokio::test]
 async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
     let _standing_still = MadeUpTime::begin();
     let total = walk(&[Call::FinishPopup; 3], Known::ByPopup, &[0, 0, 0], Orders::All, None).await;
@@ -165,16 +176,15 @@ async fn a_call_that_dies_at_any_gate_loses_nothing_and_wedges_nobody() {
     let mut total = 0;
     for single_use in [true, false] {
         for known in [Known::New, Known::ByPopup, Known::ByWidget] {
-            for dying in CALLS {
-                for next in CALLS {
-                    let world = World::new(&[0]).await;
-                    world.single_use(single_use);
-                    for death in [Death::BeforeActing, Death::AfterActing] {
-                        for gate in 0.. {
-                            let Some(run) = Box::pin(world.die(dying, known, gate, death, next)).await else { break };
-                            Box::pin(invariants::check(&world, &run, &[next])).await;
-                            total += 1;
-                        }
+            let others = CALLS.iter().flat_map(|dying| CALLS.iter().map(move |next| (*dying, *next)));
+            for (dying, next) in others.chain([(Call::FinishSame, Call::FinishSame)]) {
+                let world = World::new(&[0]).await;
+                world.single_use(single_use);
+                for death in [Death::BeforeActing, Death::AfterActing] {
+                    for gate in 0.. {
+                        let Some(run) = Box::pin(world.die(dying, known, gate, death, next)).await else { break };
+                        Box::pin(invariants::check(&world, &run, &[next])).await;
+                        total += 1;
                     }
                 }
             }
