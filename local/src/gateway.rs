@@ -173,7 +173,8 @@ impl Gateway {
         reply
     }
 
-    async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
+    /// Hands the function of this route an event, as it is.
+    pub async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
         let functions = lock(&self.functions).clone();
         match route {
             "POST /connect/session" => self.run(&functions.session_start, event).await,

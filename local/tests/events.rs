@@ -81,9 +81,12 @@ async fn every_event_is_answered_as_the_readme_says() {
     let options = Options { variables: vec![("LOG_LEVEL", "trace")], ..Options::in_memory() };
     let laptop = Laptop::start(options).await.unwrap();
     examples::set_up(&laptop).await.unwrap();
+    // neither these nor LOG_LEVEL can turn the logging of payloads on
+    let louder = ["RUST_LOG", "AWS_LAMBDA_LOG_LEVEL"].map(|name| (name.to_owned(), "TRACE".to_owned()));
+    let environment: Vec<(String, String)> = laptop.environment.iter().cloned().chain(louder).collect();
     let mut functions = BTreeMap::new();
     for name in FUNCTIONS {
-        functions.insert(name, Instance::start(&binaries.join(name), &laptop.environment).await.unwrap());
+        functions.insert(name, Instance::start(&binaries.join(name), &environment).await.unwrap());
     }
     for row in rows() {
         let text = std::fs::read_to_string(root().join("events").join(&row.event)).unwrap();

@@ -32,9 +32,10 @@ const CLIENTS: usize = 16;
 const FINISHES_PER_USER: usize = 6;
 /// From one kill to the next.
 const BETWEEN_KILLS: Duration = Duration::from_millis(200);
-/// A killed call's hold is free after 28 s, and another may wait for it in vain for 10 s first; the rest is for a slow
-/// machine.
-const WEDGED: Duration = Duration::from_secs(55);
+/// A killed call's hold is free after 28 s, and another may wait for it in vain for 10 s first; the rest is for a machine
+/// that has other things to do. That no hold lasts longer is read from `Retry-After`.
+const WEDGED: Duration = Duration::from_secs(120);
+const LONGEST_HOLD_SECONDS: u64 = 28;
 
 /// Numbers that are the same in each run (xorshift64*).
 struct Dice(AtomicU64);
@@ -122,6 +123,9 @@ impl Soak {
             self.last_killed.lock().unwrap().insert(user.to_owned(), Instant::now());
             return None;
         };
+        if let Some(wait) = answer["headers"]["retry-after"].as_str() {
+            assert!((1..=LONGEST_HOLD_SECONDS).contains(&wait.parse().unwrap()), "{answer}");
+        }
         let body = answer["body"].as_str().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
         Some((answer["statusCode"].as_u64().unwrap(), body))
     }

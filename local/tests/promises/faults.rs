@@ -19,7 +19,7 @@ use crate::everything;
 use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use crate::made_up_time::{MadeUpTime, quiet};
 
-const CALLS: [Call; 9] = [
+pub(crate) const CALLS: [Call; 9] = [
     Call::SessionConnect,
     Call::SessionPopup,
     Call::FinishPopup,
@@ -30,13 +30,13 @@ const CALLS: [Call; 9] = [
     Call::Show,
     Call::Delete,
 ];
-const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
+pub(crate) const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
 /// Until a hold that nobody gave back is free: 26 s, 2 s of margin, and a moment.
 const HOLD_IS_OVER: Duration = Duration::from_secs(29);
 
 /// When a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum When {
+pub(crate) enum When {
     /// At every call.
     Always,
     /// Once, after so many calls that are spared.
@@ -47,18 +47,20 @@ enum When {
 
 /// What goes wrong in a cell.
 #[derive(Clone, Copy, Debug)]
-struct Wrong {
-    service: Service,
-    name: &'static str,
-    when: When,
+pub(crate) struct Wrong {
+    pub(crate) service: Service,
+    pub(crate) name: &'static str,
+    pub(crate) when: When,
 }
 
 /// Status and code.
 type Expectation = (u16, &'static str);
 
-struct World {
-    laptop: Laptop,
+pub(crate) struct World {
+    pub(crate) laptop: Laptop,
     time: MadeUpTime,
+    /// Where the functions write their lines.
+    output: Output,
     clock: Clock,
     faults: BTreeMap<&'static str, BTreeMap<&'static str, Fault>>,
     /// Whether a popup's session token can be exchanged once only.
@@ -69,13 +71,17 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::writing_to(Output::new(std::io::sink())).await
+    }
+
+    pub(crate) async fn writing_to(output: Output) -> Self {
         let (began, since) = (Clock::system().now(), tokio::time::Instant::now());
         let clock = Clock::new(move || began + since.elapsed().as_millis() as Millis);
-        let options = Options { clock: clock.clone(), ..Options::in_memory() };
+        let options = Options { clock: clock.clone(), output: output.clone(), ..Options::in_memory() };
         let laptop = Box::pin(Laptop::start(options)).await.unwrap();
         let time = MadeUpTime::begin();
         let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
-        Self { laptop, time, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
+        Self { laptop, time, output, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
     }
 
     fn reuse_sessions(&mut self) {
@@ -85,9 +91,8 @@ impl World {
 
     /// Functions that have not served yet, with nothing cached.
     fn cold(&self) -> Gateway {
-        let output = Output::new(std::io::sink());
         let issuer = Issuer::new("faults".into());
-        Gateway::new(&self.laptop.config, issuer, Calls::default(), &output, self.clock.clone()).unwrap()
+        Gateway::new(&self.laptop.config, issuer, Calls::default(), &self.output, self.clock.clone()).unwrap()
     }
 
     fn rule(&self, wrong: &Wrong) -> Rule {
@@ -103,7 +108,7 @@ impl World {
     /// The request of a new user of this kind, and functions that have not served yet.
     async fn prepare(&mut self, call: Call, known: Known) -> (Request, Gateway) {
         self.users += 1;
-        let user = format!("user-{}", self.users);
+        let user = format!("canary-user-{}", self.users);
         self.time.during(&self.laptop.faults, bring(&self.laptop, known, &user)).await;
         // beyond the ten seconds within which a refresh is answered with what the last one brought
         self.time.pass(Duration::from_secs(11)).await;
@@ -112,7 +117,7 @@ impl World {
     }
 
     /// One call by cold functions while this goes wrong, and what comes after.
-    async fn cell(&mut self, call: Call, known: Known, wrongs: &[Wrong]) {
+    pub(crate) async fn cell(&mut self, call: Call, known: Known, wrongs: &[Wrong]) -> Reply {
         let (request, cold) = self.prepare(call, known).await;
         let user = request.user.clone();
         self.laptop.faults.set(wrongs.iter().map(|wrong| self.rule(wrong)));
@@ -158,9 +163,10 @@ impl World {
         for broken in broken {
             writeln!(self.wrong, "{call:?} {known:?} {wrongs:?}: expected {expected:?}, {broken}").unwrap();
         }
+        reply
     }
 
-    fn done(self, what: &str) {
+    pub(crate) fn done(self, what: &str) {
         println!("{what}: {} cells", self.users);
         let lines = self.wrong.lines().count();
         assert!(lines == 0, "{lines} broken\n{}", self.wrong.lines().take(40).collect::<Vec<_>>().join("\n"));
@@ -292,7 +298,7 @@ fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectat
     }
 }
 
-fn names(service: Service) -> Vec<&'static str> {
+pub(crate) fn names(service: Service) -> Vec<&'static str> {
     service.faults().into_iter().map(|(name, _)| name).collect()
 }
 

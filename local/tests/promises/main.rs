@@ -1,5 +1,6 @@
 //! The promises about tokens (section 4 of the contract), on the real handlers: every order of overlapping calls, every
-//! death of a call (`schedules`), every fault of what they call (`faults`), secrets that change meanwhile (`rotation`).
+//! death of a call (`schedules`), every fault of what they call (`faults`), secrets that change meanwhile (`rotation`);
+//! and that none of it shows anywhere (`leaks`).
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,6 +14,7 @@ mod driver;
 mod faults;
 mod gates;
 mod invariants;
+mod leaks;
 mod made_up_time;
 mod rotation;
 mod schedules;
