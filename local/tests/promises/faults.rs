@@ -422,3 +422,11 @@ async fn a_human_api_that_is_slow_is_asked_step_by_step() {
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_table_that_takes_its_time_makes_a_finish_slow_and_no_worse() {
+    let mut world = World::new().await;
+    let (request, cold) = world.prepare(Call::FinishPopup, Known::ByPopup).await;
+    world.laptop.faults.set([Rule::always(Service::DynamoDb, Fault::late(Duration::from_millis(1500)))]);
+    assert_eq!(world.time.during(&world.laptop.faults, request.send(&cold)).await.status, 201);
+}

@@ -21,9 +21,10 @@ use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
 const WAIT_FOR_HOLD: Duration = Duration::from_secs(10);
 /// First and longest pause between two looks at a held row.
 pub(super) const POLL: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(640));
-/// A hold this young covers a request sent now; an older one is renewed first. With the time that a connection may take
-/// it stays near the clock margin.
-const FRESH: Duration = Duration::from_millis(500);
+/// A hold this young covers a request sent now; an older one is renewed first.
+const FRESH: Duration = Duration::from_secs(1);
+/// Where writing takes long, one that is no older than the clock margin has to do after so many renewals.
+const RENEWALS: u32 = 2;
 
 /// What a call wants to hold a row for.
 pub struct Claim<'a> {
@@ -186,8 +187,10 @@ impl Store {
 
     /// Makes sure that the hold covers a request that is sent now.
     pub async fn renew(&self, hold: &Hold, invocation: &Invocation) -> Result<(), StoreError> {
-        // again, if the writing itself took so long
-        while lock(&hold.written).elapsed() >= FRESH {
+        for _ in 0..RENEWALS {
+            if lock(&hold.written).elapsed() < FRESH {
+                return Ok(());
+            }
             let written = Instant::now();
             let mut e = Expression::default();
             e.require_text(HOLD_ID, &hold.id);
@@ -197,7 +200,11 @@ impl Store {
                 Err(row) => return Err(hold.lost_to(row.as_ref())),
             }
         }
-        Ok(())
+        if lock(&hold.written).elapsed().as_millis() < CLOCK_MARGIN as u128 {
+            Ok(())
+        } else {
+            Err(StoreError::Unavailable)
+        }
     }
 }
 
