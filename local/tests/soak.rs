@@ -23,7 +23,7 @@ use local::runtime_api::{Instance, built};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-const SHORT: usize = 60;
+const SHORT: usize = 40;
 /// Instances of each function; each serves one call at a time, as on Lambda.
 const INSTANCES: usize = 6;
 /// Calls at the same time.
@@ -31,7 +31,7 @@ const CLIENTS: usize = 16;
 /// So many finishes go to the same user, on average.
 const FINISHES_PER_USER: usize = 6;
 /// From one kill to the next.
-const BETWEEN_KILLS: Duration = Duration::from_millis(200);
+const BETWEEN_KILLS: Duration = Duration::from_millis(300);
 /// A killed call's hold is free after 28 s, and another may wait for it in vain for 10 s first; the rest is for a machine
 /// that has other things to do. That no hold lasts longer is read from `Retry-After`.
 const WEDGED: Duration = Duration::from_secs(120);

@@ -71,15 +71,14 @@ pub(crate) struct World {
 
 impl World {
     async fn new() -> Self {
-        Self::writing_to(Output::new(std::io::sink())).await
+        Self::writing_to(Output::new(std::io::sink()), MadeUpTime::begin()).await
     }
 
-    pub(crate) async fn writing_to(output: Output) -> Self {
+    pub(crate) async fn writing_to(output: Output, time: MadeUpTime) -> Self {
         let (began, since) = (Clock::system().now(), tokio::time::Instant::now());
         let clock = Clock::new(move || began + since.elapsed().as_millis() as Millis);
         let options = Options { clock: clock.clone(), output: output.clone(), ..Options::in_memory() };
         let laptop = Box::pin(Laptop::start(options)).await.unwrap();
-        let time = MadeUpTime::begin();
         let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
         Self { laptop, time, output, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
     }
@@ -345,7 +344,7 @@ async fn every_fault_of_secrets_manager_is_answered_as_the_contract_says_and_not
 
 /// Something wrong with each of the three at the same time: an even sample of it, or everything.
 async fn together(store_when: When) {
-    let every = if everything() { 1 } else { 61 };
+    let every = if everything() { 1 } else { 97 };
     let mut world = World::new().await;
     let mut number = 0;
     for human in names(Service::HumanApi) {

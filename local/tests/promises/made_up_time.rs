@@ -1,6 +1,6 @@
 //! tokio's clock, standing still while anything moves: what waits for time waits for no real time.
 
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
 use local::faults::Faults;
@@ -11,19 +11,33 @@ const STEP: Duration = Duration::from_millis(100);
 /// request that follows it there are a few turns of the scheduler.
 const LOOKS: u32 = 24;
 
+/// Tests run side by side, save one that must be alone: what is logged in another thread changes what is logged in its own.
+static TURN: RwLock<()> = RwLock::new(());
+
 /// While this lives, time passes by [`MadeUpTime::during`] and [`MadeUpTime::pass`] alone.
 pub(crate) struct MadeUpTime {
     _stop: mpsc::Sender<()>,
+    _side_by_side: Option<RwLockReadGuard<'static, ()>>,
+    _alone: Option<RwLockWriteGuard<'static, ()>>,
 }
 
 impl MadeUpTime {
     /// Stops the clock.
     pub(crate) fn begin() -> Self {
+        Self { _side_by_side: Some(TURN.read().unwrap_or_else(PoisonError::into_inner)), ..Self::stop() }
+    }
+
+    /// Stops the clock, when no other test runs.
+    pub(crate) fn begin_alone() -> Self {
+        Self { _alone: Some(TURN.write().unwrap_or_else(PoisonError::into_inner)), ..Self::stop() }
+    }
+
+    fn stop() -> Self {
         let (stop, stopped) = mpsc::channel::<()>();
         // while a blocking task runs, tokio does not advance a paused clock by itself
         tokio::task::spawn_blocking(move || stopped.recv());
         tokio::time::pause();
-        Self { _stop: stop }
+        Self { _stop: stop, _side_by_side: None, _alone: None }
     }
 
     /// Lets time pass while `work` waits for nothing else. What it calls goes through the proxies of these faults.

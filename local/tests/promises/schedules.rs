@@ -132,7 +132,7 @@ async fn a_call_whose_hold_is_taken_over_while_it_works_loses_nothing() {
     let (states, calls): (&[Known], &[Call]) = if everything() {
         (&[Known::New, Known::ByPopup, Known::ByWidget], &CALLS)
     } else {
-        (&[Known::New, Known::ByPopup], &[Call::FinishPopup, Call::FinishWidget, Call::AccessForce, Call::Delete])
+        (&[Known::New, Known::ByPopup], &[Call::FinishPopup, Call::AccessForce, Call::Delete])
     };
     let mut total = 0;
     for known in states {
@@ -159,7 +159,8 @@ async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_orde
 #[tokio::test]
 async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
     let _standing_still = MadeUpTime::begin();
-    let total = walk(&[Call::FinishPopup; 3], Known::ByPopup, &[0, 0, 0], Orders::All, None).await;
+    let orders = if everything() { Orders::All } else { Orders::AllButCommuted };
+    let total = walk(&[Call::FinishPopup; 3], Known::ByPopup, &[0, 0, 0], orders, None).await;
     println!("three overlapping finishes: {total} schedules");
 }
 
