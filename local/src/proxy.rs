@@ -97,7 +97,8 @@ impl Proxy {
         Ok(format!("http://{address}"))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+    /// The answer; none where none is to come.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Option<Response<Body>>, Cut> {
         let started = Instant::now();
         let mut moving = self.faults.moving();
         let call = self.read(request).await.ok_or(Cut)?;
@@ -117,15 +118,15 @@ impl Proxy {
                 self.perform(&call).await;
             }
             self.note(call, None, started);
-            drop(moving);
-            return std::future::pending().await;
+            return Ok(None);
         }
         let answer = match fault {
             None => Ok(self.pass_on(&call).await),
             Some(fault) => self.fail(&call, fault).await,
         };
         self.note(call, answer.as_ref().ok().map(Response::status), started);
-        answer
+        drop(moving);
+        answer.map(Some)
     }
 
     fn note(&self, call: Call, status: Option<StatusCode>, started: Instant) {
@@ -231,7 +232,17 @@ impl Proxy {
 
 /// Answers a connection's requests, until it ends or one is to be cut.
 async fn converse(proxy: Arc<Proxy>, stream: TcpStream) {
-    let service = service_fn(|request| Box::pin(proxy.answer(request)));
+    let service = service_fn(|request| {
+        let proxy = proxy.clone();
+        Box::pin(async move {
+            // a server goes on with what it has begun, though its client is gone
+            match tokio::spawn(async move { proxy.answer(request).await }).await {
+                Ok(Ok(Some(answer))) => Ok(answer),
+                Ok(Ok(None)) => std::future::pending().await,
+                _ => Err(Cut),
+            }
+        })
+    });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_err() {
         // a reset, as the other side would see it of a peer that died

@@ -30,8 +30,9 @@ const INSTANCES: usize = 6;
 const CLIENTS: usize = 16;
 /// So many finishes go to the same user, on average.
 const FINISHES_PER_USER: usize = 6;
-/// From one kill to the next.
-const BETWEEN_KILLS: Duration = Duration::from_millis(300);
+/// From one kill to the next, on average; at most one kill at work for two finishes.
+const BETWEEN_KILLS: Duration = Duration::from_millis(60);
+const FINISHES_PER_KILL: usize = 2;
 /// A killed call's hold is free after 28 s, and another may wait for it in vain for 10 s first; the rest is for a machine
 /// that has other things to do. That no hold lasts longer is read from `Retry-After`.
 const WEDGED: Duration = Duration::from_secs(120);
@@ -172,8 +173,8 @@ impl Soak {
     }
 
     /// Kills one instance after the other, at work if one is, until the finishes are through.
-    async fn kill(&self, over: &AtomicBool) {
-        while !over.load(Ordering::SeqCst) {
+    async fn kill(&self, most: usize, over: &AtomicBool) {
+        while !over.load(Ordering::SeqCst) && self.kills_at_work.load(Ordering::SeqCst) < most {
             let pause = BETWEEN_KILLS.mul_f64(self.dice.roll(200) as f64 / 100.0);
             tokio::time::sleep(pause).await;
             let slots: Vec<&Slot> = self.slots.values().flatten().collect();
@@ -248,11 +249,12 @@ async fn killed_functions_lose_nothing_and_wedge_nobody() {
         clients.await;
         over.store(true, Ordering::SeqCst);
     };
-    tokio::join!(clients, soak.kill(&over));
+    tokio::join!(clients, soak.kill(finishes / FINISHES_PER_KILL, &over));
     soak.laptop.faults.set([]);
     let finished: Vec<&String> =
         users.iter().filter(|user| soak.laptop.human_api.with(|state| state.newest(user)).0.is_some()).collect();
     join_all(finished.iter().map(|user| soak.check(user))).await;
+    assert!(soak.kills_at_work.load(Ordering::SeqCst) > 0, "nothing was killed at work");
     println!(
         "soak: {finishes} finishes of {} users, {} kills, {} of them at work; {} first exchanges had to be made anew by \
          the user; {:.0} s",
