@@ -1,10 +1,13 @@
 //! Puts the parts together: servers on loopback, and the environment that points the functions at them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use shared::clock::Clock;
 use shared::config::{Aws, Config};
+use shared::identity::UserId;
 use shared::telemetry::Output;
 use tokio::net::TcpListener;
 
@@ -131,6 +134,13 @@ impl Laptop {
         });
         tokio::spawn(async move { axum::serve(page, page_router).await });
         Ok(Self { console, environment, config, gateway, human_api, secrets, faults, calls, dynamodb })
+    }
+
+    /// The user's row as it is in the table.
+    pub async fn row(&self, user: &UserId) -> Result<Option<HashMap<String, AttributeValue>>, aws_sdk_dynamodb::Error> {
+        let key = AttributeValue::S(user.key().to_string());
+        let row = self.dynamodb.get_item().table_name(aws::TABLE).key("userKey", key).consistent_read(true);
+        Ok(row.send().await?.item)
     }
 }
 

@@ -204,11 +204,7 @@ impl Soak {
             200 => assert_eq!(public["publicToken"].as_str(), newest_public.as_deref(), "{user}"),
             _ => assert_eq!((&public["code"], proven), (&json!("reconnect_required"), false), "{user}: {public}"),
         }
-        let key = aws_sdk_dynamodb::types::AttributeValue::S(
-            shared::identity::UserId::new(user.to_owned()).unwrap().key().to_string(),
-        );
-        let row = self.laptop.dynamodb.get_item().table_name("human-connect").key("userKey", key).send().await.unwrap();
-        let row = row.item.unwrap();
+        let row = self.laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap().unwrap();
         for left in ["heldUntil", "inflight", "doubts", "expires"] {
             assert!(!row.contains_key(left), "{user}: {left} is left");
         }

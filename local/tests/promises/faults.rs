@@ -15,6 +15,7 @@ use shared::clock::{Clock, Millis};
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};
+use crate::driver::HOLD_IS_OVER;
 use crate::everything;
 use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use crate::made_up_time::{MadeUpTime, quiet};
@@ -31,9 +32,6 @@ pub(crate) const CALLS: [Call; 9] = [
     Call::Delete,
 ];
 pub(crate) const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
-/// Until a hold that nobody gave back is free: 26 s, 2 s of margin, and a moment.
-const HOLD_IS_OVER: Duration = Duration::from_secs(29);
-
 /// When a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum When {
@@ -142,7 +140,7 @@ impl World {
         }
 
         self.laptop.faults.set([]);
-        self.time.pass(HOLD_IS_OVER).await;
+        self.time.pass(Duration::from_millis(HOLD_IS_OVER as u64)).await;
         // a popup's humanId that was never proven, and whose exchange was lost
         let lost = known == Known::New && call.is_exchange() && self.single_use;
         if (call.is_exchange() || call == Call::FinishWidget) && expected.0 >= 400 {

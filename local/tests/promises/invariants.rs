@@ -57,9 +57,7 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
 
 /// The row as it is.
 async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
-    let key = shared::identity::UserId::new(user.to_owned()).unwrap().key().to_string();
-    let row = laptop.dynamodb.get_item().table_name("human-connect").key("userKey", AttributeValue::S(key));
-    row.consistent_read(true).send().await.unwrap().item
+    laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap()
 }
 
 /// What of a call under way is in the row.
