@@ -1,9 +1,12 @@
-"""What template.yaml must keep of the contract, whatever else changes in it: check.py TEMPLATE"""
+"""What template.yaml must keep of the contract, whatever else changes in it: check.py TEMPLATE DEPLOYED
+
+Writes to DEPLOYED what SAM makes of TEMPLATE, for checkov."""
 
 import copy
 import json
 import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -38,7 +41,18 @@ REQUIRED_VARIABLES = ("TABLE_NAME", "HUMAN_API_CLIENT_ID", "HUMAN_API_SECRET_ID"
 # what an access-log line needs, and what it may never hold: a path is a ticket, a header is a token
 LOGGED = ("requestId", "requestTime", "routeKey", "status", "identity.sourceIp", "error.message", "authorizer.error",
           "integrationLatency")
-NEVER_LOGGED = re.compile(r"path|query|body|header|authorization|claims|resource|user", re.IGNORECASE)
+NEVER_LOGGED = re.compile(r"path|query|body|header|override|authorization|claims|resource|user|principal", re.IGNORECASE)
+
+# what SAM adds to each role: logs, and X-Ray, whose actions know no resource but "*"
+ADDED_BY_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
+
+# the statuses that are counted in the access log
+COUNTED = {"401", "403"}
+
+
+# the parameters without a default
+VALUES = {"JwtIssuer": "https://issuer.example", "JwtAudience": "one,two", "HumanApiClientId": "id",
+          "AllowedOrigins": "https://a.example,https://b.example"}
 
 
 class Loader(yaml.SafeLoader):
@@ -105,13 +119,14 @@ def check_routes(api_name, api, functions):
     check("the IAM authorizer is on", auth.get("EnableIamAuthorizer") is True)
 
 
-def check_deployed_api(path):
-    """What SAM makes of the API: it drops or rewrites what it does not expect, without a word."""
+def deployed(path):
+    """What SAM makes of the template: it drops or rewrites what it does not expect, without a word."""
     template = copy.deepcopy(yaml_parse(Path(path).read_text()))
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
-    values = {"JwtIssuer": "https://issuer.example", "JwtAudience": "one,two", "HumanApiClientId": "id",
-              "AllowedOrigins": "https://a.example,https://b.example"}
-    resources = Translator({}, Parser()).translate(template, parameter_values=values)["Resources"]
+    return Translator({}, Parser()).translate(template, parameter_values=VALUES)
+
+
+def check_deployed_api(resources):
     body = next(r for r in resources.values() if r["Type"] == "AWS::ApiGatewayV2::Api")["Properties"]["Body"]
 
     guards = {f"{method.upper()} {path}": [name for s in operation.get("security", []) for name in s]
@@ -126,13 +141,133 @@ def check_deployed_api(path):
     cors = body.get("x-amazon-apigateway-cors", {})
     cors = cors["Fn::If"][1] if "Fn::If" in cors else cors
     check("deployed: CORS origins are the parameter's, split",
-          cors.get("allowOrigins") == {"Fn::Split": [",", values["AllowedOrigins"]]})
+          cors.get("allowOrigins") == {"Fn::Split": [",", VALUES["AllowedOrigins"]]})
     check("deployed: CORS methods are those of the routes", set(cors.get("allowMethods", [])) == {"GET", "POST", "DELETE"})
     check("deployed: CORS headers are authorization, content-type",
           set(cors.get("allowHeaders", [])) == {"authorization", "content-type"})
     check("deployed: CORS exposes Retry-After", cors.get("exposeHeaders") == ["Retry-After"])
     check("deployed: CORS does not allow credentials", not cors.get("allowCredentials"))
     check("deployed: CORS has a MaxAge", isinstance(cors.get("maxAge"), int))
+
+
+def policy_documents(value):
+    """Every policy document inside a value, whatever the resource."""
+    if isinstance(value, dict):
+        return ([value] if "Statement" in value else []) + [d for item in value.values() for d in policy_documents(item)]
+    return [d for item in value for d in policy_documents(item)] if isinstance(value, list) else []
+
+
+def check_deployed_policies(resources):
+    roles = {name: r for name, r in resources.items() if r["Type"] == "AWS::IAM::Role"}
+    check("deployed: a role for each function", len(roles) == len(PERMISSIONS))
+    for name, role in roles.items():
+        attached = [t.rsplit("/", 1)[-1] for p in role["Properties"].get("ManagedPolicyArns", []) for t in texts(p)
+                    if "policy/" in t]
+        check(f"deployed: {name} has what SAM adds and no other policy of AWS: {attached}", set(attached) == ADDED_BY_SAM)
+    for name, resource in resources.items():
+        for s in [s for d in policy_documents(resource) for s in as_list(d["Statement"])]:
+            named = texts(s.get("Action")) + texts(s.get("Resource", []))
+            check(f"deployed: {name}: no wildcard in {named}", not {"NotAction", "NotResource"} & s.keys()
+                  and not any(c in text for text in named for c in "*?"))
+
+
+def check_tls(parameters):
+    """An HTTP API has no plain-http listener; what is left are the addresses that an operator names."""
+    for name in ("JwtIssuer", "PublicBaseUrl", "HumanApiAuthUrl", "HumanApiUserUrl"):
+        pattern = re.compile(parameters.get(name, {}).get("AllowedPattern", ""))
+        for url, allowed in {"https://a.example": True, "http://localhost:1": True, "http://a.example": False,
+                             "http://localhost.example": False}.items():
+            check(f"{name} {'takes' if allowed else 'refuses'} {url}", bool(pattern.fullmatch(url)) == allowed)
+
+
+def check_key(template):
+    """Everything at rest is under the operator's key where there is one."""
+    def optional(name):
+        return {"Not": [{"Equals": [{"Ref": name}, ""]}]}
+
+    conditions, parameters = template["Conditions"], template["Parameters"]
+    check("HasKmsKey is that KmsKeyArn is set", conditions.get("HasKmsKey") == optional("KmsKeyArn"))
+    check("HasAlarmTopic is that AlarmTopicArn is set", conditions.get("HasAlarmTopic") == optional("AlarmTopicArn"))
+    check("the key's description says what its policy needs for logs",
+          "kms:EncryptionContext:aws:logs:arn" in parameters["KmsKeyArn"]["Description"])
+    readme = re.findall(r'log-group:(/[^"]+)"', Path("README.md").read_text())
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::Logs::LogGroup":
+            group = resource["Properties"]["LogGroupName"]["Sub"].replace("${AWS::StackName}", "human-connect")
+            check(f"{name}: the key policy in the README covers {group}", any(fnmatch(group, pattern) for pattern in readme))
+    key = {"If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    for name, resource in template["Resources"].items():
+        p = resource.get("Properties", {})
+        held = {"AWS::Logs::LogGroup": p.get("KmsKeyId"), "AWS::SecretsManager::Secret": p.get("KmsKeyId"),
+                "AWS::DynamoDB::Table": p.get("SSESpecification", {}).get("KMSMasterKeyId")}
+        if resource["Type"] in held:
+            check(f"{name}: is under the key of the parameter", held[resource["Type"]] == key)
+
+
+def check_alarms(template, api):
+    """The alarms watch metrics that exist, under the names and dimensions that they have."""
+    resources = template["Resources"]
+    telemetry = Path("shared/src/telemetry.rs").read_text()
+    namespace = re.search(r'const NAMESPACE: &str = "(\w+)";', telemetry).group(1)
+    check("functions count errors by function and code",
+          '"Dimensions": [["function"], ["function", "code"]],\n                "Metrics": [{"Name": "Errors"' in telemetry)
+    check("upstream_unauthorized is a code", '"upstream_unauthorized"' in Path("shared/src/http/problem.rs").read_text())
+    for name in PERMISSIONS:
+        check(f"{name} counts under its name", f'const NAME: &\'static str = "{name}";' in
+              Path("functions", name, "src/lib.rs").read_text())
+
+    alarms = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+    for name, alarm in alarms.items():
+        check(f"{name}: tells the topic", alarm.get("AlarmActions") ==
+              {"If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]})
+        check(f"{name}: says what it means", bool(alarm.get("AlarmDescription")))
+        check(f"{name}: silence is no alarm", alarm.get("TreatMissingData") == "notBreaching")
+        check(f"{name}: rings when there is too much", alarm.get("ComparisonOperator") == "GreaterThanOrEqualToThreshold"
+              and alarm.get("EvaluationPeriods") == 1)
+
+    fields = json.loads(api["AccessLogSettings"]["Format"])
+    log = {"Ref": api["AccessLogSettings"]["DestinationArn"]["GetAtt"].split(".")[0]}
+    counted = set()
+    for name, f in resources.items():
+        if f["Type"] != "AWS::Logs::MetricFilter":
+            continue
+        f = f["Properties"]
+        pattern = re.fullmatch(r'\{ \$\.(\w+) = "(\d{3})" \}', f.get("FilterPattern", ""))
+        check(f"{name}: counts a status of the access log", pattern is not None and f.get("LogGroupName") == log
+              and fields.get(pattern.group(1)) == "$context.status")
+        metric = f.get("MetricTransformations", [{}])[0]
+        check(f"{name}: counts one for each", metric.get("MetricValue") == "1" and "Dimensions" not in metric)
+        watched = [a for a in alarms.values() if (a.get("Namespace"), a.get("MetricName"), a.get("Statistic"), a.get("Period"))
+                   == (namespace, metric.get("MetricName"), "Sum", 300) and "Dimensions" not in a]
+        check(f"{name}: an alarm watches it", len(watched) == 1 and metric.get("MetricNamespace") == namespace
+              and watched[0].get("Threshold", {}).get("Ref") in template["Parameters"])
+        counted.add(pattern and pattern.group(2))
+    check(f"refusals are counted: {sorted(COUNTED)}", counted == COUNTED)
+
+    # who has the client secret calls Human API, and may be refused
+    callers = sorted(name for name, (_, secrets) in PERMISSIONS.items() if secrets == BOTH)
+    refused = []
+    for alarm in alarms.values():
+        queries = alarm.get("Metrics", [])
+        stats = [q["MetricStat"] for q in queries if "MetricStat" in q]
+        dimensions = [{d["Name"]: d["Value"] for d in s["Metric"].get("Dimensions", [])} for s in stats]
+        if not any("upstream_unauthorized" in d.values() for d in dimensions):
+            continue
+        refused.append(sorted(d.get("function", "") for d in dimensions))
+        check("upstream_unauthorized: the errors of each function by that code", all(
+            s["Metric"].get("Namespace") == namespace and s["Metric"].get("MetricName") == "Errors"
+            and s.get("Stat") == "Sum" and s.get("Period") == 300
+            and d.keys() == {"function", "code"} and d["code"] == "upstream_unauthorized" for s, d in zip(stats, dimensions)))
+        check("upstream_unauthorized: summed, and one is enough", alarm.get("Threshold") == 1 and
+              [(q.get("Expression"), "MetricStat" in q) for q in queries if q.get("ReturnData") is not False]
+              == [("SUM(FILL(METRICS(), 0))", False)])
+    check(f"upstream_unauthorized: one alarm, on {callers}", refused == [callers])
+
+
+def check_skips(resources):
+    for name, resource in resources.items():
+        for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            check(f"{name}: says why checkov skips {skip.get('id')}", bool(skip.get("comment")))
 
 
 def check_origins(parameters):
@@ -152,6 +287,7 @@ def check_throttling(api, parameters):
 
     default, ticket = limits(api.get("DefaultRouteSettings", {})), limits(api.get("RouteSettings", {}).get(TICKET_ROUTE, {}))
     check("every route is throttled", None not in default)
+    check("throttles are of routes that exist", set(api.get("RouteSettings", {})) <= set(ROUTES))
     check("the ticket route is throttled harder",
           None not in default + ticket and all(t < d for t, d in zip(ticket, default)))
 
@@ -216,6 +352,7 @@ def check_permissions(name, function, managed, table, secrets):
             continue
         documents += 1
         for s in check_statements(name, policy):
+            check(f"{name}: only over TLS", s.get("Condition") == {"Bool": {"aws:SecureTransport": "true"}})
             for action in as_list(s.get("Action")):
                 service, _, verb = str(action).partition(":")
                 if service == "dynamodb" and s.get("Resource") == {"GetAtt": f"{table}.Arn"}:
@@ -270,7 +407,7 @@ def check_secrets(secrets, parameters):
     return (empty or [None])[0], (generated or [None])[0]
 
 
-def main(path):
+def main(path, output):
     template = yaml.load(Path(path).read_text(), Loader)
     resources, parameters = template["Resources"], template["Parameters"]
     globals_ = template.get("Globals", {}).get("Function", {})
@@ -284,7 +421,14 @@ def main(path):
 
     api_name, api = only(resources, "AWS::Serverless::HttpApi")
     check_routes(api_name, api["Properties"], functions)
-    check_deployed_api(path)
+    made = deployed(path)
+    Path(output).write_text(json.dumps(made, indent=2))
+    check_deployed_api(made["Resources"])
+    check_deployed_policies(made["Resources"])
+    check_tls(parameters)
+    check_key(template)
+    check_alarms(template, api["Properties"])
+    check_skips(resources)
     check_origins(parameters)
     check_throttling(api["Properties"], parameters)
     check_access_log(api["Properties"], resources)
@@ -319,4 +463,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
