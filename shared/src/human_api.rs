@@ -14,16 +14,15 @@ use crate::config::Config;
 use crate::identity::UserId;
 use crate::invocation::Invocation;
 use crate::secret::{Secret, SecretError};
-use crate::token::{AccessToken, ClientSecret, PublicToken, RefreshToken, SessionToken, StartToken};
+use crate::token::{ClientSecret, PublicToken, SessionToken};
 
+mod answers;
+mod requests;
 mod tries;
-mod wire;
 
+pub use answers::{Exchanged, Granted, Recovered, Started};
+use requests::{TokenRequest, TokensRequest, to_json};
 use tries::Forbidden;
-use wire::{
-    AccessAnswer, IdAnswer, PublicTokensAnswer, SessionAnswer, TokenRequest, TokensAnswer, TokensRequest, parse,
-    refresh_token, text, to_json,
-};
 
 /// What must be asked before every sending: whether the user's hold still covers the request.
 pub trait Permit: Sync {
@@ -41,40 +40,6 @@ pub struct HumanApi {
     secret: Secret<ClientSecret>,
     timeout: Duration,
     clock: Clock,
-}
-
-/// The answer to a popup's exchange. Whose it is, is for the caller to check.
-pub struct Exchanged {
-    /// Human API's id of the user.
-    pub human_id: String,
-    /// Our id of the user, as Human API has it.
-    pub client_user_id: String,
-    /// For the user's health data.
-    pub access: AccessToken,
-    /// For the popup's edit mode.
-    pub public: PublicToken,
-}
-
-/// The answer to `type: "session"` or `"id"`.
-pub struct Started {
-    /// Opens the widget.
-    pub token: StartToken,
-    /// Comes with an id token.
-    pub refresh: Option<RefreshToken>,
-    /// Comes with a session token: Human API itself ties it to the user.
-    pub human_id: Option<String>,
-    /// How long the token lasts.
-    pub expires_in: Duration,
-}
-
-/// The answer to `type: "access"`.
-pub struct Granted {
-    /// For the user's health data.
-    pub access: AccessToken,
-    /// Kept, not used.
-    pub refresh: Option<RefreshToken>,
-    /// How long the token lasts, where Human API says so.
-    pub expires_in: Option<Duration>,
 }
 
 /// A request that brought no answer to work with.
@@ -171,13 +136,7 @@ impl HumanApi {
             })
         };
         let answer = self.ask(&self.tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        let wire: TokensAnswer = parse(&answer)?;
-        Ok(Exchanged {
-            human_id: text(wire.human_id)?,
-            client_user_id: text(wire.client_user_id)?,
-            access: AccessToken::new(text(wire.access_token)?),
-            public: PublicToken::new(text(wire.public_token)?),
-        })
+        Exchanged::read(&answer)
     }
 
     /// `POST /v1/connect/publictokens`: a publicToken for a *proven* humanId. 404: no such user there.
@@ -196,11 +155,11 @@ impl HumanApi {
             })
         };
         let answer = self.ask(&self.public_tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        let wire: PublicTokensAnswer = parse(&answer)?;
-        if text(wire.human_id)? != human_id {
+        let recovered = Recovered::read(&answer)?;
+        if recovered.human_id != human_id {
             return Err(Cause::Invalid("names another humanId").with(true));
         }
-        Ok(PublicToken::new(text(wire.public_token)?))
+        Ok(recovered.public)
     }
 
     /// `POST /v1/connect/token`, `type: "session"`: for a user without a connected source; 403 for one who has some.
@@ -213,26 +172,14 @@ impl HumanApi {
     ) -> Result<Started, Failure> {
         let body = |secret: &ClientSecret| to_json(&self.token_request("session", user, Some(email), secret));
         let answer = self.ask(&self.token_url, body, Forbidden::IsDocumented, permit, invocation).await?;
-        let wire: SessionAnswer = parse(&answer)?;
-        Ok(Started {
-            token: StartToken::new(text(wire.session_token)?),
-            refresh: None,
-            human_id: wire.human_id.map(text).transpose()?,
-            expires_in: Duration::from_secs(wire.expires_in),
-        })
+        Started::read_session(&answer)
     }
 
     /// `POST /v1/connect/token`, `type: "id"`: for a user with a connected source.
     pub async fn id(&self, user: &UserId, permit: &impl Permit, invocation: &Invocation) -> Result<Started, Failure> {
         let body = |secret: &ClientSecret| to_json(&self.token_request("id", user, None, secret));
         let answer = self.ask(&self.token_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        let wire: IdAnswer = parse(&answer)?;
-        Ok(Started {
-            token: StartToken::new(text(wire.id_token)?),
-            refresh: refresh_token(wire.id_refresh_token)?,
-            human_id: None,
-            expires_in: Duration::from_secs(wire.expires_in),
-        })
+        Started::read_id(&answer)
     }
 
     /// `POST /v1/connect/token`, `type: "access"`: refused for a user without a connected source.
@@ -244,12 +191,7 @@ impl HumanApi {
     ) -> Result<Granted, Failure> {
         let body = |secret: &ClientSecret| to_json(&self.token_request("access", user, None, secret));
         let answer = self.ask(&self.token_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        let wire: AccessAnswer = parse(&answer)?;
-        Ok(Granted {
-            access: AccessToken::new(text(wire.access_token)?),
-            refresh: refresh_token(wire.refresh_token)?,
-            expires_in: wire.expires_in.map(Duration::from_secs),
-        })
+        Granted::read(&answer)
     }
 
     fn token_request<'a>(

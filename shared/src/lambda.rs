@@ -171,7 +171,7 @@ impl<F: Function> Host<F> {
     fn report(&self, answer: &Result<Answer, Problem>, request_id: &str, cold_start: bool, invocation: &Invocation) {
         let (status, code) = match answer {
             Ok(answer) => (answer.status.as_u16(), "ok"),
-            Err(problem) => (problem.status(), problem.code()),
+            Err(problem) => (problem.status(), problem.code().name()),
         };
         let tally = invocation.tally();
         let user = invocation.user().and_then(|user| self.sealer.user_hash(&user));

@@ -1,0 +1,160 @@
+//! Answers as Human API's guides write them, checked for form before anything is believed.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Cause, Failure};
+use crate::token::{AccessToken, PublicToken, RefreshToken, StartToken};
+
+/// Longer fields of an answer are nonsense: no id or token comes near.
+const FIELD_LIMIT: usize = 8 * 1024;
+
+/// The answer to a popup's exchange. Whose it is, is for the caller to check.
+pub struct Exchanged {
+    /// Human API's id of the user.
+    pub human_id: String,
+    /// Our id of the user, as Human API has it.
+    pub client_user_id: String,
+    /// For the user's health data.
+    pub access: AccessToken,
+    /// For the popup's edit mode.
+    pub public: PublicToken,
+}
+
+/// The answer to a question for a publicToken.
+pub struct Recovered {
+    /// Human API's id of the user.
+    pub human_id: String,
+    /// For the popup's edit mode.
+    pub public: PublicToken,
+}
+
+/// The answer to `type: "session"` or `"id"`.
+pub struct Started {
+    /// Opens the widget.
+    pub token: StartToken,
+    /// Comes with an id token.
+    pub refresh: Option<RefreshToken>,
+    /// Comes with a session token: Human API itself ties it to the user.
+    pub human_id: Option<String>,
+    /// How long the token lasts.
+    pub expires_in: Duration,
+}
+
+/// The answer to `type: "access"`.
+pub struct Granted {
+    /// For the user's health data.
+    pub access: AccessToken,
+    /// Kept, not used.
+    pub refresh: Option<RefreshToken>,
+    /// How long the token lasts, where Human API says so.
+    pub expires_in: Option<Duration>,
+}
+
+impl Exchanged {
+    /// Reads the answer to `POST /v1/connect/tokens`.
+    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            human_id: String,
+            access_token: String,
+            public_token: String,
+            client_user_id: String,
+        }
+        let answer: Answer = parse(answer)?;
+        Ok(Self {
+            human_id: text(answer.human_id)?,
+            client_user_id: text(answer.client_user_id)?,
+            access: AccessToken::new(text(answer.access_token)?),
+            public: PublicToken::new(text(answer.public_token)?),
+        })
+    }
+}
+
+impl Recovered {
+    /// Reads the answer to `POST /v1/connect/publictokens`.
+    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer {
+            human_id: String,
+            public_token: String,
+        }
+        let answer: Answer = parse(answer)?;
+        Ok(Self { human_id: text(answer.human_id)?, public: PublicToken::new(text(answer.public_token)?) })
+    }
+}
+
+impl Started {
+    /// Reads the answer to `type: "session"`.
+    pub fn read_session(answer: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            session_token: String,
+            human_id: Option<String>,
+            expires_in: u64,
+        }
+        let answer: Answer = parse(answer)?;
+        Ok(Self {
+            token: StartToken::new(text(answer.session_token)?),
+            refresh: None,
+            human_id: answer.human_id.map(text).transpose()?,
+            expires_in: Duration::from_secs(answer.expires_in),
+        })
+    }
+
+    /// Reads the answer to `type: "id"`.
+    pub fn read_id(answer: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            id_token: String,
+            id_refresh_token: Option<String>,
+            expires_in: u64,
+        }
+        let answer: Answer = parse(answer)?;
+        Ok(Self {
+            token: StartToken::new(text(answer.id_token)?),
+            refresh: refresh_token(answer.id_refresh_token)?,
+            human_id: None,
+            expires_in: Duration::from_secs(answer.expires_in),
+        })
+    }
+}
+
+impl Granted {
+    /// Reads the answer to `type: "access"`.
+    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            access_token: String,
+            refresh_token: Option<String>,
+            expires_in: Option<u64>,
+        }
+        let answer: Answer = parse(answer)?;
+        Ok(Self {
+            access: AccessToken::new(text(answer.access_token)?),
+            refresh: refresh_token(answer.refresh_token)?,
+            expires_in: answer.expires_in.map(Duration::from_secs),
+        })
+    }
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(answer).map_err(|_| Cause::Invalid("is not the documented JSON").with(true))
+}
+
+fn text(field: String) -> Result<String, Failure> {
+    match field.len() {
+        0 => Err(Cause::Invalid("has an empty field").with(true)),
+        length if length > FIELD_LIMIT => Err(Cause::Invalid("has an over-long field").with(true)),
+        _ => Ok(field),
+    }
+}
+
+/// A token that is not used: an empty one is none.
+fn refresh_token(field: Option<String>) -> Result<Option<RefreshToken>, Failure> {
+    Ok(field.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new))
+}
