@@ -20,7 +20,7 @@ mod answers;
 mod requests;
 mod tries;
 
-pub use answers::{Exchanged, Granted, Recovered, Started};
+pub use answers::{Exchanged, Granted, Recovered, Started, retry_after};
 use requests::{TokenRequest, TokensRequest, to_json};
 use tries::Forbidden;
 

@@ -10,7 +10,7 @@ use crate::identity::UserId;
 use crate::seal::Sealed;
 use crate::token::{SessionHash, TicketHash};
 
-pub(crate) mod item;
+pub mod item;
 
 /// A hold lasts this long from its write. Human API is assumed to perform a request within this time of its sending, or never.
 pub const HOLD: Millis = 26_000;

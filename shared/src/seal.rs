@@ -103,7 +103,8 @@ impl SealingKey {
         Ok(Self(salt.extract(text.as_bytes())))
     }
 
-    fn seal(&self, user: &UserKey, kind: Kind, text: &str, salt: [u8; SALT_LEN]) -> Result<Vec<u8>, SealError> {
+    /// Seals with these 32 bytes, which must be fresh and random each time: see [`CurrentKey::seal`].
+    pub fn seal(&self, user: &UserKey, kind: Kind, text: &str, salt: [u8; SALT_LEN]) -> Result<Vec<u8>, SealError> {
         let mut sealed = Vec::with_capacity(1 + SALT_LEN + text.len() + AES_256_GCM.tag_len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(&salt);
@@ -114,7 +115,8 @@ impl SealingKey {
         Ok(sealed)
     }
 
-    fn open(&self, user: &UserKey, kind: Kind, sealed: &[u8]) -> Option<String> {
+    /// Opens what was sealed for this user and field with this key.
+    pub fn open(&self, user: &UserKey, kind: Kind, sealed: &[u8]) -> Option<String> {
         let (&format, rest) = sealed.split_first()?;
         let (salt, body) = rest.split_first_chunk::<SALT_LEN>()?;
         if format != FORMAT {

@@ -1,7 +1,7 @@
 //! `POST /connect/finish`: the widget's callback, exchanged, stored, answered.
 //! `POST /connect/finish/{ticket}`: the same for callers that cannot send a header.
 
-mod report;
+pub mod report;
 
 use serde_json::json;
 use shared::clock::rfc3339;

@@ -8,9 +8,9 @@ use shared::http::body::{Fields, check_text, list};
 use shared::record::Source;
 
 /// What the widget reports.
-pub(crate) struct Report {
+pub struct Report {
     /// The token it was opened with did not serve.
-    pub(crate) session_token_failed: bool,
+    pub session_token_failed: bool,
     now: Option<Vec<Source>>,
     connected: Vec<Source>,
     disconnected: Vec<Source>,
@@ -18,7 +18,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// Reads the response; every part of it is optional.
-    pub(crate) fn read(fields: &Fields) -> Result<Self, Problem> {
+    pub fn read(fields: &Fields) -> Result<Self, Problem> {
         let status = fields.optional_text("status")?.unwrap_or_default();
         let results = fields.optional_object("sessionResults")?;
         let result = |name: &str| results.and_then(|results| results.get(name));
@@ -39,7 +39,7 @@ impl Report {
     }
 
     /// The sources as reported: the present ones, or what the session added to and took from `before`.
-    pub(crate) fn sources(&self, before: &[Source]) -> Vec<Source> {
+    pub fn sources(&self, before: &[Source]) -> Vec<Source> {
         if let Some(now) = &self.now {
             return now.clone();
         }

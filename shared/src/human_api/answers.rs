@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{Cause, Failure};
 use crate::token::{AccessToken, PublicToken, RefreshToken, StartToken};
 
 /// Longer fields of an answer are nonsense: no id or token comes near.
 const FIELD_LIMIT: usize = 8 * 1024;
+/// A longer `Retry-After` is as good as this one: nobody waits so long here.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// The answer to a popup's exchange. Whose it is, is for the caller to check.
 pub struct Exchanged {
@@ -157,4 +160,32 @@ fn text(field: String) -> Result<String, Failure> {
 /// A token that is not used: an empty one is none.
 fn refresh_token(field: Option<String>) -> Result<Option<RefreshToken>, Failure> {
     Ok(field.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new))
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+pub fn retry_after(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = OffsetDateTime::parse(value, &Rfc2822).ok()? - OffsetDateTime::now_utc();
+            until.try_into().unwrap_or(Duration::ZERO)
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_a_date_and_never_too_long() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("18446744073709551615"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_RETRY_AFTER));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after("-1"), None);
+    }
 }

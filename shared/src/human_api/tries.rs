@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use url::Url;
 
+use super::answers::retry_after;
 use super::{Cause, Failure, HumanApi, Permit};
 use crate::invocation::Invocation;
 use crate::secret::Version;
@@ -19,8 +19,6 @@ use crate::token::{ClientSecret, random_bytes};
 const TRIES: u32 = 3;
 /// Longer answers are refused unread.
 const ANSWER_LIMIT: usize = 64 * 1024;
-/// A longer `Retry-After` is as good as this one: nobody waits so long here.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// First back-off; doubles, with full jitter.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -162,11 +160,11 @@ impl HumanApi {
                 Ok(answer) => Tried::Answer(answer),
                 Err(tried) => tried,
             },
-            429 => Tried::Again { performed: false, retry_after: retry_after(response.headers()) },
-            502..=504 => Tried::Again { performed: true, retry_after: retry_after(response.headers()) },
+            429 => Tried::Again { performed: false, retry_after: wait_asked(response.headers()) },
+            502..=504 => Tried::Again { performed: true, retry_after: wait_asked(response.headers()) },
             400..=499 => Tried::Refused(status),
             500..=599 => {
-                let retry_after = retry_after(response.headers());
+                let retry_after = wait_asked(response.headers());
                 Tried::Failed(Cause::Unavailable { retry_after }.with(true))
             }
             _ => Tried::Failed(Cause::Invalid("is not a status that it documents").with(false)),
@@ -196,33 +194,13 @@ fn back_off(tries: u32) -> Duration {
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match value.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = OffsetDateTime::parse(value, &Rfc2822).ok()? - OffsetDateTime::now_utc();
-            until.try_into().unwrap_or(Duration::ZERO)
-        }
-    };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_retry_after_is_seconds_or_a_date_and_never_too_long() {
-        let wait = |value: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]));
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("18446744073709551615"), Some(LONGEST_RETRY_AFTER));
-        assert_eq!(wait("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_RETRY_AFTER));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
-        assert_eq!(wait("-1"), None);
-    }
 
     #[test]
     fn back_off_grows_and_stays_within_bounds() {

@@ -28,7 +28,8 @@ pub(crate) const TICKETS: &str = "tickets";
 pub(crate) const UNTIL: &str = "until";
 pub(crate) const SPENT_BY: &str = "spentBy";
 
-type Item = HashMap<String, AttributeValue>;
+/// An item, as the SDK has it.
+pub type Item = HashMap<String, AttributeValue>;
 
 /// An attribute that this project did not write so.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ type Item = HashMap<String, AttributeValue>;
 pub struct Unreadable(&'static str);
 
 /// Reads an item.
-pub(crate) fn decode(item: &Item) -> Result<Record, Unreadable> {
+pub fn decode(item: &Item) -> Result<Record, Unreadable> {
     Ok(Record {
         user: match text(item, USER)? {
             Some(id) => Some(UserIdText(UserId::new(id).ok_or(Unreadable(USER))?)),
@@ -90,7 +91,7 @@ pub(crate) fn decode(item: &Item) -> Result<Record, Unreadable> {
 
 /// What a commit writes: each attribute with its value, or `None` to remove it. Left out: the key, what the hold itself
 /// writes, and tickets (they are written one by one).
-pub(crate) fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
+pub fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
     let Record { user, human_id, public, public_refreshed_at, access, start, start_refreshed_at, failed_at, .. } =
         record;
     let Record { flow, sources, connected_at, updated_at, revoked, reconnect, finished, .. } = record;

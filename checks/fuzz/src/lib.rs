@@ -1,0 +1,231 @@
+//! What strangers can send, one function for each kind: each takes any bytes and panics where a promise is broken. The
+//! fuzzer (`checks/fuzz/run`) looks for such bytes; `cargo test` replays the corpus.
+#![expect(clippy::panic, reason = "a broken promise is a finding")]
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use finish::Finish;
+use finish::report::Report;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use session_start::SessionStart;
+use shared::config::Config;
+use shared::http::body::{FIELD_LIMIT, Fields};
+use shared::http::caller::{Claims, aws_arn, require_aws_caller};
+use shared::http::event::Payload;
+use shared::http::{Problem, Request};
+use shared::human_api::{Exchanged, Granted, Recovered, Started, retry_after};
+use shared::identity::{UserId, UserKey};
+use shared::lambda::Function;
+use shared::record::item;
+use shared::seal::{Kind, SealingKey};
+use shared::token::Ticket;
+
+/// An answer to a request that cannot be understood is about this long at most, whatever came.
+const LONGEST_PROBLEM: usize = 1024;
+
+/// API Gateway's events: who calls is what the authorizer says and nothing else; whatever else is in the event ends in a
+/// short answer.
+pub fn event(data: &[u8]) {
+    static CLAIMS: LazyLock<Claims> = LazyLock::new(|| Claims::new(&config()));
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let request = match Request::read(text) {
+        Ok(request) => request,
+        Err(problem) => return check_problem(problem),
+    };
+    for routes in [Finish::ROUTES, SessionStart::ROUTES] {
+        let _ = request.route(routes).map_err(check_problem);
+    }
+    let _ = require_aws_caller(&request).map_err(check_problem);
+    let _ = (aws_arn(&request), request.base_url(), request.path_parameter("ticket").and_then(Ticket::parse));
+    fields(&request);
+    match CLAIMS.user(&request) {
+        Err(problem) => check_problem(problem),
+        Ok(user) => {
+            assert!(!request.is_malformed, "a user out of an event that cannot be read");
+            let event: Value = serde_json::from_str(text).unwrap_or_default();
+            let shape = |name| event.pointer("/requestContext/authorizer")?.get(name).filter(|shape| !shape.is_null());
+            let claims = match request.payload {
+                Payload::V2 => shape("jwt").map_or_else(|| shape("lambda"), |jwt| jwt.get("claims")),
+                Payload::V1 => shape("claims").or_else(|| event.pointer("/requestContext/authorizer")),
+            };
+            let named = claims.and_then(|claims| claims.get("sub")).and_then(Value::as_str);
+            assert!(named == Some(user.id.as_str()), "a user whom no authorizer named");
+        }
+    }
+}
+
+/// Bodies: JSON, forms, base64 of either.
+pub fn body(data: &[u8]) {
+    let Some((&shape, body)) = data.split_first() else { return };
+    let content_type = match shape & 3 {
+        0 => Value::Null,
+        1 => json!("application/json; charset=utf-8"),
+        2 => json!("application/x-www-form-urlencoded"),
+        _ => json!("text/plain"),
+    };
+    let base64 = shape & 4 != 0;
+    let body = if base64 { STANDARD.encode(body) } else { String::from_utf8_lossy(body).into_owned() };
+    let event = json!({"headers": {"content-type": content_type}, "body": body, "isBase64Encoded": base64});
+    fields(&Request::read(&event.to_string()).unwrap_or_else(|_| panic!("an event of our own is not read")));
+}
+
+fn fields(request: &Request) {
+    let _ = Fields::json(request).map_err(check_problem);
+    let fields = match Fields::json_or_form(request) {
+        Ok(fields) => fields,
+        Err(problem) => return check_problem(problem),
+    };
+    for name in ["humanId", "clientId", "sessionToken", "clientUserId", "flow"] {
+        match fields.text(name) {
+            Ok(text) => assert!(!text.trim().is_empty() && text.len() <= FIELD_LIMIT, "{name} is out of bounds"),
+            Err(problem) => check_problem(problem),
+        }
+    }
+    let _ = fields.flag("refresh").map_err(check_problem);
+    match Report::read(&fields) {
+        Ok(report) => drop(report.sources(&[])),
+        Err(problem) => check_problem(problem),
+    }
+}
+
+fn check_problem(problem: Problem) {
+    let status = problem.status();
+    assert!((400..500).contains(&status), "{status} for what a caller sent");
+    let answer = problem.into_payload(Payload::V2, "made-up-request");
+    assert!(answer.len() < LONGEST_PROBLEM, "an answer that grows with the request");
+}
+
+/// Tickets of the path: each has one spelling.
+pub fn ticket(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(ticket) = Ticket::parse(text) {
+        assert_eq!(ticket.expose(), text, "a ticket with two spellings");
+    }
+    if let Some((user, random)) = data.split_first_chunk::<32>()
+        && let Some((random, _)) = random.split_first_chunk::<32>()
+    {
+        let ticket = Ticket::from_parts(UserKey::from_bytes(*user), *random);
+        let Some(back) = Ticket::parse(&ticket.expose()) else { panic!("a ticket is not read") };
+        assert!(back.user().as_bytes() == user && back.hash() == ticket.hash(), "a ticket is another");
+    }
+}
+
+/// Human API's answers, and its `Retry-After`.
+pub fn answer(data: &[u8]) {
+    let Some((&kind, answer)) = data.split_first() else { return };
+    let texts = match kind % 6 {
+        0 => Exchanged::read(answer).ok().map(|exchanged| {
+            let tokens = [exchanged.access.expose().to_owned(), exchanged.public.expose().to_owned()];
+            [tokens.to_vec(), vec![exchanged.human_id, exchanged.client_user_id]].concat()
+        }),
+        1 => {
+            Recovered::read(answer).ok().map(|recovered| vec![recovered.human_id, recovered.public.expose().to_owned()])
+        }
+        2 => Started::read_session(answer).ok().map(|started| vec![started.token.expose().to_owned()]),
+        3 => Started::read_id(answer).ok().map(|started| vec![started.token.expose().to_owned()]),
+        4 => Granted::read(answer).ok().map(|granted| vec![granted.access.expose().to_owned()]),
+        _ => {
+            let wait = std::str::from_utf8(answer).ok().and_then(retry_after);
+            assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(300)), "a wait without an end");
+            None
+        }
+    };
+    for text in texts.into_iter().flatten() {
+        assert!(!text.is_empty() && answer.len() >= text.len(), "a field out of nothing");
+    }
+}
+
+/// Sealed values: what was not sealed for this user and field, byte by byte, does not open.
+pub fn sealed(data: &[u8]) {
+    const KINDS: [Kind; 6] =
+        [Kind::Access, Kind::AccessRefresh, Kind::Public, Kind::Start, Kind::StartRefresh, Kind::Session];
+    static KEY: LazyLock<SealingKey> = LazyLock::new(|| {
+        SealingKey::parse("made-up-sealing-key-of-32-chars-or-more").unwrap_or_else(|problem| panic!("{problem}"))
+    });
+    let user = UserKey::from_bytes([7; UserKey::BYTES]);
+    assert!(KINDS.iter().all(|kind| KEY.open(&user, *kind, data).is_none()), "a value that nobody sealed");
+
+    let Some((&[at, bit, kind], text)) = data.split_first_chunk::<3>() else { return };
+    let text = String::from_utf8_lossy(text);
+    let kind = KINDS.into_iter().nth(usize::from(kind) % KINDS.len()).unwrap_or(Kind::Access);
+    let Ok(mut value) = KEY.seal(&user, kind, &text, [at; 32]) else { panic!("a text is not sealed") };
+    assert!(KEY.open(&user, kind, &value).as_deref() == Some(&*text), "a sealed text does not open");
+    for other in KINDS.into_iter().filter(|other| *other != kind) {
+        assert!(KEY.open(&user, other, &value).is_none(), "a value opens in another field");
+    }
+    let at = usize::from(at) % value.len();
+    if let Some(byte) = value.get_mut(at) {
+        *byte ^= 1 << (bit % 8);
+    }
+    assert!(KEY.open(&user, kind, &value).is_none(), "a changed value opens");
+}
+
+/// Rows of the table, as DynamoDB's JSON: what is read is written back the same.
+pub fn item(data: &[u8]) {
+    let Ok(Value::Object(attributes)) = serde_json::from_slice(data) else { return };
+    let attribute = |(name, value): (&String, &Value)| Some((name.clone(), attribute_value(value)?));
+    let item: HashMap<String, AttributeValue> = attributes.iter().filter_map(attribute).collect();
+    let Ok(record) = item::decode(&item) else { return };
+    let mut again = item.clone();
+    for (name, value) in item::encode(&record) {
+        match value {
+            Some(value) => drop(again.insert(name.to_owned(), value)),
+            None => drop(again.remove(name)),
+        }
+    }
+    assert!(item::decode(&again).is_ok_and(|again| again == record), "a row that is not written as it was read");
+}
+
+fn attribute_value(value: &Value) -> Option<AttributeValue> {
+    let (kind, value) = value.as_object()?.iter().next()?;
+    let text = || value.as_str().map(str::to_owned);
+    Some(match kind.as_str() {
+        "S" => AttributeValue::S(text()?),
+        "N" => AttributeValue::N(text()?),
+        "BOOL" => AttributeValue::Bool(value.as_bool()?),
+        "NULL" => AttributeValue::Null(true),
+        "SS" => AttributeValue::Ss(value.as_array()?.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()),
+        "M" => AttributeValue::M(
+            value
+                .as_object()?
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), attribute_value(value)?)))
+                .collect(),
+        ),
+        "L" => AttributeValue::L(value.as_array()?.iter().filter_map(attribute_value).collect()),
+        _ => return None,
+    })
+}
+
+/// Two user ids: each has one percent-encoding, which decodes to it, and Human API names a user in two spellings only.
+pub fn user_id(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (id, other) = text.split_once('\n').unwrap_or((text, ""));
+    let Some(user) = UserId::new(id) else { return };
+    let encoded = user.percent_encoded();
+    assert!(percent_decode_str(&encoded).decode_utf8().is_ok_and(|back| back == id), "an id is lost in encoding");
+    // ECMA-262, 19.2.6.4: all but these are escaped
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()%".contains(&byte);
+    assert!(encoded.bytes().all(plain), "an id that no encodeURIComponent wrote");
+    assert!(user.is_named_by(id) && user.is_named_by(&encoded), "a user is not known by the own id");
+    assert_eq!(user.is_named_by(other), other == id || other == encoded, "a user is known by another's id");
+}
+
+fn config() -> Config {
+    let made_up = |name: &str| match name {
+        "TABLE_NAME"
+        | "HUMAN_API_CLIENT_ID"
+        | "HUMAN_API_SECRET_ID"
+        | "TOKEN_KEY_SECRET_ID"
+        | "AWS_REGION"
+        | "AWS_ACCESS_KEY_ID"
+        | "AWS_SECRET_ACCESS_KEY" => Some("made-up".to_owned()),
+        _ => None,
+    };
+    Config::read(made_up).unwrap_or_else(|error| panic!("{error}"))
+}
