@@ -37,6 +37,9 @@ struct Secret {
     name: String,
     /// Oldest first; the last is AWSCURRENT, the one before it AWSPREVIOUS.
     values: Vec<String>,
+    /// How many of the oldest are gone.
+    #[serde(default)]
+    gone: usize,
 }
 
 impl Secrets {
@@ -46,10 +49,11 @@ impl Secrets {
             file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
         let made_up = || {
             vec![
-                Secret { name: CLIENT_SECRET.to_owned(), values: vec!["made-up-client-secret-1".to_owned()] },
+                Secret { name: CLIENT_SECRET.to_owned(), values: vec!["made-up-client-secret-1".to_owned()], gone: 0 },
                 Secret {
                     name: TOKEN_KEY.to_owned(),
                     values: vec!["made-up-sealing-key-for-this-laptop-only-1".to_owned()],
+                    gone: 0,
                 },
             ]
         };
@@ -62,12 +66,28 @@ impl Secrets {
 
     /// Gives a secret its next made-up value.
     pub fn rotate(&self, name: &str) {
+        self.change(name, |secret| {
+            let number = secret.values.len() + 1;
+            if let Some((stem, _)) = secret.values.last().and_then(|value| value.rsplit_once('-')) {
+                secret.values.push(format!("{stem}-{number}"));
+            }
+        });
+    }
+
+    /// Gives a secret this value.
+    pub fn put(&self, name: &str, value: &str) {
+        self.change(name, |secret| secret.values.push(value.to_owned()));
+    }
+
+    /// Every version but the current one goes, as those without a stage do at Secrets Manager in time.
+    pub fn drop_old_versions(&self, name: &str) {
+        self.change(name, |secret| secret.gone = secret.values.len() - 1);
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Secret)) {
         let mut secrets = lock(&self.secrets);
-        if let Some(secret) = secrets.iter_mut().find(|secret| secret.name == name)
-            && let Some(stem) =
-                secret.values.last().and_then(|value| value.rsplit_once('-')).map(|(stem, _)| stem.to_owned())
-        {
-            secret.values.push(format!("{stem}-{}", secret.values.len() + 1));
+        if let Some(secret) = secrets.iter_mut().find(|secret| secret.name == name) {
+            change(secret);
         }
         if let Some(file) = &self.file
             && let Ok(text) = serde_json::to_vec(&*secrets)
@@ -114,7 +134,7 @@ impl Secrets {
             (None, Some("AWSPREVIOUS")) => newest.checked_sub(1).filter(|number| *number > 0),
             (None, Some(_)) => None,
         };
-        let number = number.ok_or_else(missing)?;
+        let number = number.filter(|number| *number > secret.gone).ok_or_else(missing)?;
         let stages: &[&str] = match newest - number {
             0 => &["AWSCURRENT"],
             1 => &["AWSPREVIOUS"],

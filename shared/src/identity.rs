@@ -86,6 +86,10 @@ impl fmt::Display for UserKey {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
     use super::*;
 
     #[test]
@@ -110,6 +114,65 @@ mod tests {
         for other in ["a b |+", "a+b%20|+", "a%20b%2520%7c%2b", "A b%20|+", " a b%20|+", ""] {
             assert!(!user.is_named_by(other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn every_character_is_left_alone_or_becomes_its_utf8_bytes_in_upper_case() {
+        for character in '\0'..=char::MAX {
+            let text = character.to_string();
+            let plain = character.is_ascii_alphanumeric() || "-_.!~*'()".contains(character);
+            let expected = if plain { text.clone() } else { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+            assert_eq!(UserId(text).percent_encoded(), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 4096,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn an_encoded_id_decodes_to_itself_and_to_no_other(id in any_id(), other in any_id()) {
+            let encoded = user(&id).percent_encoded();
+            prop_assert_eq!(percent_decode_str(&encoded).decode_utf8().unwrap(), id.as_str());
+            prop_assert_eq!(encoded == user(&other).percent_encoded(), id == other);
+        }
+
+        #[test]
+        fn a_user_is_named_in_two_spellings_and_by_no_other_text(id in any_id(), other in any_id()) {
+            let encoded = user(&id).percent_encoded();
+            prop_assert!(user(&id).is_named_by(&id) && user(&id).is_named_by(&encoded));
+            for text in [
+                user(&other).percent_encoded(),
+                UserId(encoded.clone()).percent_encoded(),
+                encoded.to_lowercase(),
+                encoded.replace("%20", "+"),
+                id.to_uppercase(),
+                format!(" {encoded}"),
+                other,
+            ] {
+                prop_assert_eq!(user(&id).is_named_by(&text), text == id || text == encoded);
+            }
+        }
+
+        #[test]
+        fn two_ids_have_one_key_only_if_they_are_one_id(id in any_id(), other in any_id()) {
+            prop_assert_eq!(user(&id).key() == user(&other).key(), id == other);
+        }
+    }
+
+    /// Ids that people have, and ids that are nearly each other.
+    fn any_id() -> impl Strategy<Value = String> {
+        const NEAR: [&str; 10] = ["a b", "a%20b", "a+b", "a%2520b", "A b", "a b ", "é", "e\u{301}", "%", "%2"];
+        prop_oneof!["\\PC{1,40}", "[ -~]{1,20}", prop::sample::select(&NEAR).prop_map(str::to_owned)]
+            .prop_filter("blank", |id| !id.trim().is_empty())
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::new(id).unwrap()
     }
 
     #[test]

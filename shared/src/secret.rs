@@ -36,11 +36,19 @@ pub enum SecretError {
         #[source]
         source: Box<SdkError<GetSecretValueError>>,
     },
-    /// Secrets Manager has no such secret, or no such version of it.
-    #[error("Secrets Manager does not have {id}, or not this version")]
+    /// Secrets Manager has no such secret.
+    #[error("Secrets Manager does not have {id}")]
     Missing {
         /// The secret's name or ARN.
         id: String,
+    },
+    /// Secrets Manager does not have this version of the secret, or not any more.
+    #[error("Secrets Manager does not have version {version} of {id}")]
+    MissingVersion {
+        /// The secret's name or ARN.
+        id: String,
+        /// The VersionId.
+        version: String,
     },
     /// The secret has a value that cannot be used.
     #[error("the value of {id} {problem}")]
@@ -196,7 +204,12 @@ impl<T> Secret<T> {
             Which::Version(version) => request.version_id(version),
         };
         let answer = request.send().await.map_err(|source| match source.as_service_error() {
-            Some(error) if error.is_resource_not_found_exception() => SecretError::Missing { id: self.id.clone() },
+            Some(error) if error.is_resource_not_found_exception() => match which {
+                Which::Stage(_) => SecretError::Missing { id: self.id.clone() },
+                Which::Version(version) => {
+                    SecretError::MissingVersion { id: self.id.clone(), version: version.to_owned() }
+                }
+            },
             _ => SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) },
         })?;
         let malformed = |problem| SecretError::Malformed { id: self.id.clone(), problem };

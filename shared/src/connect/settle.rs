@@ -60,7 +60,7 @@ impl Turn<'_> {
         let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
             Ok(session) => SessionToken::new(session),
             // the key's version is gone for good, or the row was tampered with
-            Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::Missing { .. }))) => {
+            Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::MissingVersion { .. }))) => {
                 return self.recover(Some(lost)).await.map(|()| false);
             }
             Err(error) => return Err(error),

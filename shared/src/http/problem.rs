@@ -9,6 +9,7 @@ use super::event::Payload;
 use crate::connect::Error;
 use crate::human_api::{Cause, Failure};
 use crate::seal::SealError;
+use crate::secret::SecretError;
 use crate::store::StoreError;
 
 /// What a caller may wait when nobody said how long.
@@ -125,6 +126,10 @@ impl From<Error> for Problem {
         let problem = match &error {
             Error::HumanApi(failure) => from_human_api(failure),
             Error::Store(error) => from_store(error),
+            Error::Seal(SealError::Key(SecretError::MissingVersion { .. })) => {
+                let detail = "the key that sealed a stored token is not in Secrets Manager any more";
+                Self::new(Code::SecretUnavailable, detail).retry_after(None)
+            }
             Error::Seal(SealError::Key(_)) => secret_unavailable(),
             Error::Seal(SealError::Random(_) | SealError::Broken(_)) => {
                 Self::new(Code::StoreUnavailable, "a stored token cannot be read").retry_after(None)

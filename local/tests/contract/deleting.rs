@@ -1,0 +1,32 @@
+//! Everything stored about a user is forgotten.
+
+use crate::world::{World, is};
+
+#[tokio::test]
+async fn a_delete_wins_over_a_call_under_way() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let (object, gate) = (world.popup("ada"), world.hold_up_human_api(None));
+    let (finished, deleted) = tokio::join!(world.finish("ada", &object), gate.meanwhile(world.forget("ada")));
+    assert_eq!(deleted, 204);
+    is(&finished, 410, "connection_deleted");
+    assert_eq!((world.rows().await, world.forget("ada").await), (0, 204));
+}
+
+#[tokio::test]
+async fn a_delete_ends_a_call_that_waits_too() {
+    let world = World::new().await;
+    let (first, second) = (world.popup("ada"), world.popup("ada"));
+    let gate = world.hold_up_human_api(None);
+    let delete = async {
+        // the first holds the row, the second has looked at it
+        world.wait_for_a_waiter().await;
+        world.forget("ada").await
+    };
+    let (one, two, deleted) =
+        tokio::join!(world.finish("ada", &first), world.finish("ada", &second), gate.meanwhile(delete));
+    assert_eq!(deleted, 204);
+    is(&one, 410, "connection_deleted");
+    is(&two, 410, "connection_deleted");
+    assert_eq!(world.rows().await, 0);
+}

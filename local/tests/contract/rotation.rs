@@ -1,0 +1,47 @@
+//! The client secret's rotation.
+
+use local::secrets::{Accepted, CLIENT_SECRET};
+use serde_json::json;
+
+use crate::world::{World, garble, is, refuse};
+
+#[tokio::test]
+async fn a_rotated_client_secret_fails_no_call() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    // Human API takes the newest two: after two rotations the cached one is refused
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    is(&world.access("ada", true).await, 200, "ok");
+}
+
+/// A world after a rotation that is over: Human API knows the newest client secret only, and AWSPREVIOUS is still there.
+async fn rotated() -> World {
+    let world = World::new().await;
+    world.laptop.secrets.rotate(CLIENT_SECRET);
+    world.laptop.secrets.accept(Accepted::Newest);
+    world
+}
+
+#[tokio::test]
+async fn a_403_about_the_user_stays_one_though_there_is_an_older_secret() {
+    let world = rotated().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.fault([refuse(403, "{}")]);
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+
+    let world = rotated().await;
+    world.connect("ada").await;
+    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.fault([refuse(403, "{}")]);
+    assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "session_token");
+
+    let world = rotated().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    world.fault([refuse(403, "{}")]);
+    is(&world.access("ada", false).await, 200, "ok");
+}

@@ -1,0 +1,111 @@
+//! Access tokens and publicTokens for those who ask.
+
+use serde_json::json;
+
+use crate::world::{World, is, refuse};
+
+#[tokio::test]
+async fn a_gone_connection_is_remembered_until_a_finish() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.pass_seconds(11);
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+    world.asked();
+    is(&world.access("ada", true).await, 410, "connection_revoked");
+    assert_eq!(world.asked().len(), 0);
+    assert_eq!(world.connection("ada").await["connected"], false);
+    world.connect("ada").await;
+    is(&world.access("ada", false).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn no_fault_of_human_api_revokes_a_connection() {
+    for fault in [refuse(500, ""), refuse(401, ""), refuse(418, ""), refuse(200, "{"), refuse(302, "")] {
+        let world = World::new().await;
+        world.connect("ada").await;
+        world.pass_seconds(11);
+        world.fault(std::iter::repeat_n(fault, 4));
+        let status = world.access("ada", true).await.status;
+        assert!(status >= 500, "{status}");
+        world.fault([]);
+        is(&world.access("ada", false).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_popups_token_survives_a_refused_access() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let before = world.access("ada", false).await.json();
+    world.pass_seconds(11);
+    world.fault([refuse(404, "{}")]);
+    let after = is(&world.access("ada", true).await, 200, "ok");
+    assert_eq!(after["accessToken"], before["accessToken"]);
+}
+
+#[tokio::test]
+async fn a_lost_public_token_is_recovered_and_one_that_human_api_does_not_know_means_reconnect() {
+    let world = World::new().await;
+    is(&world.public_token("ada", false).await, 404, "not_connected");
+    world.finish("ada", &world.popup("ada")).await;
+    let key = shared::identity::UserId::new("ada").unwrap().key().to_string();
+    let remove = || {
+        let request = world.laptop.dynamodb.update_item().table_name("human-connect");
+        let key = aws_sdk_dynamodb::types::AttributeValue::S(key.clone());
+        request.key("userKey", key).update_expression("REMOVE publicToken").send()
+    };
+    remove().await.unwrap();
+    assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], true);
+    assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], false);
+    remove().await.unwrap();
+    assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["mode"], "edit");
+    world.fault([refuse(404, "{}")]);
+    is(&world.public_token("ada", true).await, 409, "reconnect_required");
+    assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["flow"], "connect");
+}
+
+#[tokio::test]
+async fn overlapping_refreshes_ask_once() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.asked();
+    let (a, b, c) = tokio::join!(world.access("ada", true), world.access("ada", true), world.access("ada", true));
+    assert_eq!((world.asked().len(), a.json() == b.json() && b.json() == c.json()), (1, true));
+}
+
+#[tokio::test]
+async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    world.pass_seconds(11);
+    world.asked();
+    let gate = world.hold_up_human_api(Some(refuse(500, "{}")));
+    let others_wait = async {
+        // one holds the row, two have been refused the hold
+        while world
+            .laptop
+            .calls
+            .after(0)
+            .0
+            .iter()
+            .filter(|call| call.what == "UpdateItem" && call.status == 400)
+            .count()
+            < 2
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (a, b, c, ()) = tokio::join!(
+        world.access("ada", true),
+        world.access("ada", true),
+        world.access("ada", true),
+        gate.meanwhile(others_wait)
+    );
+    for reply in [a, b, c] {
+        is(&reply, 503, "upstream_unavailable");
+    }
+    assert_eq!(world.asked(), ["token (access)"]);
+    is(&world.access("ada", true).await, 200, "ok");
+}
