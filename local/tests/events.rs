@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -82,7 +84,13 @@ async fn every_event_is_answered_as_the_readme_says() {
     let laptop = Laptop::start(options).await.unwrap();
     examples::set_up(&laptop).await.unwrap();
     // neither these nor LOG_LEVEL can turn the logging of payloads on
-    let louder = ["RUST_LOG", "AWS_LAMBDA_LOG_LEVEL"].map(|name| (name.to_owned(), "TRACE".to_owned()));
+    let louder = [
+        ("RUST_LOG", "TRACE"),
+        ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+        ("RUST_BACKTRACE", "full"),
+    ];
+    let louder = louder.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<(String, String)> = laptop.environment.iter().cloned().chain(louder).collect();
     let mut functions = BTreeMap::new();
     for name in FUNCTIONS {
@@ -104,6 +112,7 @@ async fn every_event_is_answered_as_the_readme_says() {
         }
     }
     for (name, function) in functions {
+        memory_is_private(name, function.process().await.unwrap());
         let (out, err) = function.stop().await;
         assert_eq!(err, "", "{name}");
         for line in out.lines() {
@@ -112,6 +121,23 @@ async fn every_event_is_answered_as_the_readme_says() {
         }
     }
 }
+
+/// Neither a core dump nor the process's environment has a secret of ours.
+#[cfg(target_os = "linux")]
+fn memory_is_private(name: &str, process: u32) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{name}");
+    // the test's own user may not look, unless it is root
+    if let Ok(environment) = std::fs::read(format!("/proc/{process}/environ")) {
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(environment.contains("TABLE_NAME="), "{name}");
+        assert!(NOT_FOR_LOGS.iter().all(|text| !environment.contains(text)), "{name}: {environment}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_is_private(_: &str, _: u32) {}
 
 fn check(row: &Row, event: &Value, response: &Value) {
     let (name, headers) = (&row.event, &response["headers"]);
@@ -177,7 +203,10 @@ fn a_missing_or_bad_variable_ends_the_start_with_one_line_that_names_it() {
         ("AWS_LAMBDA_RUNTIME_API", ""),
     ];
     for name in FUNCTIONS {
-        for (variable, value) in good.map(|(variable, _)| (variable, "")).into_iter().chain(bad) {
+        let text = |(variable, value): (&'static str, &'static str)| (variable, OsStr::new(value));
+        let missing = good.map(|(variable, _)| (variable, "")).into_iter();
+        let no_text = [("USER_ID_CLAIM", OsStr::from_bytes(b"\xff"))];
+        for (variable, value) in missing.chain(bad).map(text).chain(no_text) {
             let mut command = Command::new(binaries().join(name));
             command.env_clear().envs(good);
             if value.is_empty() {

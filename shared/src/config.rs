@@ -1,5 +1,8 @@
 //! The environment, read once at start. Each field names its variable; an empty variable counts as not set.
 
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::env::VarError;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -96,18 +99,30 @@ impl Flow {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct ConfigError {
-    variable: &'static str,
+    variable: Cow<'static, str>,
     problem: String,
 }
 
-fn bad(variable: &'static str, problem: impl Into<String>) -> ConfigError {
-    ConfigError { variable, problem: problem.into() }
+fn bad(variable: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> ConfigError {
+    ConfigError { variable: variable.into(), problem: problem.into() }
 }
 
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::read(|name| std::env::var(name).ok())
+        let unreadable = Cell::new(None);
+        let config = Self::read(|name| match std::env::var(name) {
+            Ok(value) => Some(value),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                unreadable.set(Some(name.to_owned()));
+                None
+            }
+        });
+        match unreadable.take() {
+            Some(name) => Err(bad(name, "is not UTF-8")),
+            None => config,
+        }
     }
 
     /// Reads the variables that `variable` answers.

@@ -205,6 +205,8 @@ fn root_of(header: &str) -> Option<&str> {
 
 /// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
 pub async fn run<F: Function>() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    keep_memory_private();
     let host = match Config::from_env() {
         Ok(config) => {
             let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| F::NAME.to_owned());
@@ -245,6 +247,15 @@ pub async fn run<F: Function>() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Memory holds the two secrets and tokens: no core dump, and nothing in `/proc` for other processes of the same user,
+/// extensions among them. Where the system refuses, things are as they were.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// A panic's message can hold what was being worked on; where it happened is enough.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use local::calls::Calls;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
@@ -12,6 +13,8 @@ use local::issuer::Issuer;
 use local::laptop::{Laptop, Options};
 use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
+use shared::identity::UserId;
+use shared::record::HOLD;
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};
@@ -32,6 +35,11 @@ pub(crate) const CALLS: [Call; 9] = [
     Call::Delete,
 ];
 pub(crate) const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
+/// One request, whatever goes wrong, makes no more calls than this of Human API, DynamoDB and Secrets Manager: nobody can
+/// make this backend, or Human API, work harder than by sending more requests. A table that fails after Human API has given
+/// tokens is tried as long as there is time.
+const MOST_CALLS: [usize; 3] = [9, 48, 8];
+
 /// When a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum When {
@@ -64,6 +72,8 @@ pub(crate) struct World {
     /// Whether a popup's session token can be exchanged once only.
     single_use: bool,
     users: usize,
+    /// Most calls of each service for one request.
+    most: [usize; 3],
     wrong: String,
 }
 
@@ -78,7 +88,17 @@ impl World {
         let options = Options { clock: clock.clone(), output: output.clone(), ..Options::in_memory() };
         let laptop = Box::pin(Laptop::start(options)).await.unwrap();
         let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
-        Self { laptop, time, output, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
+        Self {
+            laptop,
+            time,
+            output,
+            clock,
+            faults: faults.into(),
+            single_use: true,
+            users: 0,
+            most: [0; 3],
+            wrong: String::new(),
+        }
     }
 
     fn reuse_sessions(&mut self) {
@@ -134,7 +154,15 @@ impl World {
             broken.push(format!("answered {} {body}", reply.status));
         }
 
-        let asked_public = self.laptop.calls.after(before).0.iter().any(|call| call.what.ends_with("publictokens"));
+        let calls = self.laptop.calls.after(before).0;
+        for ((service, limit), most) in Service::ALL.into_iter().zip(MOST_CALLS).zip(&mut self.most) {
+            let number = calls.iter().filter(|call| call.to == service.name()).count();
+            *most = number.max(*most);
+            if number > limit {
+                broken.push(format!("{number} calls of {}", service.name()));
+            }
+        }
+        let asked_public = calls.iter().any(|call| call.what.ends_with("publictokens"));
         if asked_public && known == Known::New && reply.status >= 400 {
             broken.push("publictokens with a humanId that is not proven".to_owned());
         }
@@ -164,7 +192,7 @@ impl World {
     }
 
     pub(crate) fn done(self, what: &str) {
-        println!("{what}: {} cells", self.users);
+        println!("{what}: {} cells; at most {:?} calls of {:?}", self.users, self.most, Service::ALL);
         let lines = self.wrong.lines().count();
         assert!(lines == 0, "{lines} broken\n{}", self.wrong.lines().take(40).collect::<Vec<_>>().join("\n"));
     }
@@ -394,6 +422,26 @@ async fn a_try_begins_only_with_its_time_left_and_under_a_hold_that_covers_it() 
     assert_eq!(struck, [Service::HumanApi, Service::DynamoDb], "no second try: its time would not have been enough");
     assert_eq!(reply.json()["code"], "upstream_unavailable");
     assert!(began.elapsed() < Duration::from_secs(22));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_another_looks_at_the_table_a_few_times_and_does_not_ask_human_api() {
+    let mut world = World::new().await;
+    for call in [Call::FinishPopup, Call::FinishWidget, Call::PublicRefresh, Call::AccessForce, Call::SessionConnect] {
+        let (request, _) = world.prepare(call, Known::ByPopup).await;
+        let user = UserId::new(request.user.clone()).unwrap();
+        let mut row = world.laptop.row(&user).await.unwrap().unwrap();
+        row.insert("hold".to_owned(), AttributeValue::S("made-up-hold".to_owned()));
+        row.insert("heldUntil".to_owned(), AttributeValue::N((world.clock.now() + HOLD).to_string()));
+        world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(row)).send().await.unwrap();
+        let before = world.laptop.calls.after(0).1;
+        let reply = world.time.during(&world.laptop.faults, request.send(&world.laptop.gateway)).await;
+        assert_eq!(reply.json()["code"], "finish_in_progress", "{call:?}");
+        let calls = world.laptop.calls.after(before).0.into_iter();
+        let calls: Vec<_> = calls.filter(|call| Service::ALL.iter().any(|service| call.to == service.name())).collect();
+        let asked = calls.iter().any(|call| call.to == Service::HumanApi.name());
+        assert!(calls.len() <= 24 && !asked, "{call:?}: {calls:?}");
+    }
 }
 
 #[tokio::test]

@@ -2,13 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use super::body::FIELD_LIMIT;
 use super::event::{Payload, Request};
 use super::problem::Problem;
 use crate::config::Config;
 use crate::identity::UserId;
-
-/// Longest e-mail address that is taken (RFC 5321 allows 254).
-const EMAIL_LIMIT: usize = 320;
 
 /// A user whom the authorizer vouches for.
 pub struct User {
@@ -36,7 +34,7 @@ impl Claims {
         let claims = claims(request).ok_or_else(Problem::unauthenticated)?;
         let id = claims.get(&self.id).and_then(Value::as_str).and_then(UserId::new);
         let email = claims.get(&self.email).and_then(Value::as_str);
-        let email = email.filter(|email| !email.trim().is_empty() && email.len() <= EMAIL_LIMIT);
+        let email = email.filter(|email| !email.trim().is_empty() && email.len() <= FIELD_LIMIT);
         Ok(User { id: id.ok_or_else(Problem::unauthenticated)?, email: email.map(str::to_owned) })
     }
 }

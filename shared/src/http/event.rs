@@ -129,7 +129,7 @@ impl Request {
         });
         Ok(Self {
             payload,
-            request_id: context.request_id,
+            request_id: context.request_id.filter(|id| is_request_id(id)),
             is_malformed,
             authorizer: context
                 .authorizer
@@ -205,6 +205,11 @@ impl Request {
             _ => Some(format!("https://{domain}")),
         }
     }
+}
+
+/// It goes back to the caller as it is.
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
