@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::timeout;
 use tracing::warn;
 
 use crate::clock::Millis;
@@ -20,11 +19,10 @@ use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
 use crate::store::{Claim, Ending, Hold, Store, StoreError, Taken};
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
+mod reseal;
 mod settle;
 mod start;
 
-/// How long earlier sealing keys may take to come before a commit.
-const RESEAL: Duration = Duration::from_secs(1);
 /// Longest life of a token that is believed.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -367,40 +365,6 @@ impl Turn<'_> {
 
     fn seal(&self, kind: Kind, text: &str) -> Result<Sealed, SealError> {
         self.key.seal(&self.user.key(), kind, text)
-    }
-
-    /// Seals with the current key what an earlier one sealed. What does not open at once stays as it is: nothing may keep
-    /// from the table what Human API has just given.
-    async fn reseal(&mut self) {
-        if timeout(RESEAL, self.reseal_all()).await.is_err() {
-            warn!("an earlier sealing key is slow to come; tokens stay sealed with it for now");
-        }
-    }
-
-    async fn reseal_all(&mut self) {
-        let (key, sealer, user) = (&self.key, &self.connect.sealer, self.user.key());
-        let record = &mut self.hold.record;
-        let access = record.access.iter_mut().flat_map(|access| {
-            [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
-        });
-        let start = record
-            .start
-            .iter_mut()
-            .flat_map(|start| [(Kind::Start, Some(&mut start.token)), (Kind::StartRefresh, start.refresh.as_mut())]);
-        let public = [(Kind::Public, record.public.as_mut())];
-        for (kind, value) in access.chain(start).chain(public) {
-            let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
-            match sealer.open(&user, kind, value).await {
-                Ok(text) => match key.seal(&user, kind, &text) {
-                    Ok(sealed) => *value = sealed,
-                    Err(error) => warn!(error = %error, "a token was not sealed again"),
-                },
-                Err(error) => {
-                    warn!(error = %error, "a token was not sealed again");
-                    return;
-                }
-            }
-        }
     }
 }
 

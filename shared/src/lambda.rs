@@ -265,3 +265,39 @@ fn report_panics_without_their_message() {
         error!(location, "panic");
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_reported_by_its_place_and_without_its_message() {
+        let heard = Heard::default();
+        let subscriber = telemetry::subscriber(telemetry::info(), "test", Output::new(heard.clone()));
+        let hook = std::panic::take_hook();
+        report_panics_without_their_message();
+        let caught = tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("{}", "made-up-access-token"))
+        });
+        std::panic::set_hook(hook);
+        let heard = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        assert!(caught.is_err() && heard.contains("lambda.rs:"), "{heard}");
+        assert!(!heard.contains("made-up"), "{heard}");
+    }
+}

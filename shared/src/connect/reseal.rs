@@ -1,0 +1,48 @@
+//! After a rotation of the sealing key: rows are sealed anew as they are written.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Turn;
+use crate::seal::Kind;
+
+/// How long earlier sealing keys may take to come before a commit.
+const RESEAL: Duration = Duration::from_secs(1);
+
+impl Turn<'_> {
+    /// Seals with the current key what an earlier one sealed. What does not open at once stays as it is: nothing may keep
+    /// from the table what Human API has just given.
+    pub(super) async fn reseal(&mut self) {
+        if timeout(RESEAL, self.reseal_all()).await.is_err() {
+            warn!("an earlier sealing key is slow to come; tokens stay sealed with it for now");
+        }
+    }
+
+    async fn reseal_all(&mut self) {
+        let (key, sealer, user) = (&self.key, &self.connect.sealer, self.user.key());
+        let record = &mut self.hold.record;
+        let access = record.access.iter_mut().flat_map(|access| {
+            [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
+        });
+        let start = record
+            .start
+            .iter_mut()
+            .flat_map(|start| [(Kind::Start, Some(&mut start.token)), (Kind::StartRefresh, start.refresh.as_mut())]);
+        let public = [(Kind::Public, record.public.as_mut())];
+        for (kind, value) in access.chain(start).chain(public) {
+            let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
+            match sealer.open(&user, kind, value).await {
+                Ok(text) => match key.seal(&user, kind, &text) {
+                    Ok(sealed) => *value = sealed,
+                    Err(error) => warn!(error = %error, "a token was not sealed again"),
+                },
+                Err(error) => {
+                    warn!(error = %error, "a token was not sealed again");
+                    return;
+                }
+            }
+        }
+    }
+}
