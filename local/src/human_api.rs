@@ -60,6 +60,9 @@ pub struct State {
 #[derive(Serialize, Deserialize)]
 struct User {
     human_id: String,
+    /// What a `session` said last.
+    #[serde(default)]
+    email: Option<String>,
     sources: Vec<Source>,
     public_token: Option<String>,
     /// The newest one; it supersedes those before it.
@@ -99,10 +102,16 @@ impl State {
     fn user(&mut self, id: &str) -> &mut User {
         self.users.entry(id.to_owned()).or_insert_with(|| User {
             human_id: human_id(id),
+            email: None,
             sources: Vec::new(),
             public_token: None,
             access_token: None,
         })
+    }
+
+    /// The user's e-mail address, as a `session` said it last.
+    pub fn email(&self, user: &str) -> Option<String> {
+        self.users.get(user)?.email.clone()
     }
 
     /// Connects a source of the catalogue.

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 const FUNCTIONS: [&str; 5] = ["session-start", "finish", "public-token", "access-token", "connection"];
 
+/// Events that are none.
+const STRANGE: [&str; 5] = ["null", "[]", "\"made-up\"", "{}", r#"{"version": "2.0", "routeKey": 1}"#];
+
 /// What no function may write into its log.
 const NOT_FOR_LOGS: [&str; 10] = [
     "made-up-client-secret",
@@ -89,6 +92,11 @@ async fn every_event_is_answered_as_the_readme_says() {
         ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("RUST_BACKTRACE", "full"),
+        // nothing listens there: plain http must not go through a proxy
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("http_proxy", "http://127.0.0.1:9"),
+        ("ALL_PROXY", "http://127.0.0.1:9"),
+        ("HTTPS_PROXY", "http://127.0.0.1:9"),
     ];
     let louder = louder.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<(String, String)> = laptop.environment.iter().cloned().chain(louder).collect();
@@ -106,7 +114,7 @@ async fn every_event_is_answered_as_the_readme_says() {
         }
     }
     for function in functions.values() {
-        for event in [Value::Null, json!([]), json!("made-up"), json!({}), json!({"version": "2.0", "routeKey": 1})] {
+        for event in STRANGE.map(|event| serde_json::from_str::<Value>(event).unwrap()) {
             let response = function.invoke(&event).await.unwrap();
             assert!([400, 404].map(Value::from).contains(&response["statusCode"]), "{event}: {response}");
         }
@@ -115,11 +123,33 @@ async fn every_event_is_answered_as_the_readme_says() {
         memory_is_private(name, function.process().await.unwrap());
         let (out, err) = function.stop().await;
         assert_eq!(err, "", "{name}");
+        let audited: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let audited: Vec<_> = audited.iter().filter(|line: &&Value| line["message"] == "audit").collect();
+        if name == "access-token" {
+            audits(&audited);
+        } else {
+            assert!(audited.is_empty(), "{name}");
+        }
         for line in out.lines() {
             assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{name}: {line}");
             assert!(NOT_FOR_LOGS.iter().all(|text| !line.contains(text)), "{name}: {line}");
         }
     }
+}
+
+/// One line a call: who asked, about whom, and what came of it.
+fn audits(lines: &[&Value]) {
+    let rows: Vec<Row> = rows().into_iter().filter(|row| row.event.starts_with("access-token/")).collect();
+    let (of_events, of_others) = lines.split_at(rows.len());
+    for (row, line) in rows.iter().zip(of_events) {
+        let outcome = if row.status < 400 { "ok" } else { &row.answer };
+        assert_eq!(line["outcome"], outcome, "{}", row.event);
+        if row.status == 200 {
+            assert!(line["caller"].as_str().unwrap().starts_with("arn:"), "{}: {line}", row.event);
+            assert_eq!(line["user"].as_str().unwrap().len(), 16, "{}: {line}", row.event);
+        }
+    }
+    assert_eq!(of_others.len(), STRANGE.len());
 }
 
 /// Neither a core dump nor the process's environment has a secret of ours.

@@ -38,6 +38,10 @@ pub struct Config {
     pub public_base_url: Option<String>,
     /// `LOG_LEVEL`: what of our own code is logged, a `tracing` filter.
     pub log_level: Targets,
+    /// `HTTPS_PROXY`, or `https_proxy`: an egress proxy for https; plain http, which is loopback, never goes through one.
+    pub https_proxy: Option<Url>,
+    /// `NO_PROXY`, or `no_proxy`: hosts that are reached without it, separated by commas.
+    pub no_proxy: String,
     /// `AWS_CA_BUNDLE`: a PEM file of extra roots for every outgoing connection.
     pub ca_bundle: Option<String>,
     /// The AWS environment as the SDK names it.
@@ -158,6 +162,11 @@ impl Config {
                 .map(|url| base_url("PUBLIC_BASE_URL", &url).map(|url| url.as_str().trim_end_matches('/').to_owned()))
                 .transpose()?,
             log_level: log_level(&text("LOG_LEVEL", "info"))?,
+            https_proxy: optional("HTTPS_PROXY")
+                .or_else(|| optional("https_proxy"))
+                .map(|url| proxy("HTTPS_PROXY", &url))
+                .transpose()?,
+            no_proxy: optional("NO_PROXY").or_else(|| optional("no_proxy")).unwrap_or_default(),
             ca_bundle: optional("AWS_CA_BUNDLE"),
             aws: Aws {
                 region: optional("AWS_REGION")
@@ -219,6 +228,11 @@ fn base_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
         "http" => Err(bad(name, "must be https (http only on loopback)")),
         _ => Err(bad(name, "must be an https URL")),
     }
+}
+
+fn proxy(name: &'static str, text: &str) -> Result<Url, ConfigError> {
+    let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| bad(name, "must be an http or https URL"))
 }
 
 fn origin(name: &'static str, text: &str) -> Result<Url, ConfigError> {

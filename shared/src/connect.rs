@@ -16,6 +16,7 @@ use crate::invocation::{Invocation, lock};
 use crate::network::Connections;
 use crate::record::{Access, Asked, Exchange, Record, StartKind};
 use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
+use crate::secret::SecretError;
 use crate::store::{Claim, Ending, Hold, Store, StoreError, Taken};
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
@@ -227,7 +228,7 @@ impl Turn<'_> {
     /// Asks for a publicToken with the proven humanId. `false`: there is none, or Human API does not know it; the user
     /// must reconnect.
     pub async fn public_token(&mut self) -> Result<bool, Error> {
-        let Some(human_id) = self.hold.record.human_id.clone() else {
+        let Some(human_id) = self.proven_human_id().await? else {
             return Ok(false);
         };
         match self.connect.human_api.public_token(&human_id, self, self.invocation).await {
@@ -304,6 +305,22 @@ impl Turn<'_> {
         }
     }
 
+    /// The humanId that Human API tied to this user. Whoever can write to the table can put another one there, but not its
+    /// proof.
+    async fn proven_human_id(&self) -> Result<Option<String>, Error> {
+        let Record { human_id: Some(human_id), human_proof: Some(proof), .. } = &self.hold.record else {
+            return Ok(None);
+        };
+        match self.connect.open(&self.user, Kind::HumanId, proof).await {
+            Ok(proven) if proven == *human_id => Ok(Some(proven)),
+            Ok(_) | Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::MissingVersion { .. }))) => {
+                warn!("the proof of a stored humanId does not open: it is taken for unproven");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn verify(&self, exchanged: &Exchanged, human_id: &str) -> Result<(), Error> {
         let same = self.user.is_named_by(&exchanged.client_user_id) && exchanged.human_id == human_id;
         if same { Ok(()) } else { Err(Error::UserMismatch) }
@@ -319,8 +336,9 @@ impl Turn<'_> {
         self.answer_at_risk = true;
         let token = self.seal(Kind::Access, exchanged.access.expose())?;
         let public = self.seal(Kind::Public, exchanged.public.expose())?;
+        let proof = self.seal(Kind::HumanId, &exchanged.human_id)?;
         let record = &mut self.hold.record;
-        record.prove(exchanged.human_id);
+        record.prove(exchanged.human_id, proof);
         record.public = Some(public);
         record.access = Some(Access { token, refresh: None, expires_at: None, obtained_at: now, from: Flow::Popup });
         record.flow = Some(Flow::Popup);

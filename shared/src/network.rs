@@ -38,6 +38,9 @@ const AWS_ATTEMPTS: u32 = 3;
 /// Load balancers drop idle connections after 60 s and more; ours go first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
+/// The whole of Mozilla's roots is a quarter of this.
+const CA_BUNDLE_LIMIT: u64 = 1024 * 1024;
+
 /// Why no client could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -56,6 +59,9 @@ pub enum NetworkError {
 pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = &config.ca_bundle {
+        if !std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= CA_BUNDLE_LIMIT) {
+            return Err(NetworkError::CaBundle);
+        }
         let certificates = CertificateDer::pem_file_iter(path).map_err(|_| NetworkError::CaBundle)?;
         let certificates: Result<Vec<_>, _> = certificates.collect();
         let (added, _) = roots.add_parsable_certificates(certificates.map_err(|_| NetworkError::CaBundle)?);
@@ -68,9 +74,13 @@ pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let builder = reqwest::Client::builder();
-    // an egress proxy (HTTPS_PROXY) is for the real hosts; plain http is loopback, which no proxy can reach
-    let builder = if config.auth_url.scheme() == "http" { builder.no_proxy() } else { builder };
+    // only ours: plain http, which is loopback, must not leave through a proxy that would read it
+    let mut builder = reqwest::Client::builder().no_proxy();
+    if let Some(proxy) = &config.https_proxy {
+        let except = format!("{},localhost,127.0.0.0/8,::1", config.no_proxy);
+        let proxy = reqwest::Proxy::https(proxy.clone())?.no_proxy(reqwest::NoProxy::from_string(&except));
+        builder = builder.proxy(proxy);
+    }
     Ok(builder
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -218,4 +228,56 @@ fn connector_error(error: reqwest::Error) -> ConnectorError {
     // the address may name a table or a secret; the SDK's error is logged
     let error = error.without_url();
     if error.is_timeout() { ConnectorError::timeout(error.into()) } else { ConnectorError::io(error.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn config(proxy: &str, bundle: &str) -> Config {
+        let variable = |name: &str| match name {
+            "HTTPS_PROXY" => Some(proxy.to_owned()),
+            "AWS_CA_BUNDLE" => Some(bundle.to_owned()),
+            "TABLE_NAME"
+            | "HUMAN_API_CLIENT_ID"
+            | "HUMAN_API_SECRET_ID"
+            | "TOKEN_KEY_SECRET_ID"
+            | "AWS_REGION"
+            | "AWS_ACCESS_KEY_ID"
+            | "AWS_SECRET_ACCESS_KEY" => Some("made-up".to_owned()),
+            _ => None,
+        };
+        Config::read(variable).unwrap()
+    }
+
+    #[tokio::test]
+    async fn https_goes_through_the_proxy_as_a_tunnel_and_plain_http_past_it() {
+        let listen = async || {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = format!("http://{}", listener.local_addr().unwrap());
+            (listener, address)
+        };
+        let ((proxy, proxy_url), (plain, plain_url)) = (listen().await, listen().await);
+        let client = http_client(&config(&proxy_url, "")).unwrap();
+        let heard = async |listener: TcpListener| {
+            let mut text = [0; 64];
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let length = stream.read(&mut text).await.unwrap();
+            String::from_utf8_lossy(&text[..length]).into_owned()
+        };
+        let (_, tunnel) = tokio::join!(client.get("https://made-up.example.test/").send(), heard(proxy));
+        assert!(tunnel.starts_with("CONNECT made-up.example.test:443 "), "{tunnel}");
+        let (_, request) = tokio::join!(client.get(&plain_url).send(), heard(plain));
+        assert!(request.starts_with("GET / "), "{request}");
+    }
+
+    #[test]
+    fn a_bundle_that_is_no_file_or_has_no_certificate_is_refused() {
+        for bundle in ["/dev/zero", "/", "/made-up/roots.pem", file!()] {
+            assert!(matches!(http_client(&config("", bundle)), Err(NetworkError::CaBundle)), "{bundle}");
+        }
+    }
 }

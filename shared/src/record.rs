@@ -24,6 +24,11 @@ pub const REFRESH_WINDOW: Millis = 10_000;
 pub const FINISHED_KEPT: usize = 8;
 /// How long a finished session is remembered.
 pub const FINISHED_FOR: Millis = 24 * 3_600_000;
+/// Most sources of a user, and most bytes of their ids and names together: a row that grew without end could not be written,
+/// and each look at it costs by its size.
+pub const SOURCES_KEPT: usize = 200;
+/// See [`SOURCES_KEPT`].
+pub const SOURCES_BYTES: usize = 16 * 1024;
 /// How long a ticket is good.
 pub const TICKET_FOR: Millis = 3_600_000;
 /// Live tickets of a user; the oldest goes first.
@@ -51,6 +56,8 @@ pub struct Record {
     pub doubts: Vec<String>,
     /// Human API's id of the user. Only ever one that Human API itself tied to this user.
     pub human_id: Option<String>,
+    /// The same, sealed: who can write to the table cannot tie another's humanId to this user.
+    pub human_proof: Option<Sealed>,
     /// For the popup's edit mode.
     pub public: Option<Sealed>,
     /// When `refresh` last brought a publicToken.
@@ -298,7 +305,7 @@ impl Record {
     }
 
     /// Takes over a humanId that Human API tied to this user. What belongs to another one is dropped.
-    pub fn prove(&mut self, human_id: String) {
+    pub fn prove(&mut self, human_id: String, proof: Sealed) {
         if self.human_id.as_ref().is_some_and(|known| *known != human_id) {
             self.public = None;
             self.access = None;
@@ -306,6 +313,19 @@ impl Record {
             self.sources.clear();
         }
         self.human_id = Some(human_id);
+        self.human_proof = Some(proof);
+    }
+
+    /// Takes over what the widget reports, as far as there is room: the last ones.
+    pub fn report(&mut self, sources: Vec<Source>) {
+        let mut room = SOURCES_BYTES;
+        let fits = |source: &Source| {
+            let left = room.checked_sub(source.id.len() + source.name.len());
+            room = left.unwrap_or_default();
+            left.is_some()
+        };
+        self.sources = sources.into_iter().rev().take(SOURCES_KEPT).take_while(fits).collect();
+        self.sources.reverse();
     }
 }
 
@@ -346,12 +366,25 @@ mod tests {
     }
 
     #[test]
+    fn sources_without_end_do_not_fit_and_the_last_ones_stay() {
+        let source = |number: usize, length| Source { id: number.to_string(), name: "n".repeat(length) };
+        let mut record = Record::default();
+        record.report((0..100).map(|number| source(number, 4000)).collect());
+        assert_eq!(
+            record.sources.iter().map(|source| source.id.as_str()).collect::<Vec<_>>(),
+            ["96", "97", "98", "99"]
+        );
+        record.report((0..1000).map(|number| source(number, 1)).collect());
+        assert_eq!((record.sources.len(), record.sources[199].id.as_str()), (SOURCES_KEPT, "999"));
+    }
+
+    #[test]
     fn another_human_id_takes_the_old_ones_tokens_away() {
         let sealed = Sealed { version: "v".into(), bytes: vec![] };
-        let mut record = Record { human_id: Some("one".into()), public: Some(sealed), ..Record::default() };
-        record.prove("one".into());
+        let mut record = Record { human_id: Some("one".into()), public: Some(sealed.clone()), ..Record::default() };
+        record.prove("one".into(), sealed.clone());
         assert!(record.public.is_some());
-        record.prove("two".into());
+        record.prove("two".into(), sealed);
         assert_eq!((record.public, record.human_id.as_deref()), (None, Some("two")));
     }
 }

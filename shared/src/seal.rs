@@ -46,6 +46,8 @@ pub enum Kind {
     StartRefresh,
     /// The session token of an exchange under way.
     Session,
+    /// A proven humanId: no secret, but nobody else may say whose it is.
+    HumanId,
 }
 
 impl Kind {
@@ -57,6 +59,7 @@ impl Kind {
             Self::Start => "start",
             Self::StartRefresh => "start-refresh",
             Self::Session => "session",
+            Self::HumanId => "human-id",
         }
     }
 }

@@ -82,7 +82,7 @@ impl Store {
         let request =
             self.client.get_item().table_name(&self.table).consistent_read(true).key(USER_KEY, key_value(key));
         let answer = self.run(invocation, request.send()).await?.map_err(|error| unavailable(&error))?;
-        Ok(answer.item.as_ref().map(item::decode).transpose()?)
+        Ok(answer.item.as_ref().map(|item| decode(key, item)).transpose()?)
     }
 
     /// Deletes all that is stored about the user.
@@ -110,10 +110,10 @@ impl Store {
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match self.run(invocation, request.send()).await? {
-            Ok(answer) => Ok(Ok(item::decode(&answer.attributes.unwrap_or_default())?)),
+            Ok(answer) => Ok(Ok(decode(key, &answer.attributes.unwrap_or_default())?)),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    Ok(Err(failed.item().map(item::decode).transpose()?))
+                    Ok(Err(failed.item().map(|item| decode(key, item)).transpose()?))
                 }
                 _ => Err(unavailable(&error)),
             },
@@ -128,6 +128,15 @@ impl Store {
             warn!("DynamoDB did not answer within the invocation's time");
             StoreError::Unavailable
         })
+    }
+}
+
+/// A row of this user: one that was copied from another's key is not read.
+fn decode(key: &UserKey, item: &item::Item) -> Result<Record, item::Unreadable> {
+    let record = item::decode(item)?;
+    match &record.user {
+        Some(user) if user.0.key() == *key => Ok(record),
+        _ => Err(item::Unreadable(item::USER)),
     }
 }
 

@@ -1,5 +1,8 @@
 //! `GET /connect/connection`: whether the user is connected, since when, which sources. `DELETE`: forgets the user.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::json;
 use shared::clock::rfc3339;
 use shared::config::Flow;
@@ -10,13 +13,19 @@ use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
 use shared::network::Connections;
 use shared::record::Record;
+use shared::seal::Sealer;
 use shared::store::Store;
+use tokio::time::timeout;
 
 const SHOW: Route = Route { method: "GET", path: "/connect/connection" };
 const FORGET: Route = Route { method: "DELETE", path: "/connect/connection" };
 
+/// How long the sealing key may take, where it is not cached.
+const FOR_THE_LOG: Duration = Duration::from_secs(1);
+
 /// The function.
 pub struct Connection {
+    sealer: Arc<Sealer>,
     store: Store,
     claims: Claims,
     connections: Connections,
@@ -28,6 +37,7 @@ impl Function for Connection {
 
     fn new(parts: Parts<'_>) -> Self {
         Self {
+            sealer: parts.sealer.clone(),
             store: parts.store(),
             claims: Claims::new(parts.config),
             connections: Connections::new(parts.config, parts.http, &[]),
@@ -41,12 +51,18 @@ impl Function for Connection {
     async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
         let user = self.claims.user(request)?.id;
         invocation.is_about(&user);
-        if *request.route(Self::ROUTES)? == FORGET {
-            self.store.forget(&user.key(), invocation).await?;
-            return Ok(Answer::no_content());
-        }
-        let row = self.store.read(&user.key(), invocation).await?;
-        Ok(Answer::ok(show(&row.unwrap_or_default())))
+        let key = user.key();
+        let work = async {
+            if *request.route(Self::ROUTES)? == FORGET {
+                self.store.forget(&key, invocation).await?;
+                return Ok(Answer::no_content());
+            }
+            let row = self.store.read(&key, invocation).await?;
+            Ok(Answer::ok(show(&row.unwrap_or_default())))
+        };
+        // nothing is sealed or opened here: the key is for the log's hash of the user alone, and not waited for long
+        let (answer, _) = tokio::join!(work, timeout(FOR_THE_LOG, self.sealer.current()));
+        answer
     }
 }
 

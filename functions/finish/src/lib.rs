@@ -168,7 +168,7 @@ impl Finish {
             if connected {
                 row.flow = Some(Flow::Connect);
                 row.make_good(now);
-                row.sources = report.sources(&row.sources);
+                row.report(report.sources(&row.sources));
             }
             Ok(if connected { Finished::Stored } else { Finished::NotConnected })
         };

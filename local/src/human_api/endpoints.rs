@@ -40,7 +40,9 @@ impl State {
             }
             "session" if connected => refusal(StatusCode::FORBIDDEN, "the user has connected a source"),
             "session" => {
-                let human_id = self.user(user).human_id.clone();
+                let known = self.user(user);
+                known.email = Some(text(body, "client_user_email").to_owned());
+                let human_id = known.human_id.clone();
                 let token = self.add_start_token(user, "session", SESSION_SECONDS);
                 ok(json!({"session_token": token, "human_id": human_id, "expires_in": SESSION_SECONDS}))
             }

@@ -68,10 +68,11 @@ async fn a_key_that_is_gone_is_a_clear_error_and_new_tokens_make_good() {
     assert_eq!(after, before, "nothing is thrown away: the version may come back");
 
     is(&world.access("alan", true).await, 200, "ok");
-    is(&world.public_token("ada", true).await, 200, "ok");
+    // whose humanId it is cannot be proven any more
+    is(&world.public_token("ada", true).await, 409, "reconnect_required");
     is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     is(&world.access("ada", false).await, 200, "ok");
-    assert!(!world.table().await.concat().contains("000000000001"), "nothing is left of the old key");
+    assert!(!format!("{:?}", row(&world, "ada").await).contains("000000000001"), "nothing is left of the old key");
 }
 
 #[tokio::test]
@@ -113,9 +114,57 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
     ] {
         let mut forged = eve.clone();
         forged.insert(field.to_owned(), value);
-        let put = world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(forged));
-        put.send().await.unwrap();
+        put(&world, forged).await;
         is(&asks.await, 503, "store_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_copied_from_somebody_else_is_not_read() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.connect("ada").await;
+    let (ada, eve) = (row(&world, "ada").await, UserId::new("eve").unwrap());
+    for as_whom in [Some("ada"), Some("eve"), None] {
+        let mut copy = ada.clone();
+        copy.insert("userKey".to_owned(), AttributeValue::S(eve.key().to_string()));
+        match as_whom {
+            Some(user) => copy.insert("clientUserId".to_owned(), AttributeValue::S(user.to_owned())),
+            None => copy.remove("clientUserId"),
+        };
+        put(&world, copy).await;
+        world.asked();
+        let replies = [
+            world.laptop.gateway.as_user("GET /connect/connection", "eve", &json!({})).await,
+            world.public_token("eve", true).await,
+            world.access("eve", true).await,
+            world.session("eve", json!({"refresh": true})).await,
+        ];
+        assert!(!world.asked().contains(&"publictokens".to_owned()), "as {as_whom:?}");
+        if as_whom != Some("eve") {
+            for reply in replies {
+                is(&reply, 503, "store_unavailable");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
+    let world = World::new().await;
+    for user in ["ada", "eve"] {
+        world.finish(user, &world.popup(user)).await;
+    }
+    let (ada, mut eve) = (row(&world, "ada").await, row(&world, "eve").await);
+    for with_proof in [false, true] {
+        eve.insert("humanId".to_owned(), ada["humanId"].clone());
+        if with_proof {
+            eve.insert("humanProof".to_owned(), ada["humanProof"].clone());
+        }
+        put(&world, eve.clone()).await;
+        world.asked();
+        is(&world.public_token("eve", true).await, 409, "reconnect_required");
+        assert!(world.asked().is_empty());
     }
 }
 
@@ -123,4 +172,9 @@ type Item = HashMap<String, AttributeValue>;
 
 async fn row(world: &World, user: &str) -> Item {
     world.laptop.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()
+}
+
+async fn put(world: &World, item: Item) {
+    let put = world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(item));
+    put.send().await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::{World, is, refuse};
+use crate::world::{World, garble, is, refuse};
 
 #[tokio::test]
 async fn a_gone_connection_is_remembered_until_a_finish() {
@@ -108,4 +108,25 @@ async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
     }
     assert_eq!(world.asked(), ["token (access)"]);
     is(&world.access("ada", true).await, 200, "ok");
+}
+
+#[tokio::test]
+async fn a_public_token_of_somebody_else_is_not_stored() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(200, r#"{"humanId":"made-up-somebody-else","publicToken":"made-up-of-somebody-else"}"#)]);
+    is(&world.public_token("ada", true).await, 502, "upstream_invalid");
+    let answer = is(&world.public_token("ada", false).await, 200, "ok");
+    assert!(!answer["publicToken"].as_str().unwrap().contains("somebody-else"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_token_that_no_header_could_carry_is_not_stored() {
+    let world = World::new().await;
+    world.connect("ada").await;
+    let before = is(&world.access("ada", false).await, 200, "ok");
+    world.pass_seconds(11);
+    world.fault([garble(200, r#"{"access_token":"made-up\r\nX-Injected: 1","expires_in":86400}"#)]);
+    is(&world.access("ada", true).await, 502, "upstream_invalid");
+    assert_ne!(is(&world.access("ada", false).await, 200, "ok"), before, "asked again");
 }

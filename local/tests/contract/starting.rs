@@ -110,3 +110,25 @@ async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says
     is(&world.finish("ada", &json!({"status": "SESSION_TOKEN_INVALID"})).await, 503, "upstream_unavailable");
     assert_ne!(is(&world.session("ada", json!({})).await, 200, "ok")["token"], first["token"]);
 }
+
+#[tokio::test]
+async fn a_ticket_is_good_for_an_hour_and_no_longer() {
+    let world = World::new().await;
+    let ticket = async || {
+        let url = world.session("ada", json!({"flow": "popup"})).await.json()["finishUrl"].as_str().unwrap().to_owned();
+        url.rsplit('/').next().unwrap().to_owned()
+    };
+    let (first, second) = (ticket().await, ticket().await);
+    world.pass_seconds(3590);
+    is(&world.laptop.gateway.with_ticket(&first, &world.popup("ada")).await, 201, "ok");
+    world.pass_seconds(11);
+    is(&world.laptop.gateway.with_ticket(&second, &world.popup("ada")).await, 401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn the_address_of_the_claim_wins_over_the_bodys() {
+    let world = World::new().await;
+    is(&world.session("ada", json!({"clientUserEmail": "mallory@example.test"})).await, 200, "ok");
+    let email = world.laptop.human_api.with(|state| state.email("ada"));
+    assert_eq!(email.as_deref(), Some("3@example.test"), "what the gateway's authorizer says");
+}

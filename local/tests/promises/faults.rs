@@ -317,6 +317,10 @@ fn asks_human_api(call: Call, known: Known) -> bool {
 }
 
 fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectation {
+    if matches!(call, Call::Show | Call::Delete) {
+        // nothing is sealed or opened: only the log's hash of the user is missing
+        return healthy(call, known);
+    }
     match (name, when) {
         ("slow", _) | ("down" | "too slow", When::OnceAfter(_)) => healthy(call, known),
         _ => (503, "secret_unavailable"),

@@ -30,8 +30,8 @@ impl Turn<'_> {
             .start
             .iter_mut()
             .flat_map(|start| [(Kind::Start, Some(&mut start.token)), (Kind::StartRefresh, start.refresh.as_mut())]);
-        let public = [(Kind::Public, record.public.as_mut())];
-        for (kind, value) in access.chain(start).chain(public) {
+        let others = [(Kind::Public, record.public.as_mut()), (Kind::HumanId, record.human_proof.as_mut())];
+        for (kind, value) in access.chain(start).chain(others) {
             let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
             match sealer.open(&user, kind, value).await {
                 Ok(text) => match key.seal(&user, kind, &text) {

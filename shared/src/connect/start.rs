@@ -30,11 +30,11 @@ impl Turn<'_> {
                     let token = self.seal(Kind::Start, started.token.expose())?;
                     let refresh =
                         started.refresh.map(|refresh| self.seal(Kind::StartRefresh, refresh.expose())).transpose()?;
-                    let record = &mut self.hold.record;
                     if let Some(human_id) = started.human_id {
-                        record.prove(human_id);
+                        let proof = self.seal(Kind::HumanId, &human_id)?;
+                        self.hold.record.prove(human_id, proof);
                     }
-                    record.start =
+                    self.hold.record.start =
                         Some(Start { token, refresh, kind, expires_at: asked_at + millis(started.expires_in) });
                     return Ok(());
                 }

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use super::body::FIELD_LIMIT;
 use super::event::{Payload, Request};
 use super::problem::Problem;
 use crate::config::Config;
@@ -34,7 +33,7 @@ impl Claims {
         let claims = claims(request).ok_or_else(Problem::unauthenticated)?;
         let id = claims.get(&self.id).and_then(Value::as_str).and_then(UserId::new);
         let email = claims.get(&self.email).and_then(Value::as_str);
-        let email = email.filter(|email| !email.trim().is_empty() && email.len() <= FIELD_LIMIT);
+        let email = email.filter(|email| !email.trim().is_empty());
         Ok(User { id: id.ok_or_else(Problem::unauthenticated)?, email: email.map(str::to_owned) })
     }
 }

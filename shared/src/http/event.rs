@@ -122,10 +122,10 @@ impl Request {
             Payload::V1 => (raw.http_method.map(Cow::into_owned), raw.resource.map(Cow::into_owned)),
         };
         let content_type = raw.headers.and_then(|headers| {
-            headers
-                .into_iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-                .and_then(|(_, value)| value.as_str().map(str::to_owned))
+            // API Gateway sends one; of several, always the same
+            let named = headers.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+            let (_, value) = named.min_by(|(one, _), (other, _)| one.cmp(other))?;
+            value.as_str().map(str::to_owned)
         });
         Ok(Self {
             payload,

@@ -71,8 +71,8 @@ impl Exchanged {
         Ok(Self {
             human_id: text(answer.human_id)?,
             client_user_id: text(answer.client_user_id)?,
-            access: AccessToken::new(text(answer.access_token)?),
-            public: PublicToken::new(text(answer.public_token)?),
+            access: AccessToken::new(token(answer.access_token)?),
+            public: PublicToken::new(token(answer.public_token)?),
         })
     }
 }
@@ -87,7 +87,7 @@ impl Recovered {
             public_token: String,
         }
         let answer: Answer = parse(answer)?;
-        Ok(Self { human_id: text(answer.human_id)?, public: PublicToken::new(text(answer.public_token)?) })
+        Ok(Self { human_id: text(answer.human_id)?, public: PublicToken::new(token(answer.public_token)?) })
     }
 }
 
@@ -102,7 +102,7 @@ impl Started {
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
-            token: StartToken::new(text(answer.session_token)?),
+            token: StartToken::new(token(answer.session_token)?),
             refresh: None,
             human_id: answer.human_id.map(text).transpose()?,
             expires_in: Duration::from_secs(answer.expires_in),
@@ -119,7 +119,7 @@ impl Started {
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
-            token: StartToken::new(text(answer.id_token)?),
+            token: StartToken::new(token(answer.id_token)?),
             refresh: refresh_token(answer.id_refresh_token)?,
             human_id: None,
             expires_in: Duration::from_secs(answer.expires_in),
@@ -138,7 +138,7 @@ impl Granted {
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
-            access: AccessToken::new(text(answer.access_token)?),
+            access: AccessToken::new(token(answer.access_token)?),
             refresh: refresh_token(answer.refresh_token)?,
             expires_in: answer.expires_in.map(Duration::from_secs),
         })
@@ -157,9 +157,18 @@ fn text(field: String) -> Result<String, Failure> {
     }
 }
 
+/// Tokens travel in headers and URLs: anything but visible ASCII in one is nonsense, or an attack on whoever sends it on.
+fn token(field: String) -> Result<String, Failure> {
+    if field.bytes().all(|byte| byte.is_ascii_graphic()) {
+        text(field)
+    } else {
+        Err(Cause::Invalid("has a token that no header could carry").with(true))
+    }
+}
+
 /// A token that is not used: an empty one is none.
 fn refresh_token(field: Option<String>) -> Result<Option<RefreshToken>, Failure> {
-    Ok(field.filter(|token| !token.is_empty()).map(text).transpose()?.map(RefreshToken::new))
+    Ok(field.filter(|token| !token.is_empty()).map(token).transpose()?.map(RefreshToken::new))
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
@@ -178,6 +187,14 @@ pub fn retry_after(value: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_no_header_could_carry_is_no_token() {
+        for token in ["", "  ", "made up", "made-up\\r\\nX-Injected: 1", "made-üp", "made-up\\u0000"] {
+            assert!(Granted::read(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).is_err(), "{token}");
+        }
+        assert!(Granted::read(br#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
+    }
 
     #[test]
     fn a_retry_after_is_seconds_or_a_date_and_never_too_long() {

@@ -34,7 +34,7 @@ pub type Item = HashMap<String, AttributeValue>;
 /// An attribute that this project did not write so.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored {0} cannot be read")]
-pub struct Unreadable(&'static str);
+pub struct Unreadable(pub(crate) &'static str);
 
 /// Reads an item.
 pub fn decode(item: &Item) -> Result<Record, Unreadable> {
@@ -54,6 +54,7 @@ pub fn decode(item: &Item) -> Result<Record, Unreadable> {
             None => Vec::new(),
         },
         human_id: text(item, "humanId")?,
+        human_proof: sealed(item, "humanProof")?,
         public: sealed(item, "publicToken")?,
         public_refreshed_at: number(item, "publicRefreshedAt")?,
         access: map(item, "access")?.map(decode_access).transpose()?,
@@ -92,14 +93,25 @@ pub fn decode(item: &Item) -> Result<Record, Unreadable> {
 /// What a commit writes: each attribute with its value, or `None` to remove it. Left out: the key, what the hold itself
 /// writes, and tickets (they are written one by one).
 pub fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
-    let Record { user, human_id, public, public_refreshed_at, access, start, start_refreshed_at, failed_at, .. } =
-        record;
+    let Record {
+        user,
+        human_id,
+        human_proof,
+        public,
+        public_refreshed_at,
+        access,
+        start,
+        start_refreshed_at,
+        failed_at,
+        ..
+    } = record;
     let Record { flow, sources, connected_at, updated_at, revoked, reconnect, finished, .. } = record;
     let s = |text: &str| AttributeValue::S(text.to_owned());
     let n = |number: &Millis| AttributeValue::N(number.to_string());
     vec![
         (USER, user.as_ref().map(|user| s(user.0.as_str()))),
         ("humanId", human_id.as_deref().map(s)),
+        ("humanProof", human_proof.as_ref().map(encode_sealed)),
         ("publicToken", public.as_ref().map(encode_sealed)),
         ("publicRefreshedAt", public_refreshed_at.as_ref().map(n)),
         ("access", access.as_ref().map(encode_access)),
@@ -289,6 +301,7 @@ mod tests {
             user: UserId::new("ada").map(UserIdText),
             born: "b".into(),
             human_id: Some("h".into()),
+            human_proof: Some(sealed("h")),
             public: Some(sealed("p")),
             public_refreshed_at: Some(1),
             access: Some(Access {
