@@ -96,7 +96,6 @@ async fn every_event_is_answered_as_the_readme_says() {
         ("HTTP_PROXY", "http://127.0.0.1:9"),
         ("http_proxy", "http://127.0.0.1:9"),
         ("ALL_PROXY", "http://127.0.0.1:9"),
-        ("HTTPS_PROXY", "http://127.0.0.1:9"),
     ];
     let louder = louder.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let environment: Vec<(String, String)> = laptop.environment.iter().cloned().chain(louder).collect();
