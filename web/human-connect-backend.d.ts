@@ -1,0 +1,74 @@
+/** What the backend knows of the user's connection. */
+export interface Connection {
+  connected: boolean;
+  humanId: string | null;
+  flow: "connect" | "popup" | null;
+  sources: { id: string; name: string }[];
+  /** RFC 3339 */
+  updatedAt: string | null;
+  /** Only where a finish was answered: opens the popup for a returning user. */
+  publicToken?: string | null;
+  /** Only where nothing was finished. RFC 3339 */
+  connectedAt?: string | null;
+}
+
+export interface Options {
+  /** The backend's address, without a slash at its end: the stack's `ApiUrl`, or your custom domain. */
+  api: string;
+  /** The signed-in user's JWT. `refresh`: the last one was refused with 401; bring a new one. */
+  getToken(refresh: boolean): string | Promise<string>;
+  /** The widget generation to ask for; the backend's default if absent. The backend may decide otherwise. */
+  flow?: "connect" | "popup";
+  /** For a new user whose JWT has no e-mail claim. */
+  email?: string;
+  /** Human API's client of this generation; `globalThis.HumanConnect` if absent. */
+  client?(flow: "connect" | "popup"): HumanConnect | undefined | Promise<HumanConnect | undefined>;
+  /** Told of each step. */
+  onProgress?(step: Step, detail?: unknown): void;
+}
+
+/**
+ * `starting`; `opened` {flow, mode}; `connected` and `disconnected`, the widget's own report of a source; `closed` without
+ * anything to finish; `finishing`; `waiting` {seconds, code} before another try; `finished`, the connection.
+ */
+export type Step =
+  | "starting"
+  | "opened"
+  | "connected"
+  | "disconnected"
+  | "closed"
+  | "finishing"
+  | "waiting"
+  | "finished";
+
+/** Human API's own client. */
+export interface HumanConnect {
+  open(options: object): void;
+}
+
+/** A call that did not succeed. */
+export class ConnectError extends Error {
+  /** The HTTP status; 0 where no answer came. */
+  status: number;
+  /** The backend's code (`openapi.yaml`), `gateway` for API Gateway's own answers, `network`, or `widget`. */
+  code: string;
+  /** For the backend's logs. */
+  requestId?: string;
+  /** Seconds until the same call may succeed. */
+  retryAfter?: number;
+}
+
+/** Starts a session, opens Human API's client, posts what it hands back. A second call while one runs joins it. */
+export function connect(options: Options): Promise<Connection>;
+
+/** Posts a popup's session that a reload has cut off, if there is one. Call it when the page has loaded. */
+export function resume(options: Options): Promise<Connection | null>;
+
+/** One call as the signed-in user, tried again while that may help. */
+export function call(options: Options, route: "GET /connect/connection"): Promise<Connection>;
+export function call(options: Options, route: "DELETE /connect/connection"): Promise<object>;
+export function call(
+  options: Options,
+  route: "POST /connect/public-token",
+  body?: { refresh?: boolean },
+): Promise<{ humanId: string; publicToken: string; recovered: boolean }>;

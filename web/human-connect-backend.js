@@ -1,0 +1,156 @@
+// Connects the signed-in user's health data: a human-connect backend and Human API's own client, joined.
+// No dependencies. Types: human-connect-backend.d.ts. An access token never comes to a browser.
+
+/** Longest time that a call is tried again, in milliseconds. */
+const PATIENCE = 60_000;
+/** API Gateway gives up on a function after 30 seconds. */
+const TIMEOUT = 35_000;
+
+/** A call that did not succeed, whoever refused it: a function, API Gateway, or nobody because the network is gone. */
+export class ConnectError extends Error {
+  name = "ConnectError";
+
+  constructor(status, { code, detail, message, requestId }, retryAfter) {
+    super(detail ?? message ?? "The backend could not be reached.");
+    this.status = status; // 0: no answer
+    this.code = code ?? (status ? "gateway" : "network");
+    this.requestId = requestId;
+    this.retryAfter = retryAfter; // seconds, where the answer says so
+  }
+}
+
+let running;
+
+/**
+ * Starts a session, opens Human API's client, posts what it hands back. A second call while one runs joins it.
+ *
+ * @param {import("./human-connect-backend.d.ts").Options} options
+ * @returns {Promise<import("./human-connect-backend.d.ts").Connection>} what is connected now
+ */
+export function connect(options) {
+  running ??= run(options).finally(() => (running = undefined));
+  return running;
+}
+
+/**
+ * Posts a popup's session that a reload has cut off, if there is one. Call it when the page has loaded.
+ *
+ * @param {import("./human-connect-backend.d.ts").Options} options
+ * @returns {Promise<import("./human-connect-backend.d.ts").Connection | null>}
+ */
+export async function resume(options) {
+  const kept = sessionStorage.getItem(place(options));
+  return kept && finish(options, JSON.parse(kept), true);
+}
+
+/**
+ * One call as the signed-in user, tried again while that may help: `call(options, "GET /connect/connection")`,
+ * `"DELETE /connect/connection"`, `"POST /connect/public-token"`.
+ *
+ * @param {import("./human-connect-backend.d.ts").Options} options
+ * @param {string} route
+ * @param {object} [body]
+ * @returns {Promise<any>}
+ */
+export async function call(options, route, body) {
+  const [method, path] = route.split(" ");
+  const began = Date.now();
+  for (let tries = 0, fresh = false; ; tries++) {
+    const error = await once(method, options.api + path, await options.getToken(fresh), body);
+    if (!(error instanceof ConnectError)) return error;
+    if (error.status === 401 && !fresh) {
+      fresh = true; // the token has expired, perhaps
+      continue;
+    }
+    const passing = error.retryAfter !== undefined || [0, 429, 500, 503, 504].includes(error.status);
+    const wait = (error.retryAfter ?? 2 ** tries) * 1000;
+    if (!passing || Date.now() + wait - began > PATIENCE) throw error;
+    tell(options, "waiting", { seconds: wait / 1000, code: error.code });
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+}
+
+async function once(method, url, token, body) {
+  try {
+    const response = await fetch(url, {
+      method,
+      headers: { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) },
+      body: body && JSON.stringify(body),
+      cache: "no-store",
+      signal: AbortSignal.timeout(TIMEOUT),
+    });
+    const answer = await response.json().catch(() => ({}));
+    if (response.ok) return answer;
+    const after = response.headers.get("Retry-After");
+    return new ConnectError(response.status, answer, after === null ? undefined : Number(after) || 1);
+  } catch {
+    return new ConnectError(0, {});
+  }
+}
+
+async function run(options, refresh = false) {
+  await resume(options).catch((error) => {
+    if (!error.status) throw error;
+  });
+  tell(options, "starting");
+  const { flow, email: clientUserEmail } = options;
+  const session = await call(options, "POST /connect/session", { flow, clientUserEmail, refresh });
+  // the backend decides: a user who must reconnect gets the other flow
+  const client = (await options.client?.(session.flow)) ?? globalThis.HumanConnect;
+  tell(options, "opened", { flow: session.flow, mode: session.mode });
+  const callback = await (session.flow === "popup" ? openPopup : openConnect)(client, session, options);
+  if (!callback) {
+    tell(options, "closed");
+    return call(options, "GET /connect/connection");
+  }
+  const connection = await finish(options, callback, session.flow === "popup");
+  // what opened the widget had expired: once more, with a new one
+  return /SESSION_TOKEN/.test(callback.status) && !refresh ? run(options, true) : connection;
+}
+
+function openConnect(client, { token }, options) {
+  return new Promise((resolve) =>
+    client.open({
+      token,
+      onConnectSource: (response) => tell(options, "connected", response),
+      onDisconnectSource: (response) => tell(options, "disconnected", response),
+      onClose: (response) => resolve(response ?? {}),
+    }),
+  );
+}
+
+function openPopup(client, { clientUserId, clientId, publicToken }) {
+  return new Promise((resolve, reject) => {
+    let failure;
+    client.open({
+      clientUserId, // percent-encoded already
+      clientId,
+      publicToken,
+      finish: (error, sessionTokenObject) => (error ? reject(refused(error)) : resolve(sessionTokenObject)),
+      close: () => (failure ? reject(refused(failure)) : resolve()),
+      error: (error) => (failure = error), // the popup shows it; the user closes it
+    });
+  });
+}
+
+const refused = (error) => new ConnectError(0, { code: "widget", message: error.message ?? String(error) });
+
+/** What a popup hands over is kept until the backend has said what became of it: it can be had only once. */
+async function finish(options, callback, keep) {
+  if (keep) sessionStorage.setItem(place(options), JSON.stringify(callback));
+  tell(options, "finishing");
+  try {
+    const connection = await call(options, "POST /connect/finish", callback);
+    sessionStorage.removeItem(place(options));
+    tell(options, "finished", connection);
+    return connection;
+  } catch (error) {
+    if (![0, 401, 429].includes(error.status) && error.status < 500 && error.retryAfter === undefined) {
+      sessionStorage.removeItem(place(options)); // a verdict
+    }
+    throw error;
+  }
+}
+
+const place = ({ api }) => `human-connect ${api}`;
+const tell = (options, step, detail) => options.onProgress?.(step, detail);
