@@ -16,6 +16,7 @@ use shared::network::NetworkError;
 use shared::telemetry::Output;
 
 use crate::calls::Calls;
+use crate::cors::{Cors, CorsError};
 use crate::issuer::Issuer;
 use crate::{lock, random_hex};
 
@@ -52,6 +53,7 @@ pub struct Gateway {
     functions: Arc<Mutex<Arc<Functions>>>,
     parts: Arc<(Config, Output, Clock)>,
     issuer: Issuer,
+    cors: Cors,
     calls: Calls,
 }
 
@@ -103,7 +105,12 @@ impl Gateway {
     ) -> Result<Self, NetworkError> {
         let functions = Functions::new(config, output, &clock)?;
         let parts = Arc::new((config.clone(), output.clone(), clock));
-        Ok(Self { functions: Arc::new(Mutex::new(Arc::new(functions))), parts, issuer, calls })
+        Ok(Self { functions: Arc::new(Mutex::new(Arc::new(functions))), parts, issuer, cors: Cors::none(), calls })
+    }
+
+    /// With CORS as the template configures it for these origins, separated by commas.
+    pub fn with_origins(self, origins: &str) -> Result<Self, CorsError> {
+        Ok(Self { cors: Cors::from_template(origins)?, ..self })
     }
 
     /// Starts the functions anew, with nothing cached; calls under way end as they would have.
@@ -116,6 +123,15 @@ impl Gateway {
 
     /// Answers a request of a browser or a phone.
     pub async fn serve(&self, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
+        if let Some(answer) = self.cors.preflight(&method, &headers) {
+            return answer;
+        }
+        let mut response = self.route(method, uri, &headers, body).await;
+        self.cors.complete(&headers, response.headers_mut());
+        response
+    }
+
+    async fn route(&self, method: Method, uri: Uri, headers: &HeaderMap, body: Bytes) -> Response<Body> {
         let started = Instant::now();
         let Some((route, guard, ticket)) = find_route(&method, uri.path()) else {
             return message(StatusCode::NOT_FOUND, "Not Found");
@@ -137,11 +153,11 @@ impl Gateway {
         let mut event = event(route, authorizer);
         put(&mut event, "rawPath", json!(uri.path()));
         put(&mut event, "rawQueryString", json!(uri.query().unwrap_or_default()));
-        put(&mut event, "headers", header_map(&headers));
+        put(&mut event, "headers", header_map(headers));
         if let Some(ticket) = ticket {
             put(&mut event, "pathParameters", json!({"ticket": ticket}));
         }
-        put_body(&mut event, &headers, &body);
+        put_body(&mut event, headers, &body);
         let reply = self.invoke(route, &event).await;
         self.calls.add("browser", "API Gateway", route, reply.status, started.elapsed());
         let mut response = Response::builder().status(reply.status);

@@ -31,6 +31,8 @@ pub struct Options {
     pub output: Output,
     /// The functions' clock.
     pub clock: Clock,
+    /// The template's `AllowedOrigins`: pages elsewhere that may call, separated by commas.
+    pub origins: String,
     /// Variables beside those that this module sets.
     pub variables: Vec<(&'static str, &'static str)>,
 }
@@ -45,6 +47,8 @@ pub struct Laptop {
     pub config: Config,
     /// The functions behind their gateway.
     pub gateway: Gateway,
+    /// Signs users in.
+    pub issuer: Issuer,
     /// The stand-in.
     pub human_api: HumanApi,
     /// The secrets.
@@ -65,6 +69,7 @@ impl Options {
             port: 0,
             output: Output::new(std::io::sink()),
             clock: Clock::system(),
+            origins: String::new(),
             variables: Vec::new(),
         }
     }
@@ -121,11 +126,12 @@ impl Laptop {
         tokio::spawn(async move { axum::serve(widgets, pages).await });
 
         let issuer = Issuer::new(console.clone());
-        let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output, options.clock)?;
+        let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output, options.clock)?
+            .with_origins(&options.origins)?;
         let page_router = console::router(console::Console {
             widgets: human_api_url,
             gateway: gateway.clone(),
-            issuer,
+            issuer: issuer.clone(),
             human_api: human_api.clone(),
             secrets: secrets.clone(),
             dynamodb: dynamodb.clone(),
@@ -133,7 +139,7 @@ impl Laptop {
             calls: calls.clone(),
         });
         tokio::spawn(async move { axum::serve(page, page_router).await });
-        Ok(Self { console, environment, config, gateway, human_api, secrets, faults, calls, dynamodb })
+        Ok(Self { console, environment, config, gateway, issuer, human_api, secrets, faults, calls, dynamodb })
     }
 
     /// The user's row as it is in the table.

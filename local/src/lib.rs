@@ -18,6 +18,7 @@
 pub mod aws;
 pub mod calls;
 pub mod console;
+pub mod cors;
 pub mod examples;
 pub mod faults;
 pub mod gateway;

@@ -11,6 +11,8 @@ use shared::telemetry::{self, Output};
 
 const DIRECTORY: &str = ".local";
 const PORT: u16 = 3000;
+/// Where the usual tools serve a page under development; `ALLOWED_ORIGINS` names others.
+const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080";
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "what a person started this for")]
@@ -32,6 +34,7 @@ async fn main() -> ExitCode {
         port: PORT,
         output,
         clock: Clock::system(),
+        origins: std::env::var("ALLOWED_ORIGINS").unwrap_or_else(|_| ORIGINS.to_owned()),
         variables: Vec::new(),
     };
     let laptop = match Laptop::start(options).await {

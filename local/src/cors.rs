@@ -1,0 +1,113 @@
+//! CORS as API Gateway's HTTP API does it, as `template.yaml` configures it: a mistake there shows on the laptop.
+//!
+//! From AWS's "Configure CORS for HTTP APIs": preflights are answered whether or not there is a route; a request counts
+//! only with `Origin`, a preflight only with `Access-Control-Request-Method` too; what functions say of CORS is dropped.
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    ORIGIN,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use serde_json::Value;
+
+const TEMPLATE: &str = include_str!("../../template.yaml");
+
+/// The template's CORS configuration cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("CorsConfiguration of template.yaml: {0}")]
+pub struct CorsError(String);
+
+/// The configuration; none without allowed origins, as in the template.
+#[derive(Clone)]
+pub struct Cors(Option<Allowed>);
+
+#[derive(Clone)]
+struct Allowed {
+    origins: Vec<String>,
+    credentials: bool,
+    methods: HeaderValue,
+    headers: HeaderValue,
+    exposed: HeaderValue,
+    max_age: HeaderValue,
+}
+
+impl Cors {
+    /// No page of another origin may call.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// The template's configuration with these `AllowedOrigins`, separated by commas.
+    pub fn from_template(origins: &str) -> Result<Self, CorsError> {
+        if origins.is_empty() {
+            return Ok(Self::none());
+        }
+        let template: Value = serde_saphyr::from_str(TEMPLATE).map_err(|error| CorsError(error.to_string()))?;
+        // [HasAllowedOrigins, the configuration, AWS::NoValue]
+        let at = |name: &str| template.pointer(&format!("/Resources/Api/Properties/CorsConfiguration/1/{name}"));
+        let header = |name: &str| {
+            let text = match at(name) {
+                Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+                Some(Value::Number(number)) => number.to_string(),
+                _ => return Err(CorsError(format!("{name} is not there"))),
+            };
+            HeaderValue::from_str(&text).map_err(|_| CorsError(format!("{name} cannot be sent")))
+        };
+        Ok(Self(Some(Allowed {
+            origins: origins.split(',').map(str::to_owned).collect(),
+            credentials: at("AllowCredentials").and_then(Value::as_bool).unwrap_or_default(),
+            methods: header("AllowMethods")?,
+            headers: header("AllowHeaders")?,
+            exposed: header("ExposeHeaders")?,
+            max_age: header("MaxAge")?,
+        })))
+    }
+
+    /// The answer to a preflight; `None` where the request is none.
+    pub fn preflight(&self, method: &Method, request: &HeaderMap) -> Option<Response<Body>> {
+        let allowed = self.0.as_ref()?;
+        if method != Method::OPTIONS || !request.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            return None;
+        }
+        let origin = request.get(ORIGIN)?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        if allowed.knows(origin) {
+            let headers = response.headers_mut();
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allowed.methods.clone());
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed.headers.clone());
+            headers.insert(ACCESS_CONTROL_MAX_AGE, allowed.max_age.clone());
+            allowed.add(origin, headers);
+        }
+        Some(response)
+    }
+
+    /// Completes an answer, whoever gave it.
+    pub fn complete(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        let Some(allowed) = &self.0 else { return };
+        let own: Vec<HeaderName> =
+            response.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+        for name in own {
+            response.remove(name);
+        }
+        if let Some(origin) = request.get(ORIGIN).filter(|origin| allowed.knows(origin)) {
+            allowed.add(origin, response);
+        }
+    }
+}
+
+impl Allowed {
+    fn knows(&self, origin: &HeaderValue) -> bool {
+        self.origins.iter().any(|known| known.as_bytes() == origin.as_bytes())
+    }
+
+    fn add(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed.clone());
+        if self.credentials {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+}

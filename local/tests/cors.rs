@@ -1,0 +1,107 @@
+//! Pages of other origins, as the deployed API treats them: from `template.yaml`, over HTTP.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use local::laptop::{Laptop, Options};
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Method, Response};
+
+const APP: &str = "https://app.example.test";
+
+struct World {
+    laptop: Laptop,
+    http: reqwest::Client,
+}
+
+impl World {
+    async fn allowing(origins: &str) -> Self {
+        let laptop = Laptop::start(Options { origins: origins.to_owned(), ..Options::in_memory() }).await.unwrap();
+        let http = shared::network::http_client(&laptop.config).unwrap();
+        Self { laptop, http }
+    }
+
+    async fn send(&self, route: &str, headers: &[(&'static str, &str)]) -> Response {
+        let (method, path) = route.split_once(' ').unwrap();
+        let url = format!("{}{path}", self.laptop.console);
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        self.http.request(Method::from_bytes(method.as_bytes()).unwrap(), url).headers(headers).send().await.unwrap()
+    }
+
+    /// What a browser asks before it lets a page send a token and JSON.
+    async fn preflight(&self, origin: &str) -> Response {
+        let asks = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,content-type"),
+        ];
+        self.send("OPTIONS /connect/session", &asks).await
+    }
+}
+
+fn of_cors(response: &Response) -> Vec<String> {
+    let headers = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("access-control-"));
+    let mut headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    headers.sort();
+    headers
+}
+
+const MAY_READ: [&str; 2] =
+    ["access-control-allow-origin: https://app.example.test", "access-control-expose-headers: Retry-After"];
+
+#[tokio::test]
+async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_when_to_come_back() {
+    let world = World::allowing("https://www.example.test,https://app.example.test").await;
+    let response = world.preflight(APP).await;
+    assert_eq!(response.status(), 204);
+    assert_eq!(
+        of_cors(&response),
+        [
+            "access-control-allow-headers: authorization,content-type",
+            "access-control-allow-methods: GET,POST,DELETE",
+            "access-control-allow-origin: https://app.example.test",
+            "access-control-expose-headers: Retry-After",
+            "access-control-max-age: 3600",
+        ]
+    );
+    // what functions answer, what the authorizer refuses, and what no route is for: a page may read each
+    let token = world.laptop.issuer.sign("ada", None);
+    let bearer = format!("Bearer {token}");
+    for (route, authorization, status) in [
+        ("GET /connect/connection", bearer.as_str(), 200),
+        ("POST /connect/public-token", &bearer, 404),
+        ("GET /connect/connection", "Bearer made-up", 401),
+        ("GET /nowhere", "", 404),
+    ] {
+        let response = world.send(route, &[("origin", APP), ("authorization", authorization)]).await;
+        assert_eq!(
+            (response.status().as_u16(), of_cors(&response).as_slice()),
+            (status, &MAY_READ.map(str::to_owned)[..]),
+            "{route}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn other_origins_and_other_callers_hear_nothing_of_it() {
+    let world = World::allowing(APP).await;
+    for origin in ["https://evil.example.test", "https://app.example.test.evil.test", "http://app.example.test", "null"]
+    {
+        let response = world.preflight(origin).await;
+        assert_eq!((response.status().as_u16(), of_cors(&response).len()), (204, 0), "{origin}");
+        let response = world.send("GET /connect/connection", &[("origin", origin)]).await;
+        assert_eq!((response.status().as_u16(), of_cors(&response).len()), (401, 0), "{origin}");
+    }
+    let response = world.send("GET /connect/connection", &[]).await;
+    assert_eq!(of_cors(&response).len(), 0, "a phone has no origin");
+    let response = world.send("OPTIONS /connect/session", &[("origin", APP)]).await;
+    assert_eq!(response.status(), 404, "no preflight: there is no such route");
+}
+
+#[tokio::test]
+async fn without_allowed_origins_there_is_no_cors_at_all() {
+    let world = World::allowing("").await;
+    let response = world.preflight(APP).await;
+    assert_eq!((response.status().as_u16(), of_cors(&response).len()), (404, 0));
+}
