@@ -18,10 +18,8 @@ use crate::faults::{Fault, Faults, Rule, Service};
 use crate::gateway::{BODY_LIMIT, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
+use crate::mask::{self, MASK};
 use crate::secrets::{CLIENT_SECRET, Secrets};
-
-/// What is shown instead of an access token; always as long.
-const MASK: &str = "••••••••••••";
 
 /// What the page works with.
 #[derive(Clone)]
@@ -130,11 +128,7 @@ async fn sign_in(State(console): State<Console>, Json(who): Json<SignIn>) -> Jso
 
 async fn access_token(State(console): State<Console>, Json(body): Json<Value>) -> Json<Value> {
     let reply = console.gateway.as_backend(&body).await;
-    let mut answer = reply.json();
-    if let Some(token) = answer.get_mut("accessToken") {
-        *token = json!(MASK);
-    }
-    Json(json!({"status": reply.status, "body": answer}))
+    Json(json!({"status": reply.status, "body": mask::body(&reply.json())}))
 }
 
 #[derive(Deserialize)]
@@ -196,6 +190,7 @@ fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>)
             Ok(seconds) if name == "expires" => json!(rfc3339(seconds * 1000)),
             _ => json!(number),
         },
+        AttributeValue::S(_) if name == "publicToken" => json!(MASK),
         AttributeValue::S(text) if name == "sources" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         AttributeValue::S(text) => json!(text),
         AttributeValue::Bool(flag) => json!(flag),

@@ -12,6 +12,7 @@
 //! | [`proxy`] | stands between the functions and what they call |
 //! | [`faults`] | what the proxy lets go wrong, for tests and for the page |
 //! | [`calls`] | what was called, for the page |
+//! | [`mask`] | what the page may see of events and answers |
 //! | [`examples`] | made-up users in known states, for `events/` |
 //! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
 
@@ -25,6 +26,7 @@ pub mod gateway;
 pub mod human_api;
 pub mod issuer;
 pub mod laptop;
+pub mod mask;
 pub mod proxy;
 pub mod runtime_api;
 pub mod secrets;
