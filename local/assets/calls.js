@@ -1,29 +1,53 @@
-// The latest calls between browser, gateway, functions, stores and Human API, newest first.
+// Follows the calls and puts each into the group of the action that caused it, newest group first.
 
+import { Group } from "./group.js";
 import * as laptop from "./laptop.js";
 
-const EVERY_MS = 1000;
-const KEPT = 200;
+const SOON_MS = 200; // while something goes on
+const LATER_MS = 1000;
+const KEPT = 40;
 
 export class Calls {
-  #scroll = document.getElementById("calls");
-  #list = this.#scroll.querySelector("ol");
-  #empty = this.#scroll.querySelector(".empty");
+  #region = document.getElementById("calls");
+  #list = document.getElementById("groups");
+  #empty = document.getElementById("calls-empty");
   #state = document.getElementById("calls-state");
-  #template = document.getElementById("call");
+  #said = document.getElementById("calls-said");
+  #actions = []; // {title, after, until}: the calls with these ids are theirs
+  #groups = new Map();
+  #hidden = 0; // calls up to this id were cleared away
   #last = 0;
   #polling = null;
 
   constructor() {
     document.getElementById("calls-clear").onclick = () => {
-      this.#list.replaceChildren();
-      this.#showEmptiness();
+      this.#hidden = this.#last;
+      this.#forget();
     };
   }
 
-  follow() {
-    setInterval(() => document.hidden || this.poll(), EVERY_MS);
-    return this.poll();
+  /** Looks again and again, and often while something goes on. */
+  async follow() {
+    for (;;) {
+      if (!document.hidden) await this.poll();
+      const busy = this.#current() || [...this.#groups.values()].some(({ isUnderWay }) => isUnderWay);
+      await new Promise((resolve) => setTimeout(resolve, busy ? SOON_MS : LATER_MS));
+    }
+  }
+
+  /** What is called from now on belongs to this action, until it is over. */
+  async begin(title) {
+    await this.poll();
+    const action = { title, after: this.#last, until: Infinity };
+    const current = this.#current();
+    if (current) current.until = this.#last;
+    this.#actions.push(action);
+    return async () => {
+      await this.poll();
+      action.until = Math.min(action.until, this.#last);
+      const group = this.#groups.get(action);
+      if (group) this.#said.textContent = group.summary;
+    };
   }
 
   /** One look at a time: two would show the same calls twice. */
@@ -34,49 +58,69 @@ export class Calls {
 
   async #look() {
     try {
-      const { calls, last } = await laptop.calls(this.#last);
-      if (last < this.#last) this.#list.replaceChildren(); // the server was started anew
+      let { calls, last } = await laptop.calls(this.#last);
+      if (last < this.#last) {
+        // the server was started anew
+        this.#hidden = 0;
+        this.#actions.length = 0;
+        this.#forget();
+        ({ calls, last } = await laptop.calls(0));
+      }
       this.#last = last;
-      for (const call of calls) this.#list.prepend(this.#row(call));
-      while (this.#list.children.length > KEPT) this.#list.lastElementChild.remove();
-      this.#showEmptiness();
+      this.#take(calls.filter(({ id }) => id > this.#hidden));
       this.#say("live", true);
     } catch {
-      this.#say("no answer: is the server still running?", false);
+      this.#say("the server gives no answer", false);
     }
   }
 
-  #row({ at, from, to, what, status, ms }) {
-    const item = this.#template.content.firstElementChild.cloneNode(true);
-    const time = item.querySelector("time");
-    time.dateTime = at;
-    time.textContent = clock(at);
-    item.querySelector(".from").textContent = from;
-    item.querySelector(".to").textContent = to;
-    item.querySelector(".what").textContent = what;
-    const mark = item.querySelector(".status");
-    mark.textContent = status || "none";
-    mark.classList.toggle("warn", status >= 400 && status < 500);
-    mark.classList.toggle("bad", status >= 500 || !status);
-    item.querySelector(".ms").textContent = ms == null ? "" : `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
-    item.classList.add("fresh");
-    return item;
+  #take(calls) {
+    const changed = new Map();
+    for (const call of calls) {
+      const group = this.#groupOf(call);
+      changed.set(group, [...(changed.get(group) ?? []), call]);
+    }
+    for (const [group, itsCalls] of changed) group.take(itsCalls);
+    while (this.#groups.size > KEPT) this.#drop(this.#groups.keys().next().value);
+    this.#showEmptiness();
+  }
+
+  #groupOf(call) {
+    const action = this.#actions.findLast(({ after, until }) => after < call.id && call.id <= until);
+    // what the page did not cause is grouped by request
+    const key = action ?? call.request ?? [...this.#groups.keys()].at(-1) ?? 0;
+    if (!this.#groups.has(key)) this.#add(key, new Group(action?.title ?? call.what));
+    return this.#groups.get(key);
+  }
+
+  #add(key, group) {
+    for (const other of this.#groups.values()) other.fold();
+    this.#groups.set(key, group);
+    this.#list.prepend(group.node);
+    if (!this.#list.contains(document.activeElement)) this.#region.scrollTop = 0;
+  }
+
+  #drop(key) {
+    this.#groups.get(key).node.remove();
+    this.#groups.delete(key);
+  }
+
+  #forget() {
+    for (const key of [...this.#groups.keys()]) this.#drop(key);
+    this.#showEmptiness();
+  }
+
+  #current() {
+    return this.#actions.find(({ until }) => until === Infinity);
   }
 
   #showEmptiness() {
-    const empty = this.#list.children.length === 0;
-    this.#empty.hidden = !empty;
-    this.#list.hidden = empty;
+    this.#empty.hidden = this.#groups.size > 0;
   }
 
   #say(text, good) {
     if (this.#state.textContent === text) return; // a live region: only news
     this.#state.textContent = text;
-    this.#state.className = `badge ${good ? "good" : "bad"}`;
+    this.#state.className = `badge ${good ? "good live" : "bad"}`;
   }
-}
-
-function clock(at) {
-  const date = new Date(at);
-  return `${date.toLocaleTimeString("en-GB")}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }

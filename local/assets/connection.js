@@ -6,7 +6,7 @@ export class ConnectionCard {
   #connect = document.getElementById("connect");
 
   looking() {
-    this.#root.replaceChildren(paragraph("muted", "Looking…"));
+    this.#root.replaceChildren(clone("connection-looking"));
     this.#say("", false);
   }
 
@@ -16,6 +16,10 @@ export class ConnectionCard {
     this.#root.replaceChildren(connected ? details(connection) : clone("connection-none"));
     this.#say(connected ? "Connected" : "Not connected", connected);
     this.#connect.textContent = connected ? "Manage connections" : "Connect health data";
+  }
+
+  waiting(seconds, code) {
+    this.#root.replaceChildren(paragraph("muted", `Not known yet: ${code}. Once more in ${Math.ceil(seconds)} s.`));
   }
 
   failed(error) {
@@ -36,6 +40,7 @@ function details({ sources, connectedAt, updatedAt, flow, humanId }) {
   const list = view.querySelector(".sources");
   for (const { id, name } of sources) {
     const item = clone("source");
+    item.querySelector(".initials").textContent = initials(name ?? id);
     item.querySelector(".name").textContent = name ?? id;
     list.append(item);
   }
@@ -46,6 +51,10 @@ function details({ sources, connectedAt, updatedAt, flow, humanId }) {
   view.querySelector(".flow").textContent = flow === "popup" ? "the popup" : "Connect";
   view.querySelector(".human").textContent = humanId ?? "not told";
   return view;
+}
+
+function initials(name) {
+  return name.split(/\s+/).slice(0, 2).map((word) => [...word][0] ?? "").join("").toUpperCase();
 }
 
 function setTime(time, value) {

@@ -1,27 +1,34 @@
 // Wires the page: the app on the left, what happened on the right.
 
-import { Backend } from "./backend.js";
 import { Calls } from "./calls.js";
+import { clients } from "./clients.js";
 import { ConnectionCard } from "./connection.js";
 import { Faults } from "./faults.js";
+import { call, connect, resume } from "./human-connect-backend.js";
 import * as laptop from "./laptop.js";
 import { Notice } from "./notice.js";
+import { connectAsPhone } from "./phone.js";
+import { clearProgress, progress } from "./progress.js";
 import { RecordCard } from "./record.js";
 import { StandIn } from "./stand-in.js";
 import { UserPicker } from "./user.js";
-import { openWidget } from "./widget.js";
+import { chosenWay, wayPicker } from "./way.js";
+
+// the widgets' pages may be embedded by this origin only
+if (location.hostname === "localhost") location.hostname = "127.0.0.1";
 
 const page = document.getElementById("page");
-const mobile = document.getElementById("mobile");
+const app = document.getElementById("app");
 const notice = new Notice(document.getElementById("notice"));
 const calls = new Calls();
 const connection = new ConnectionCard();
 const record = new RecordCard();
-const picker = new UserPicker((person) => run("Signing in failed.", () => signIn(person)));
+const picker = new UserPicker((person) => run(`Sign in as ${person.id}`, () => signIn(person)));
 
 let faults;
-let widgetOrigin;
-let user; // {id, email, backend} of whoever is signed in
+let client; // brings Human API's client of a generation
+let user; // {id, email, options} of whoever is signed in
+let opened; // how the widget was opened last: {flow, mode}
 let busy = false;
 let looks = 0;
 
@@ -29,107 +36,86 @@ let looks = 0;
 async function run(title, action) {
   if (busy) return;
   busy = true;
-  page.setAttribute("aria-busy", "true");
+  app.setAttribute("aria-busy", "true");
   notice.clear();
   const opener = document.activeElement;
+  const over = await calls.begin(title);
   try {
     await action();
   } catch (error) {
-    notice.refused(title, error, () => run(title, action));
+    notice.refused(`“${title}” did not succeed.`, error, () => run(title, action));
   } finally {
     busy = false;
-    page.removeAttribute("aria-busy");
+    app.removeAttribute("aria-busy");
+    clearProgress();
     if (document.activeElement === document.body) opener?.focus();
   }
   await look();
+  await over();
 }
 
 async function signIn({ id, email }) {
   let jwt = await laptop.signIn(id, email);
-  const token = async (fresh) => {
-    if (fresh) jwt = await laptop.signIn(id, email);
-    return jwt;
+  const options = {
+    api: location.origin,
+    client,
+    getToken: async (refresh) => (jwt = refresh ? await laptop.signIn(id, email) : jwt),
+    onProgress(step, detail) {
+      if (step === "opened") opened = detail;
+      progress(step, detail);
+    },
   };
-  user = { id, email, backend: new Backend(token, waiting) };
+  user = { id, email, options };
   picker.show(user);
   connection.looking();
   hideAnswer();
 }
 
-function waiting(seconds, tryNumber) {
-  notice.show({ title: `The server asks for patience. Try ${tryNumber} in ${Math.ceil(seconds)} s.`, kind: "wait" });
-}
-
 /** Reads again what is connected and what is stored. Answers of an earlier look are dropped. */
 async function look() {
   if (!user) return;
-  const { id, backend } = user;
+  const { id, options } = user;
   const mine = (looks += 1);
   const ifLatest = (show) => (answer) => mine === looks && show(answer);
+  const onProgress = (step, { seconds, code }) => mine === looks && connection.waiting(seconds, code);
   await Promise.all([
     faults?.show(),
-    backend.connection().then(ifLatest((answer) => connection.show(answer)), ifLatest((error) => connection.failed(error))),
-    laptop.record(id).then(ifLatest((answer) => record.show(id, answer)), ifLatest((error) => record.failed(error))),
+    call({ ...options, onProgress }, "GET /connect/connection")
+      .then(ifLatest((answer) => connection.show(answer)), ifLatest((error) => connection.failed(error))),
+    showRecord(),
   ]);
-  await calls.poll();
 }
 
-async function connect() {
-  const asked = document.querySelector("input[name=flow]:checked").value;
-  const session = await user.backend.startSession({ flow: asked });
-  calls.poll();
-  const { callback, error } = await openWidget(session, widgetOrigin, page);
-  if (error) {
-    notice.show({ title: error.message, detail: advice(error), code: error.code, kind: "bad" });
-  } else if (!callback) {
-    notice.show({ title: "Closed. Nothing was added.", detail: modeLine(session, asked) });
-  } else {
-    await finish(session, callback, asked);
-  }
+async function showRecord() {
+  const { id } = user;
+  const ifSame = (show) => (answer) => id === user.id && show(answer);
+  await laptop.record(id).then(ifSame((answer) => record.show(id, answer)), ifSame((error) => record.failed(error)));
 }
 
-/** Posts the widget's callback. A failed post can be sent again as it is: the backend exchanges a session once. */
-async function finish(session, callback, asked) {
-  const byTicket = session.flow === "popup" && mobile.checked;
-  try {
-    const answer = byTicket
-      ? await user.backend.finishByTicket(session.finishUrl, callback)
-      : await user.backend.finish(callback);
-    tell(answer, session, callback, asked);
-  } catch (error) {
-    notice.refused("The connection could not be finished.", error, () => run("", () => finish(session, callback, asked)));
-  }
+async function connectHealthData() {
+  opened = undefined;
+  const way = chosenWay();
+  const answer = await (way === "phone" ? connectAsPhone(user.options) : connect({ ...user.options, flow: way }));
+  const asked = way === "phone" ? "popup" : way;
+  notice.show({
+    title: answer.connected ? "Your health data is connected." : "Closed. Nothing is connected.",
+    detail: opened && modeLine(opened, asked),
+  });
 }
 
-function tell(answer, session, callback, asked) {
-  if (/SESSION_TOKEN/.test(callback.status)) {
-    notice.show({
-      title: "The widget’s session was over.",
-      detail: "The backend has dropped that token and will ask for a new one.",
-      code: callback.status,
-      kind: "bad",
-      act: ["Open it again", () => run("The widget could not be opened.", connect)],
-    });
-  } else {
-    notice.show({
-      title: answer.connected ? "Your health data is connected." : "Closed. Nothing is connected.",
-      detail: modeLine(session, asked),
-    });
-  }
+/** A popup's session that a reload has cut off is finished now. */
+async function takeUp() {
+  const answer = await resume(user.options);
+  if (answer) notice.show({ title: "The popup of before the reload was finished.", detail: "Its session was kept in this tab." });
 }
 
 function modeLine({ flow, mode }, asked) {
-  const opened = `The ${flow === "popup" ? "popup" : "Connect widget"} was opened in ${mode} mode.`;
-  return flow === asked ? opened : `${opened} The backend chose it over the one you asked for.`;
-}
-
-function advice({ code, detailedMessage }) {
-  if (code === "USER_ALREADY_EXISTS") return "Human API knows this user, and no public token was given. The Connect widget brings the user back.";
-  return detailedMessage ?? "";
+  const how = `The ${flow === "popup" ? "popup" : "Connect widget"} was opened in ${mode} mode.`;
+  return flow === asked ? how : `${how} The backend chose it over the one you asked for.`;
 }
 
 async function recover() {
-  const { recovered } = await user.backend.publicToken();
+  const { recovered } = await call(user.options, "POST /connect/public-token");
   notice.show({
     title: recovered ? "The public token was recovered from Human API." : "The public token is stored; nothing to recover.",
   });
@@ -151,19 +137,26 @@ function askToForget() {
   document.getElementById("forget-name").textContent = user.id;
   dialog.returnValue = "";
   dialog.onclose = () => {
-    if (dialog.returnValue === "forget") run("The user could not be forgotten.", forget);
+    if (dialog.returnValue === "forget") run(`Forget ${user.id}`, forget);
   };
   dialog.showModal();
 }
 
 async function forget() {
-  await user.backend.forget();
+  await call(user.options, "DELETE /connect/connection");
   hideAnswer();
   notice.show({ title: `Everything about ${user.id} is forgotten.` });
 }
 
-function showMobileChoice() {
-  document.getElementById("mobile-row").hidden = document.querySelector("input[name=flow]:checked").value !== "popup";
+/** A switch moves whatever else goes on: a fault may have to be taken away while the app waits. */
+async function flip(done, action) {
+  try {
+    await action();
+    notice.show({ title: done });
+    await showRecord();
+  } catch (error) {
+    notice.refused("The switch did not move.", error);
+  }
 }
 
 function press(id, action) {
@@ -172,22 +165,21 @@ function press(id, action) {
 
 async function start() {
   const state = await laptop.state();
-  widgetOrigin = state.widgetOrigin;
-  calls.follow();
-  await signIn(picker.remembered());
-  press("connect", () => run("The widget could not be opened.", connect));
-  press("forget", askToForget);
-  press("recover", () => run("The public token could not be recovered.", recover));
-  press("access", () => run("The access token could not be fetched.", accessToken));
-  press("record-refresh", look);
-  for (const input of document.querySelectorAll("input[name=flow]")) input.onchange = showMobileChoice;
-  showMobileChoice();
-  new StandIn(state.standIn, (done, action) => run("The switch did not move.", async () => {
-    await action();
-    notice.show({ title: done });
-  }), () => user.id);
+  client = clients(state.widgetOrigin, page);
   faults = new Faults(state.faults, (error) => notice.refused("The fault could not be set.", error));
-  await look();
+  new StandIn(state.standIn, flip, () => user.id);
+  wayPicker();
+  calls.follow();
+  const person = picker.remembered();
+  await run(`Sign in as ${person.id}`, async () => {
+    await signIn(person);
+    await takeUp();
+  });
+  press("connect", () => run("Connect health data", connectHealthData));
+  press("forget", askToForget);
+  press("recover", () => run("Recover the public token", recover));
+  press("access", () => run("Get an access token", accessToken));
+  press("record-refresh", showRecord);
 }
 
 start().catch((error) => notice.refused("The console could not start.", error, () => location.reload()));

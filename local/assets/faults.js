@@ -6,6 +6,7 @@ import * as laptop from "./laptop.js";
 export class Faults {
   #choice = document.getElementById("fault");
   #state = document.getElementById("fault-state");
+  #armed = document.getElementById("calls-fault"); // the same, where it will strike
   #failed;
 
   /**
@@ -24,6 +25,7 @@ export class Faults {
       }
       this.#choice.append(group);
     }
+    this.#choice.selectedIndex = [...this.#choice.options].findIndex(({ value }) => value === "503");
     document.getElementById("fault-once").onclick = () => this.#set(true);
     document.getElementById("fault-always").onclick = () => this.#set(false);
     document.getElementById("fault-none").onclick = () => this.#do("no-faults");
@@ -35,10 +37,13 @@ export class Faults {
     try {
       const { active } = (await laptop.state()).faults;
       const say = ({ service, fault, once }) => `${once ? "the next call" : "every call"} of ${service}: ${fault}`;
-      this.#state.textContent = active.length ? `To go wrong: ${active.map(say).join("; ")}.` : "Nothing is to go wrong.";
+      const words = `To go wrong: ${active.map(say).join("; ")}.`;
+      this.#state.textContent = active.length ? words : "Nothing is to go wrong.";
       this.#state.classList.toggle("bad", active.length > 0);
-    } catch (error) {
-      this.#failed(error);
+      this.#armed.textContent = words;
+      this.#armed.hidden = active.length === 0;
+    } catch {
+      this.#state.textContent = "What is to go wrong could not be read.";
     }
   }
 

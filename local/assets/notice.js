@@ -1,6 +1,6 @@
 // The one notice that says how the last thing went.
 
-import { Refusal } from "./refusal.js";
+import { ConnectError } from "./human-connect-backend.js";
 
 export class Notice {
   #root;
@@ -10,7 +10,7 @@ export class Notice {
     this.#root = root;
   }
 
-  /** @param {{title: string, detail?: string, code?: string, kind?: "good"|"wait"|"bad", act?: [string, () => void]}} what */
+  /** @param {{title: string, detail?: string, code?: string, kind?: "good"|"bad", act?: [string, () => void]}} what */
   show({ title, detail = "", code = "", kind = "good", act }) {
     const body = document.createElement("div");
     body.className = `body ${kind}`;
@@ -38,19 +38,29 @@ export class Notice {
 
   /** Says what went wrong; `again` is offered where the same thing may succeed. */
   refused(title, error, again) {
-    const known = error instanceof Refusal;
+    const known = error instanceof ConnectError;
     if (!known) console.error(error);
     const code = known ? [error.status || null, error.code, error.requestId && `request ${error.requestId}`] : [];
     this.show({
       title,
-      detail: error.message,
+      detail: explain(error),
       code: code.filter(Boolean).join(" · "),
       kind: "bad",
-      act: known && error.passing && again ? ["Try again", again] : undefined,
+      act: known && again && mayPass(error) ? ["Try again", again] : undefined,
     });
   }
 
   clear() {
     this.#root.replaceChildren();
   }
+}
+
+/** What the popup says to a user it knows needs a word more. */
+function explain({ code, message }) {
+  if (code !== "widget" || !/already exists/i.test(message)) return message;
+  return "Human API knows this user, and no public token was given. The Connect widget brings the user back.";
+}
+
+function mayPass({ status, code, retryAfter }) {
+  return status >= 500 || retryAfter !== undefined || code === "network";
 }

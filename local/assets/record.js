@@ -29,6 +29,7 @@ export class RecordCard {
     const value = row.querySelector("dd");
     value.textContent = text;
     value.classList.toggle("sealed", text.startsWith("sealed"));
+    value.classList.toggle("masked", text.startsWith("•"));
     row.classList.toggle("changed", text !== before);
     return row;
   }

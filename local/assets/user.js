@@ -12,6 +12,8 @@ export class UserPicker {
   #id = document.getElementById("user-id");
   #email = document.getElementById("user-email");
   #name = document.getElementById("user-name");
+  #mail = document.getElementById("user-mail");
+  #initial = document.getElementById("user-initial");
   #other = document.getElementById("user-other");
   #chips = new Map();
 
@@ -44,9 +46,9 @@ export class UserPicker {
 
   show({ id, email }) {
     sessionStorage.setItem(REMEMBERED, JSON.stringify({ id, email }));
-    const line = document.createElement("small");
-    line.textContent = email ?? "no e-mail";
-    this.#name.replaceChildren(id, line);
+    this.#name.textContent = id;
+    this.#mail.textContent = email ?? "no e-mail";
+    this.#initial.textContent = [...id][0].toUpperCase();
     let known = false;
     for (const [preset, chip] of this.#chips) {
       const same = preset.id === id && preset.email === email;

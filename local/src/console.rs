@@ -58,6 +58,7 @@ pub fn router(console: Console) -> Router {
         .route("/local/access-token", post(access_token))
         .route("/local/record", get(record))
         .route("/local/calls", get(calls))
+        .route("/local/calls/{id}", get(exchange))
         .route("/local/stand-in", post(stand_in))
         .fallback(api)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -139,6 +140,14 @@ struct After {
 async fn calls(State(console): State<Console>, Query(After { after }): Query<After>) -> Json<Value> {
     let (calls, last) = console.calls.after(after);
     Json(json!({"calls": calls, "last": last}))
+}
+
+/// What a function was handed and what it answered.
+async fn exchange(State(console): State<Console>, Path(id): Path<u64>) -> Response {
+    match console.calls.get(id) {
+        Some(call) => Json(json!({"event": call.event, "answer": call.answer})).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({"message": "This call is not kept any more."}))).into_response(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -272,25 +281,35 @@ impl Console {
 }
 
 async fn asset(Path(file): Path<String>) -> Response {
+    let script = "text/javascript";
     let (kind, text) = match file.as_str() {
-        "backend.js" => ("text/javascript", page!("backend.js")),
-        "calls.js" => ("text/javascript", page!("calls.js")),
-        "connection.js" => ("text/javascript", page!("connection.js")),
-        "console.js" => ("text/javascript", page!("console.js")),
-        "faults.js" => ("text/javascript", page!("faults.js")),
-        "laptop.js" => ("text/javascript", page!("laptop.js")),
-        "notice.js" => ("text/javascript", page!("notice.js")),
-        "record.js" => ("text/javascript", page!("record.js")),
-        "refusal.js" => ("text/javascript", page!("refusal.js")),
-        "stand-in.js" => ("text/javascript", page!("stand-in.js")),
-        "user.js" => ("text/javascript", page!("user.js")),
-        "widget.js" => ("text/javascript", page!("widget.js")),
-        "vendor/humanapi-connect-client-2.4.1.js" => {
-            ("text/javascript", page!("vendor/humanapi-connect-client-2.4.1.js"))
-        }
+        // what people copy into their own pages
+        "human-connect-backend.js" => (script, include_str!("../../web/human-connect-backend.js")),
+        "calls.js" => (script, page!("calls.js")),
+        "clients.js" => (script, page!("clients.js")),
+        "connection.js" => (script, page!("connection.js")),
+        "console.js" => (script, page!("console.js")),
+        "duration.js" => (script, page!("duration.js")),
+        "faults.js" => (script, page!("faults.js")),
+        "group.js" => (script, page!("group.js")),
+        "laptop.js" => (script, page!("laptop.js")),
+        "notice.js" => (script, page!("notice.js")),
+        "phone.js" => (script, page!("phone.js")),
+        "progress.js" => (script, page!("progress.js")),
+        "raw.js" => (script, page!("raw.js")),
+        "record.js" => (script, page!("record.js")),
+        "stand-in.js" => (script, page!("stand-in.js")),
+        "step.js" => (script, page!("step.js")),
+        "steps.js" => (script, page!("steps.js")),
+        "user.js" => (script, page!("user.js")),
+        "way.js" => (script, page!("way.js")),
+        "vendor/humanapi-connect-client-2.4.1.js" => (script, page!("vendor/humanapi-connect-client-2.4.1.js")),
         "console.css" => ("text/css", page!("console.css")),
+        "sequence.css" => ("text/css", page!("sequence.css")),
         "theme.css" => ("text/css", page!("theme.css")),
+        "empty.svg" => ("image/svg+xml", page!("empty.svg")),
         "icon.svg" => ("image/svg+xml", page!("icon.svg")),
+        "records.svg" => ("image/svg+xml", page!("records.svg")),
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()

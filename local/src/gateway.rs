@@ -3,7 +3,6 @@
 //! The IAM route wants a Signature Version 4 header and does not check the signature: there is no IAM on a laptop.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
@@ -15,10 +14,10 @@ use shared::lambda::{Function, Host};
 use shared::network::NetworkError;
 use shared::telemetry::Output;
 
-use crate::calls::Calls;
+use crate::calls::{Calls, Underway};
 use crate::cors::{Cors, CorsError};
 use crate::issuer::Issuer;
-use crate::{lock, random_hex};
+use crate::{lock, mask, random_hex};
 
 /// API Gateway's own limit of a body.
 pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
@@ -132,10 +131,11 @@ impl Gateway {
     }
 
     async fn route(&self, method: Method, uri: Uri, headers: &HeaderMap, body: Bytes) -> Response<Body> {
-        let started = Instant::now();
         let Some((route, guard, ticket)) = find_route(&method, uri.path()) else {
-            return message(StatusCode::NOT_FOUND, "Not Found");
+            let request = self.calls.request("browser", format!("{method}: no such route"));
+            return refuse(request, StatusCode::NOT_FOUND, "Not Found");
         };
+        let request = self.calls.request("browser", route);
         let authorization =
             headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let authorizer = match guard {
@@ -144,11 +144,11 @@ impl Gateway {
                 let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
                 match self.issuer.verify(token) {
                     Some(claims) => Some(json!({"jwt": {"claims": as_text(&claims), "scopes": null}})),
-                    None => return message(StatusCode::UNAUTHORIZED, "Unauthorized"),
+                    None => return refuse(request, StatusCode::UNAUTHORIZED, "Unauthorized"),
                 }
             }
             Guard::Iam if authorization.starts_with("AWS4-HMAC-SHA256 ") => Some(backend()),
-            Guard::Iam => return message(StatusCode::FORBIDDEN, "Forbidden"),
+            Guard::Iam => return refuse(request, StatusCode::FORBIDDEN, "Forbidden"),
         };
         let mut event = event(route, authorizer);
         put(&mut event, "rawPath", json!(uri.path()));
@@ -158,8 +158,8 @@ impl Gateway {
             put(&mut event, "pathParameters", json!({"ticket": ticket}));
         }
         put_body(&mut event, headers, &body);
-        let reply = self.invoke(route, &event).await;
-        self.calls.add("browser", "API Gateway", route, reply.status, started.elapsed());
+        let reply = self.invoke_for(Some(request.id()), route, &event).await;
+        request.end(reply.status);
         let mut response = Response::builder().status(reply.status);
         for (name, value) in &reply.headers {
             response = response.header(name, value.as_str().unwrap_or_default());
@@ -183,33 +183,41 @@ impl Gateway {
 
     /// Calls `POST /internal/access-token` as another backend.
     pub async fn as_backend(&self, body: &Value) -> Reply {
-        let started = Instant::now();
-        let reply = self.invoke(INTERNAL, &backend_event(body)).await;
-        self.calls.add("another backend", "API Gateway", INTERNAL, reply.status, started.elapsed());
+        let request = self.calls.request("another backend", INTERNAL);
+        let reply = self.invoke_for(Some(request.id()), INTERNAL, &backend_event(body)).await;
+        request.end(reply.status);
         reply
     }
 
     /// Hands the function of this route an event, as it is.
     pub async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
+        self.invoke_for(None, route, event).await
+    }
+
+    async fn invoke_for(&self, request: Option<u64>, route: &'static str, event: &Value) -> Reply {
         let functions = lock(&self.functions).clone();
         match route {
-            "POST /connect/session" => self.run(&functions.session_start, event).await,
-            "POST /connect/public-token" => self.run(&functions.public_token, event).await,
-            INTERNAL => self.run(&functions.access_token, event).await,
-            "GET /connect/connection" | "DELETE /connect/connection" => self.run(&functions.connection, event).await,
-            _ => self.run(&functions.finish, event).await,
+            "POST /connect/session" => self.run(&functions.session_start, request, event).await,
+            "POST /connect/public-token" => self.run(&functions.public_token, request, event).await,
+            INTERNAL => self.run(&functions.access_token, request, event).await,
+            "GET /connect/connection" | "DELETE /connect/connection" => {
+                self.run(&functions.connection, request, event).await
+            }
+            _ => self.run(&functions.finish, request, event).await,
         }
     }
 
-    async fn run<F: Function>(&self, host: &Host<F>, event: &Value) -> Reply {
-        let started = Instant::now();
+    async fn run<F: Function>(&self, host: &Host<F>, request: Option<u64>, event: &Value) -> Reply {
+        let call = self.calls.part(request, "API Gateway", "function", F::NAME);
+        call.event(mask::event(event));
         // a handler's future is large, and here there are five kinds of them side by side
         let (event, id) = (event.to_string(), random_hex::<8>());
         let response = Box::pin(host.respond(&event, &id, None)).await;
         let response: Value = serde_json::from_str(&response).unwrap_or_default();
         let status = response.get("statusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
         let status = status.unwrap_or(500);
-        self.calls.add("API Gateway", "function", F::NAME, status, started.elapsed());
+        call.answer(mask::answer(&response));
+        call.end(status);
         Reply {
             status,
             headers: response.get("headers").and_then(Value::as_object).cloned().unwrap_or_default(),
@@ -327,6 +335,13 @@ fn backend() -> Value {
         "userArn": BACKEND_ARN,
         "userId": "made-up",
     }})
+}
+
+/// What API Gateway answers where no function is asked.
+fn refuse(request: Underway, status: StatusCode, text: &str) -> Response<Body> {
+    request.answer(json!({"message": text}));
+    request.end(status.as_u16());
+    message(status, text)
 }
 
 /// What API Gateway itself answers.

@@ -122,7 +122,7 @@ impl Laptop {
         let dynamodb = shared::network::dynamodb(&Config { aws: own, ..config.clone() }, &http);
         aws::create_table(&dynamodb).await?;
 
-        let pages = human_api::router(human_api.clone(), &console);
+        let pages = human_api::router(human_api.clone(), calls.clone(), &console);
         tokio::spawn(async move { axum::serve(widgets, pages).await });
 
         let issuer = Issuer::new(console.clone());

@@ -48,6 +48,8 @@ async fn main() -> ExitCode {
         eprintln!("the example users could not be set up: {error}");
         return ExitCode::FAILURE;
     }
+    // what the example users did is not what the page's user did
+    laptop.calls.clear();
     let environment: String = laptop.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let file = directory.join("env");
     if let Err(error) = std::fs::write(&file, environment) {

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::calls::Calls;
+use crate::calls::{Calls, Underway};
 use crate::faults::{Acts, Answer, Fault, Faults, Service};
 
 /// One proxy: an address, and where its requests go.
@@ -41,6 +41,13 @@ struct Call {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+}
+
+/// What becomes of a request.
+enum Outcome {
+    Answer(Response<Body>),
+    /// Nothing comes, for as long as the other side waits.
+    Nothing(Option<Underway>),
 }
 
 /// The connection is cut instead of an answer.
@@ -97,11 +104,10 @@ impl Proxy {
         Ok(format!("http://{address}"))
     }
 
-    /// The answer; none where none is to come.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Option<Response<Body>>, Cut> {
-        let started = Instant::now();
+    async fn answer(&self, request: Request<Incoming>) -> Result<Outcome, Cut> {
         let mut moving = self.faults.moving();
         let call = self.read(request).await.ok_or(Cut)?;
+        let underway = self.note(&call);
         let strike = |has_waited| match call.operation.as_str() {
             "" => None,
             operation => self.faults.strike(call.service, operation, has_waited),
@@ -117,27 +123,26 @@ impl Proxy {
             if acts == Acts::First {
                 self.perform(&call).await;
             }
-            self.note(call, None, started);
-            return Ok(None);
+            return Ok(Outcome::Nothing(underway));
         }
         let answer = match fault {
-            None => Ok(self.pass_on(&call).await),
-            Some(fault) => self.fail(&call, fault).await,
+            None => self.pass_on(&call).await,
+            Some(fault) => self.fail(&call, fault).await?,
         };
-        self.note(call, answer.as_ref().ok().map(Response::status), started);
+        if let Some(underway) = underway {
+            underway.end(answer.status().as_u16());
+        }
         drop(moving);
-        answer.map(Some)
+        Ok(Outcome::Answer(answer))
     }
 
-    fn note(&self, call: Call, status: Option<StatusCode>, started: Instant) {
+    fn note(&self, call: &Call) -> Option<Underway> {
         let what = match call.service {
-            _ if call.operation.is_empty() => return,
+            _ if call.operation.is_empty() => return None,
             Service::HumanApi => format!("POST /v1/connect/{}", call.operation),
-            _ => call.operation,
+            _ => call.operation.clone(),
         };
-        // 0 where none came
-        let status = status.map_or(0, |status| status.as_u16());
-        self.calls.add("function", call.service.name(), what, status, started.elapsed());
+        Some(self.calls.of_function(call.service.name(), what))
     }
 
     async fn read(&self, request: Request<Incoming>) -> Option<Call> {
@@ -237,8 +242,8 @@ async fn converse(proxy: Arc<Proxy>, stream: TcpStream) {
         Box::pin(async move {
             // a server goes on with what it has begun, though its client is gone
             match tokio::spawn(async move { proxy.answer(request).await }).await {
-                Ok(Ok(Some(answer))) => Ok(answer),
-                Ok(Ok(None)) => std::future::pending().await,
+                Ok(Ok(Outcome::Answer(answer))) => Ok(answer),
+                Ok(Ok(Outcome::Nothing(_underway))) => std::future::pending().await,
                 _ => Err(Cut),
             }
         })

@@ -51,8 +51,12 @@
       position: "fixed", top: "50%", left: "50%", width: "30px", height: "30px", margin: "-15px 0 0 -15px",
       boxSizing: "border-box", border: "3px solid #c9d6e6", borderTopColor: "#1f5fae", borderRadius: "50%", zIndex: "99999",
     });
-    node.animate([{ transform: "rotate(0)" }, { transform: "rotate(360deg)" }], { duration: 900, iterations: Infinity });
+    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) turn(node);
     return node;
+  }
+
+  function turn(node) {
+    node.animate([{ transform: "rotate(0)" }, { transform: "rotate(360deg)" }], { duration: 900, iterations: Infinity });
   }
 
   function uncover() {

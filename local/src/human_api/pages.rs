@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State as Shared};
+use axum::extract::{Path, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 
 use super::endpoints::text;
+use crate::calls::Calls;
+
 use super::{CATALOGUE, CLIENT_ID, HumanApi, State};
 
 macro_rules! page {
@@ -22,14 +24,19 @@ macro_rules! page {
     };
 }
 
-/// The stand-in's routes; only pages of `console` may embed the widgets.
-pub fn router(human_api: HumanApi, console: &str) -> Router {
+/// The stand-in's routes; only pages of `console` may embed the widgets. What the widgets ask for is noted.
+pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors {console}"
     );
     let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
+    let widgets = Router::new()
+        .route("/widget/{action}", post(widget))
+        .route("/popup/{action}", post(popup))
+        .layer(from_fn_with_state(calls, note));
     Router::new()
+        .merge(widgets)
         .route("/", get(|| async { html(page!("widget.html")) }))
         .route("/popup", get(|| async { html(page!("popup.html")) }))
         .route("/connect.js", get(|| async { asset(Path("connect.js".to_owned())).await }))
@@ -39,10 +46,8 @@ pub fn router(human_api: HumanApi, console: &str) -> Router {
             get(|| async { asset(Path("launch-connect-text.svg".to_owned())).await }),
         )
         .route("/v1/connect/{path}", post(tokens))
-        .route("/widget/{action}", post(widget))
-        .route("/popup/{action}", post(popup))
         .with_state(human_api)
-        .layer(from_fn(move |request: axum::extract::Request, next: Next| {
+        .layer(from_fn(move |request: Request, next: Next| {
             let policy = policy.clone();
             async move {
                 let mut response = next.run(request).await;
@@ -53,6 +58,13 @@ pub fn router(human_api: HumanApi, console: &str) -> Router {
                 response
             }
         }))
+}
+
+async fn note(Shared(calls): Shared<Calls>, request: Request, next: Next) -> Response {
+    let call = calls.part(None, "browser", "Human API", format!("{} {}", request.method(), request.uri().path()));
+    let response = next.run(request).await;
+    call.end(response.status().as_u16());
+    response
 }
 
 async fn tokens(Shared(human_api): Shared<HumanApi>, Path(path): Path<String>, body: Bytes) -> Response {

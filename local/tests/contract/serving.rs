@@ -90,7 +90,7 @@ async fn a_failed_refresh_is_not_repeated_by_those_who_waited_for_it() {
             .after(0)
             .0
             .iter()
-            .filter(|call| call.what == "UpdateItem" && call.status == 400)
+            .filter(|call| call.what == "UpdateItem" && call.status == Some(400))
             .count()
             < 2
         {

@@ -96,9 +96,11 @@ impl World {
 
     /// What Human API was asked since the last look.
     pub(crate) fn asked(&self) -> Vec<String> {
-        let (calls, last) = self.laptop.calls.after(self.looked.load(Ordering::SeqCst));
+        let looked = self.looked.load(Ordering::SeqCst);
+        let (calls, last) = self.laptop.calls.after(looked);
         self.looked.store(last, Ordering::SeqCst);
-        let asked = calls.into_iter().filter(|call| call.to == Service::HumanApi.name());
+        // one that had begun before has only ended since
+        let asked = calls.into_iter().filter(|call| call.id > looked && call.to == Service::HumanApi.name());
         asked.map(|call| call.what.replace("POST /v1/connect/", "")).collect()
     }
 

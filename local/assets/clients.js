@@ -1,0 +1,61 @@
+// Human API's own clients, one of each generation, as the backend's client wants them.
+
+const CONNECT = "/assets/vendor/humanapi-connect-client-2.4.1.js";
+
+/**
+ * @param {string} origin where the stand-in's widgets live
+ * @param {HTMLElement} page everything else, out of reach while a widget is open
+ * @returns {(flow: string) => Promise<{open: (options: object) => void}>}
+ */
+export function clients(origin, page) {
+  return async (flow) => {
+    if (flow === "popup") return guarded(await load(`${origin}/connect.js`), page);
+    // only here: in production the client knows its own address
+    return guarded(await load(CONNECT), page, { baseURL: origin });
+  };
+}
+
+function guarded(client, page, more) {
+  return {
+    open(options) {
+      const opener = document.activeElement;
+      const left = (name) => (...what) => {
+        page.inert = false;
+        opener.focus(); // a hidden frame would keep it
+        options[name]?.(...what);
+      };
+      page.inert = true;
+      try {
+        client.open({ ...options, ...more, onClose: left("onClose"), finish: left("finish"), close: left("close") });
+      } catch (error) {
+        page.inert = false;
+        throw error;
+      }
+    },
+  };
+}
+
+const loaded = new Map();
+
+/** Both generations' scripts define `HumanConnect`, so each is taken off the window as soon as it is there. */
+function load(url) {
+  if (!loaded.has(url)) loaded.set(url, run(url));
+  return loaded.get(url);
+}
+
+function run(url) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => {
+      resolve(window.HumanConnect);
+      delete window.HumanConnect;
+    };
+    script.onerror = () => {
+      loaded.delete(url); // a failure is not kept
+      script.remove();
+      reject(new Error(`The widget’s script did not load: ${url}`));
+    };
+    document.head.append(script);
+  });
+}

@@ -1,0 +1,107 @@
+// One action and the calls that it caused: a heading that opens and closes, and a sequence diagram.
+
+import { bars, grade, row } from "./step.js";
+import { active, lanes, steps } from "./steps.js";
+
+const template = document.getElementById("group");
+
+export class Group {
+  node = template.content.firstElementChild.cloneNode(true);
+  #details = this.node.querySelector("details");
+  #title;
+  #calls = new Map();
+  #rows = new Map();
+  #chosen = false; // by the reader
+
+  constructor(title) {
+    this.#title = title;
+    this.node.querySelector(".title").textContent = title;
+    this.#details.open = true;
+    this.node.querySelector("summary").onclick = () => (this.#chosen = true);
+  }
+
+  /** Makes room for a newer one, unless it is being read. */
+  fold() {
+    if (!this.#chosen && !this.node.contains(document.activeElement)) this.#details.open = false;
+  }
+
+  get size() {
+    return this.#calls.size;
+  }
+
+  get isUnderWay() {
+    return [...this.#calls.values()].some(({ ms }) => ms === null);
+  }
+
+  /** In words, for who cannot see it. */
+  get summary() {
+    return `${this.#title}: ${count(this.#calls.size)}, answered ${this.#answers().join(", ") || "nothing"}.`;
+  }
+
+  /** @param {import("./steps.js").Call[]} changed */
+  take(changed) {
+    for (const call of changed) this.#calls.set(call.id, call);
+    const calls = [...this.#calls.values()].sort((one, other) => one.began - other.began);
+    // where API Gateway asked no function, the answer is its own
+    const asked = new Set(calls.filter(({ to }) => to === "function").map(({ request }) => request));
+    for (const call of calls) call.refused = call.to === "API Gateway" && call.ms !== null && !asked.has(call.request);
+    this.#head(calls);
+    this.#draw(calls);
+  }
+
+  #answers() {
+    return [...this.#calls.values()].filter(({ to, ms }) => to === "API Gateway" && ms !== null).map(({ status }) => status || "none");
+  }
+
+  #head(calls) {
+    const time = this.node.querySelector("time");
+    const began = new Date(calls[0].began);
+    time.dateTime = began.toISOString();
+    time.textContent = began.toLocaleTimeString("en-GB");
+    this.node.querySelector(".count").textContent = count(calls.length);
+    const marks = this.#answers().slice(-4).map((status) => {
+      const mark = document.createElement("span");
+      mark.className = `status ${grade(Number(status) || 0)}`;
+      mark.textContent = status;
+      return mark;
+    });
+    this.node.querySelector(".answers").replaceChildren(...marks);
+  }
+
+  /** Rows that are there stay: one may have the focus, or be open. */
+  #draw(calls) {
+    const all = lanes(calls);
+    const heads = this.node.querySelector(".heads");
+    if (heads.children.length !== all.length) {
+      this.#rows.clear();
+      this.#details.dataset.lanes = all.length;
+      heads.replaceChildren(...all.map(head));
+    }
+    const before = this.#rows;
+    this.#rows = new Map();
+    for (const step of steps(calls)) {
+      const key = `${step.kind} ${step.call?.id ?? step.at} ${step.call?.ms === null} ${step.call?.refused}`;
+      const item = before.get(key) ?? row(step, all, calls[0].began);
+      if (step.call) bars(item, active(calls, step), all);
+      this.#rows.set(key, item);
+    }
+    const list = this.node.querySelector(".steps");
+    const wanted = [...this.#rows.values()];
+    for (const item of [...list.children]) if (!wanted.includes(item)) item.remove();
+    // moving a node takes its focus, so only what is not in its place is put there
+    wanted.forEach((item, place) => {
+      if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+    });
+  }
+}
+
+function head(name) {
+  const item = document.createElement("li");
+  const text = document.createElement("span");
+  text.textContent = name;
+  text.classList.toggle("outside", name === "Human API");
+  item.append(text);
+  return item;
+}
+
+const count = (calls) => `${calls} ${calls === 1 ? "call" : "calls"}`;

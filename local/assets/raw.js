@@ -1,0 +1,85 @@
+// What a function was handed and what it answered, opened at the step where it happened. The server has masked secrets.
+
+import * as laptop from "./laptop.js";
+
+const MASKS = /(•+)/;
+/** As API Gateway's documentation has them; the rest follows. */
+const ORDER = ["version", "statusCode", "routeKey", "rawPath", "rawQueryString", "pathParameters", "headers", "body", "isBase64Encoded", "requestContext"];
+
+/**
+ * A button for a step's label, and what it opens.
+ *
+ * @param {{id: number, what: string}} call
+ * @param {"event"|"answer"} part
+ * @param {HTMLElement} step where to show it
+ */
+export function rawButton(call, part, step) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "peek";
+  button.append(part, unseen(part === "event" ? ` handed to ${call.what}` : ` of ${call.what}`));
+  button.setAttribute("aria-expanded", "false");
+  let shown = null;
+  button.onclick = async () => {
+    button.setAttribute("aria-expanded", String(!shown));
+    if (shown) {
+      shown.remove();
+      shown = null;
+      return;
+    }
+    shown = panel(part === "event" ? `The event that ${call.what} was handed` : `What was answered`);
+    step.append(shown);
+    const what = await laptop.exchange(call.id).then((found) => found[part], (error) => error.message);
+    if (shown) fill(shown, what);
+  };
+  return button;
+}
+
+function panel(title) {
+  const view = document.getElementById("raw").content.firstElementChild.cloneNode(true);
+  view.querySelector(".name").textContent = title;
+  view.querySelector(".whole").setAttribute("aria-label", title);
+  view.querySelector(".body").setAttribute("aria-label", `${title}: its body`);
+  return view;
+}
+
+function fill(view, what) {
+  write(view.querySelector(".whole"), ordered(what));
+  const body = read(what?.body);
+  if (body === undefined) return;
+  write(view.querySelector(".body"), body);
+  view.querySelector(".inner").hidden = false;
+}
+
+function ordered(what) {
+  if (typeof what !== "object") return what;
+  const names = [...ORDER.filter((name) => name in what), ...Object.keys(what).filter((name) => !ORDER.includes(name))];
+  return Object.fromEntries(names.map((name) => [name, what[name]]));
+}
+
+function read(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // none, or none that is JSON
+  }
+}
+
+function write(pre, value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  const parts = text.split(MASKS).map((part) => {
+    if (!MASKS.test(part)) return part;
+    const mask = document.createElement("span");
+    mask.className = "mask";
+    mask.textContent = part;
+    return mask;
+  });
+  pre.replaceChildren(...parts);
+}
+
+function unseen(text) {
+  const node = document.createElement("span");
+  node.className = "unseen";
+  node.textContent = text;
+  return node;
+}

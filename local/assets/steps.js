@@ -1,0 +1,62 @@
+// From calls to the rows of a sequence diagram.
+
+/** Who can take part, from left to right. */
+const LANES = ["another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
+/** Only this one is left out where it does nothing: the others keep their places. */
+const SELDOM = "another backend";
+/** Idle for longer than this, in milliseconds, is worth a word. */
+const LONG = 1000;
+
+/** @typedef {{id: number, request: number|null, began: number, from: string, to: string, what: string, status: number|null, ms: number|null}} Call */
+/** @typedef {{call: Call, kind: "request"|"answer"|"exchange", at: number}} Step */
+/** @typedef {{kind: "pause", at: number, ms: number}} Pause */
+
+/** @param {Call[]} calls */
+export function lanes(calls) {
+  const seldom = calls.some(({ from }) => from === SELDOM);
+  return LANES.filter((lane) => seldom || lane !== SELDOM);
+}
+
+/**
+ * A call is two steps, request and answer; one where nothing else happens between these.
+ *
+ * @param {Call[]} calls
+ * @returns {(Step|Pause)[]}
+ */
+export function steps(calls) {
+  const all = calls.flatMap((call) => {
+    const request = { call, kind: "request", at: call.began };
+    if (call.ms === null) return [request];
+    if (calls.every((other) => other === call || outside(call, other))) return [{ ...request, kind: "exchange" }];
+    return [request, { call, kind: "answer", at: end(call) }];
+  });
+  return withPauses(all.sort((one, other) => one.at - other.at));
+}
+
+/** The lanes where somebody is at work during a step. */
+export function active(calls, step) {
+  const works = ({ to }) => to === "API Gateway" || to === "function";
+  return calls.filter((call) => works(call) && call.began <= step.at && step.at <= end(call)).map((call) => ({
+    lane: call.to,
+    edge: call === step.call ? step.kind : "",
+  }));
+}
+
+export const end = (call) => (call.ms === null ? Infinity : call.began + call.ms);
+
+function outside(call, other) {
+  const within = (at) => call.began <= at && at <= end(call);
+  return !within(other.began) && !within(end(other));
+}
+
+function withPauses(all) {
+  let idle = Infinity; // since when
+  let under = 0;
+  return all.flatMap((step) => {
+    const pause = under === 0 && step.at - idle > LONG ? [{ kind: "pause", at: idle, ms: step.at - idle }] : [];
+    if (step.kind === "request") under += 1;
+    if (step.kind === "answer") under -= 1;
+    idle = step.kind === "exchange" ? end(step.call) : step.at;
+    return [...pause, step];
+  });
+}
