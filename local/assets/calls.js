@@ -19,7 +19,11 @@ export class Calls {
   #last = 0;
   #polling = null;
 
-  constructor() {
+  #onNews;
+
+  /** @param {() => void} onNews told when something was called */
+  constructor(onNews) {
+    this.#onNews = onNews;
     document.getElementById("calls-clear").onclick = () => {
       this.#hidden = this.#last;
       this.#forget();
@@ -68,6 +72,7 @@ export class Calls {
       }
       this.#last = last;
       this.#take(calls.filter(({ id }) => id > this.#hidden));
+      if (calls.length > 0) this.#onNews();
       this.#say("live", true);
     } catch {
       this.#say("the server gives no answer", false);

@@ -20,7 +20,7 @@ if (location.hostname === "localhost") location.hostname = "127.0.0.1";
 const page = document.getElementById("page");
 const app = document.getElementById("app");
 const notice = new Notice(document.getElementById("notice"));
-const calls = new Calls();
+const calls = new Calls(() => faults?.show()); // a fault that struck may be over
 const connection = new ConnectionCard();
 const record = new RecordCard();
 const picker = new UserPicker((person) => run(`Sign in as ${person.id}`, () => signIn(person)));
@@ -32,8 +32,8 @@ let opened; // how the widget was opened last: {flow, mode}
 let busy = false;
 let looks = 0;
 
-/** Runs one thing at a time, says how it went, then shows what changed. */
-async function run(title, action) {
+/** Runs one thing at a time, says how it went, then shows what changed. `again` is what a second try is. */
+async function run(title, action, again = action) {
   if (busy) return;
   busy = true;
   app.setAttribute("aria-busy", "true");
@@ -43,7 +43,7 @@ async function run(title, action) {
   try {
     await action();
   } catch (error) {
-    notice.refused(`“${title}” did not succeed.`, error, () => run(title, action));
+    notice.refused(`“${title}” did not succeed.`, error, () => run(title, again));
   } finally {
     busy = false;
     app.removeAttribute("aria-busy");
@@ -79,7 +79,6 @@ async function look() {
   const ifLatest = (show) => (answer) => mine === looks && show(answer);
   const onProgress = (step, { seconds, code }) => mine === looks && connection.waiting(seconds, code);
   await Promise.all([
-    faults?.show(),
     call({ ...options, onProgress }, "GET /connect/connection")
       .then(ifLatest((answer) => connection.show(answer)), ifLatest((error) => connection.failed(error))),
     showRecord(),
@@ -97,16 +96,22 @@ async function connectHealthData() {
   const way = chosenWay();
   const answer = await (way === "phone" ? connectAsPhone(user.options) : connect({ ...user.options, flow: way }));
   const asked = way === "phone" ? "popup" : way;
-  notice.show({
-    title: answer.connected ? "Your health data is connected." : "Closed. Nothing is connected.",
-    detail: opened && modeLine(opened, asked),
-  });
+  tell(answer, opened && modeLine(opened, asked));
 }
 
-/** A popup's session that a reload has cut off is finished now. */
+/** Finishes a popup's session that a reload or a failure has cut off. */
 async function takeUp() {
   const answer = await resume(user.options);
-  if (answer) notice.show({ title: "The popup of before the reload was finished.", detail: "Its session was kept in this tab." });
+  if (answer) tell(answer, "The popup’s session was kept in this tab, and is finished now.");
+  return answer;
+}
+
+async function takeUpOrConnect() {
+  (await takeUp()) ?? (await connectHealthData());
+}
+
+function tell({ connected }, detail) {
+  notice.show({ title: connected ? "Your health data is connected." : "Closed. Nothing is connected.", detail });
 }
 
 function modeLine({ flow, mode }, asked) {
@@ -175,7 +180,7 @@ async function start() {
     await signIn(person);
     await takeUp();
   });
-  press("connect", () => run("Connect health data", connectHealthData));
+  press("connect", () => run("Connect health data", connectHealthData, takeUpOrConnect));
   press("forget", askToForget);
   press("recover", () => run("Recover the public token", recover));
   press("access", () => run("Get an access token", accessToken));
