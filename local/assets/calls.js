@@ -121,6 +121,7 @@ export class Calls {
 
   #showEmptiness() {
     this.#empty.hidden = this.#groups.size > 0;
+    this.#list.hidden = !this.#empty.hidden; // a list has entries
   }
 
   #say(text, good) {
