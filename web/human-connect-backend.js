@@ -39,7 +39,7 @@ export function connect(options) {
  * @returns {Promise<import("./human-connect-backend.d.ts").Connection | null>}
  */
 export async function resume(options) {
-  const kept = sessionStorage.getItem(place(options));
+  const kept = sessionStorage.getItem(await place(options));
   return kept && finish(options, JSON.parse(kept), true);
 }
 
@@ -62,9 +62,8 @@ export async function call(options, route, body) {
       fresh = true; // the token has expired, perhaps
       continue;
     }
-    const passing = error.retryAfter !== undefined || [0, 429, 500, 503, 504].includes(error.status);
     const wait = (error.retryAfter ?? 2 ** tries) * 1000;
-    if (!passing || Date.now() + wait - began > PATIENCE) throw error;
+    if (error.status === 401 || !passing(error) || Date.now() + wait - began > PATIENCE) throw error;
     tell(options, "waiting", { seconds: wait / 1000, code: error.code });
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
@@ -89,9 +88,11 @@ async function once(method, url, token, body) {
 }
 
 async function run(options, refresh = false) {
-  await resume(options).catch((error) => {
-    if (!error.status) throw error;
+  // what an earlier visit left is what the user wants to see done first; a verdict on it is no reason not to begin anew
+  const resumed = await resume(options).catch((error) => {
+    if (passing(error)) throw error;
   });
+  if (resumed) return resumed;
   tell(options, "starting");
   const { flow, email: clientUserEmail } = options;
   const session = await call(options, "POST /connect/session", { flow, clientUserEmail, refresh });
@@ -137,20 +138,33 @@ const refused = (error) => new ConnectError(0, { code: "widget", message: error.
 
 /** What a popup hands over is kept until the backend has said what became of it: it can be had only once. */
 async function finish(options, callback, keep) {
-  if (keep) sessionStorage.setItem(place(options), JSON.stringify(callback));
+  const key = keep && (await place(options));
+  if (keep) sessionStorage.setItem(key, JSON.stringify(callback));
   tell(options, "finishing");
   try {
     const connection = await call(options, "POST /connect/finish", callback);
-    sessionStorage.removeItem(place(options));
+    sessionStorage.removeItem(key);
     tell(options, "finished", connection);
     return connection;
   } catch (error) {
-    if (![0, 401, 429].includes(error.status) && error.status < 500 && error.retryAfter === undefined) {
-      sessionStorage.removeItem(place(options)); // a verdict
-    }
+    if (!passing(error)) sessionStorage.removeItem(key);
     throw error;
   }
 }
 
-const place = ({ api }) => `human-connect ${api}`;
+/** Whether the same call may yet succeed; else what it asks for was refused for good. */
+const passing = ({ status, retryAfter }) => retryAfter !== undefined || [0, 401, 429, 500, 503, 504].includes(status);
+
+/** One place for each user: who signs in next in this tab must not post, and so spend, another's session. */
+async function place(options) {
+  const token = await options.getToken(false);
+  let user;
+  try {
+    user = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub;
+  } catch {
+    user = ""; // no JWT, so no way to tell
+  }
+  return `human-connect ${options.api} ${user}`;
+}
+
 const tell = (options, step, detail) => options.onProgress?.(step, detail);

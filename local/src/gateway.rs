@@ -125,7 +125,11 @@ impl Gateway {
         if let Some(answer) = self.cors.preflight(&method, &headers) {
             return answer;
         }
-        let mut response = self.route(method, uri, &headers, body).await;
+        // an invocation goes on when its caller has gone
+        let (gateway, request) = (self.clone(), headers.clone());
+        let answer = tokio::spawn(async move { gateway.route(method, uri, &request, body).await }).await;
+        let mut response =
+            answer.unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"));
         self.cors.complete(&headers, response.headers_mut());
         response
     }

@@ -1,0 +1,116 @@
+// The console as a person meets it: light, dark, on a phone and in trouble; by keyboard alone. axe-core finds nothing serious, the
+// browser's console says nothing against it.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { Widget, World } from "./world.mjs";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const CLINIC = "Nowhere Labs";
+
+let world;
+before(async () => (world = await World.start()));
+after(() => world?.close());
+
+let number = 0;
+/** A visit of a user of its own to the console. */
+function visit(name, options, play, expected = /^$/) {
+  test(name, { timeout: 60_000 }, async () => {
+    const context = await world.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+    const page = await context.newPage();
+    const complaints = [];
+    page.on("console", (message) => {
+      if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => complaints.push(String(error)));
+    await page.goto(world.api);
+    await page.getByText("Somebody else").click();
+    await page.locator("#user-id").fill(`visitor-${++number}`);
+    await page.locator("#user-email").fill("visitor@example.test");
+    await page.locator("#user-form button").click();
+    await page.locator("#user-name").getByText(`visitor-${number}`).waitFor();
+    await play(page);
+    await world.shot(page, `console-${name.replaceAll(/\W+/g, "-")}`);
+    await accessible(page);
+    const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(wider <= 0, `the page is ${wider} px wider than its window`);
+    assert.deepEqual(complaints.filter((text) => !expected.test(text)), []);
+    await context.close();
+  });
+}
+
+async function accessible(page) {
+  // past the page's own policy, which lets no script of another origin in
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  const serious = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  assert.deepEqual(serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`), []);
+}
+
+const told = (page, text) => page.locator("#notice").getByText(text).waitFor();
+
+async function connect(page) {
+  await page.locator("#connect").click();
+  const widget = await Widget.in(page);
+  await widget.connect(CLINIC);
+  await widget.done();
+}
+
+visit("light", {}, async (page) => {
+  await connect(page);
+  await told(page, "Your health data is connected");
+  await page.locator("#access").click();
+  await page.locator("#answer").waitFor();
+});
+
+visit("dark", { colorScheme: "dark" }, async (page) => {
+  await connect(page);
+  await told(page, "Your health data is connected");
+});
+
+visit("phone", { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true }, async (page) => {
+  await connect(page);
+  await told(page, "Your health data is connected");
+});
+
+visit("in trouble", {}, async (page) => {
+  await world.switch("fault", { service: "Human API", fault: "401", once: false });
+  await page.locator('input[name="way"][value="popup"]').check({ force: true });
+  await connect(page);
+  await told(page, "did not succeed");
+  await world.switch("no-faults");
+}, /502/);
+
+visit("nothing secret in what happened", {}, async (page) => {
+  await connect(page);
+  await told(page, "Your health data is connected");
+  await page.getByRole("button", { name: /event handed to finish/i }).first().click();
+  await page.locator(".raw .mask").first().waitFor();
+  const raw = await page.locator(".raw").first().textContent();
+  assert.match(raw, /"authorization": "•{12}"/);
+  assert.doesNotMatch(await page.locator("#happened").textContent(), /Bearer |made-up-(access|public|session|id|client)/);
+});
+
+visit("by keyboard alone", { reducedMotion: "reduce" }, async (page) => {
+  await page.locator("#connect").focus();
+  await page.keyboard.press("Enter");
+  const widget = await Widget.in(page);
+  // Tab until the frame's own focus is where it is wanted
+  const reach = async (name) => {
+    const button = widget.frame.getByRole("button", { name, exact: true });
+    for (let tabs = 0; tabs < 60; tabs++) {
+      if (await button.evaluate((node) => node === document.activeElement)) return page.keyboard.press("Enter");
+      await page.keyboard.press("Tab");
+    }
+    throw new Error(`Tab does not reach ${name}`);
+  };
+  await reach(`Connect ${CLINIC}`);
+  await widget.frame.getByRole("button", { name: `Disconnect ${CLINIC}` }).waitFor();
+  await reach("Done");
+  await told(page, "Your health data is connected");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "connect", "the focus is back where it was");
+  const moving = await page.evaluate(() => document.getAnimations().map(({ animationName, transitionProperty, effect }) => [animationName ?? transitionProperty, effect.getTiming().duration, effect.target.className]));
+  assert.deepEqual(moving, [], "nothing moves");
+});

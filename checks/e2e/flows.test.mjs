@@ -1,0 +1,297 @@
+// Human API's real browser client and the app's pages in a real browser, against the real functions. Each flow looks at what
+// its user sees and at what the table holds, and leaves a screenshot.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Widget, World } from "./world.mjs";
+
+const HOSPITAL = "Mount Invented Hospital";
+const WATCH = "Pretend Pace Watch";
+
+let world;
+before(async () => (world = await World.start()));
+after(() => world?.close());
+
+let number = 0;
+/** A flow of a user of its own; nothing in the browser's console may speak against it, save what is expected. */
+function flow(name, play, expected = /^$/) {
+  test(name, { timeout: 60_000 }, async () => {
+    const visitor = await world.visitor(`user-${++number}@example.test`);
+    await play(visitor);
+    assert.deepEqual(visitor.complaints.filter((text) => !expected.test(text)), []);
+  });
+}
+
+const says = (page, text) => page.getByRole("status").getByText(text).waitFor();
+const press = (page) => page.getByRole("button", { name: /Connect health data|Change what is connected/ }).click();
+
+/** One visit to the widget: opens it, does something in it, ends it. */
+async function visit(page, act) {
+  await press(page);
+  const widget = await Widget.in(page);
+  await act(widget);
+}
+
+const connects = (source) => async (widget) => {
+  await widget.connect(source);
+  await widget.done();
+};
+
+async function has(user, expected) {
+  const row = await world.row(user);
+  for (const [field, value] of Object.entries(expected)) {
+    const found = Object.entries(row ?? {}).filter(([name]) => name === field || name.startsWith(`${field}.`));
+    const text = found.map(([, shown]) => JSON.stringify(shown)).join(" ");
+    if (value === null) assert.equal(text, "", `${field} is in the row`);
+    else assert.match(text, value, `${field} of ${JSON.stringify(row)}`);
+  }
+}
+
+flow("a new user connects a source", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await says(page, "Nothing connected yet.");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await has(visitor.user, { access: /sealed/, humanId: /./, flow: /connect/, sources: /Mount Invented/, inflight: null });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  await visitor.leave(page, "new-user");
+});
+
+flow("a returning user finds what is connected", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await visit(page, connects(HOSPITAL));
+  await says(page, HOSPITAL);
+  await page.reload();
+  await says(page, `Connected: ${HOSPITAL}`);
+  await visit(page, async (widget) => {
+    await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
+    await widget.close();
+  });
+  await says(page, `Connected: ${HOSPITAL}`);
+  await has(visitor.user, { "start.kind": /id_token/, sources: /Mount Invented/ });
+  await visitor.leave(page, "returning-user");
+});
+
+flow("two sources, one after the other", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await visit(page, connects(WATCH));
+  await says(page, WATCH);
+  await has(visitor.user, { sources: /Mount Invented.*Pretend Pace|Pretend Pace.*Mount Invented/ });
+  await visitor.leave(page, "two-sources");
+});
+
+flow("a user takes the last source back", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await visit(page, async (widget) => {
+    await widget.disconnect(HOSPITAL);
+    await widget.done();
+  });
+  await says(page, "Nothing connected yet.");
+  await has(visitor.user, { access: null, revoked: /true/ });
+  assert.equal((await world.accessToken(visitor.user)).status, 410);
+  await visitor.leave(page, "disconnected");
+});
+
+flow("a user looks and connects nothing", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await says(page, "Nothing connected yet.");
+  const finished = page.waitForResponse((answer) => answer.url().endsWith("/connect/finish"));
+  await visit(page, (widget) => widget.close());
+  assert.equal((await finished).status(), 200);
+  await says(page, "Nothing connected yet.");
+  await has(visitor.user, { access: null, inflight: null });
+  await visitor.leave(page, "closed");
+});
+
+flow("a token that has expired in the widget is replaced, once", async (visitor) => {
+  let expired = 0;
+  await visitor.context.route("https://hapi-connect.humanapi.co/widget/open", (route) => {
+    if (expired++) return route.fallback();
+    return route.fulfill({ status: 401, contentType: "application/json", body: '{"status":"SESSION_TOKEN_EXPIRED"}' });
+  });
+  const page = await visitor.open("page.html");
+  await press(page);
+  const first = await Widget.in(page);
+  await first.leave(first.frame.getByRole("button", { name: "Back to the app" }));
+  const second = await Widget.in(page);
+  await second.connect(HOSPITAL);
+  await second.done();
+  await says(page, `Connected: ${HOSPITAL}`);
+  await visitor.leave(page, "expired-in-the-widget");
+}, /401/);
+
+flow("a double click starts one session and opens one widget", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await says(page, "Nothing connected yet.");
+  let sessions = 0;
+  page.on("request", (request) => (sessions += request.method() === "POST" && request.url().endsWith("/connect/session")));
+  await page.evaluate(() => {
+    const button = document.getElementById("connect");
+    button.onclick();
+    button.onclick();
+  });
+  const widget = await Widget.in(page);
+  await connects(HOSPITAL)(widget);
+  await says(page, `Connected: ${HOSPITAL}`);
+  assert.equal(sessions, 1);
+  assert.equal(await page.locator("#human-api").count(), 0);
+  await visitor.leave(page, "double-click");
+});
+
+flow("a popup's session survives a reload before its finish is answered", async (visitor) => {
+  const page = await visitor.open("popup-client.html");
+  let cut = true;
+  await visitor.context.route("**/connect/finish", (route) => (cut ? undefined : route.fallback()));
+  await visit(page, connects(HOSPITAL));
+  await page.waitForFunction(() => sessionStorage.length > 0);
+  await has(visitor.user, { access: null });
+  cut = false;
+  await page.reload();
+  await says(page, "Connected by popup.");
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await visitor.leave(page, "reloaded");
+});
+
+flow("one user in two tabs", async (visitor) => {
+  const [one, other] = [await visitor.open("page.html"), await visitor.open("page.html")];
+  await press(one);
+  await press(other);
+  const [first, second] = [await Widget.in(one), await Widget.in(other)];
+  await first.connect(HOSPITAL);
+  await second.connect(WATCH);
+  await Promise.all([first.done(), second.done()]);
+  await Promise.all([says(one, /Connected:/), says(other, /Connected:/)]);
+  await has(visitor.user, { access: /sealed/, inflight: null });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  await visitor.leave(other, "two-tabs");
+});
+
+flow("the network goes during finish and comes back", async (visitor) => {
+  const page = await visitor.open("page.html");
+  let lost = 0;
+  await visitor.context.route("**/connect/finish", async (route) => {
+    if (route.request().method() !== "POST" || lost++) return route.fallback();
+    await route.fetch(); // the function has done it; its answer does not arrive
+    return route.abort("internetdisconnected");
+  });
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  assert.ok(lost >= 2);
+  await has(visitor.user, { access: /sealed/, inflight: null });
+  await visitor.leave(page, "network-cut");
+}, /ERR_INTERNET_DISCONNECTED/);
+
+flow("a call that another one holds up is sent again when Retry-After says", async (visitor) => {
+  const page = await visitor.open("page.html");
+  let busy = 0;
+  await visitor.context.route("**/connect/finish", (route) => {
+    if (route.request().method() !== "POST" || busy++) return route.fallback();
+    return route.fulfill({
+      status: 409,
+      headers: {
+        "access-control-allow-origin": world.origin, "access-control-expose-headers": "Retry-After", "retry-after": "1",
+      },
+      json: { code: "finish_in_progress", detail: "made up" },
+    });
+  });
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  assert.equal(busy, 2);
+  await visitor.leave(page, "held-up");
+}, /409/);
+
+flow("an expired sign-in is refreshed", async (visitor) => {
+  visitor.tokens.push("made-up.expired.token");
+  const page = await visitor.open("page.html");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  assert.equal(visitor.tokens.length, 2);
+  await visitor.leave(page, "sign-in-refreshed");
+}, /401/);
+
+flow("the popup by Human API's guide, with jQuery's $.post", async (visitor) => {
+  const page = await visitor.open("popup.html");
+  await visit(page, async (widget) => {
+    await widget.connect(HOSPITAL);
+    await Promise.all([page.waitForEvent("load"), widget.done()]);
+  });
+  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, flow: /popup/, inflight: null });
+  await visit(page, async (widget) => {
+    await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
+    await widget.connect(WATCH);
+    await Promise.all([page.waitForEvent("load"), widget.done()]);
+  });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  await visitor.leave(page, "popup-jquery");
+});
+
+flow("a popup user loses the publicToken and gets in again", async (visitor) => {
+  const page = await visitor.open("popup-client.html");
+  await visit(page, connects(HOSPITAL));
+  await says(page, "Connected by popup.");
+  await world.switch("lose-public-token", { user: visitor.user });
+  await has(visitor.user, { publicToken: null });
+  await page.reload();
+  await visit(page, async (widget) => {
+    await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
+    await widget.close();
+  });
+  await says(page, "Connected by popup.");
+  await has(visitor.user, { publicToken: /sealed/ });
+  await visitor.leave(page, "public-token-recovered");
+});
+
+flow("a user moves from the popup to Connect", async (visitor) => {
+  const popup = await visitor.open("popup-client.html");
+  await visit(popup, connects(HOSPITAL));
+  await says(popup, "Connected by popup.");
+  const page = await visitor.open("page.html");
+  await visit(page, connects(WATCH));
+  await says(page, WATCH);
+  await has(visitor.user, { flow: /connect/, "access.from": /connect/, publicToken: /sealed/, humanId: /./ });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  await visitor.leave(page, "moved-to-connect");
+});
+
+flow("the button form, by data-hapi-token", async (visitor) => {
+  const page = await visitor.open("button.html");
+  await says(page, "Nothing connected yet.");
+  await page.locator("#connect:enabled").waitFor();
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await page.locator("#connect:enabled").waitFor();
+  await visit(page, connects(WATCH));
+  await says(page, WATCH);
+  await has(visitor.user, { access: /sealed/, sources: /Pretend Pace/ });
+  await visitor.leave(page, "button-form");
+});
+
+flow("React", async (visitor) => {
+  const page = await visitor.open("react.html");
+  await says(page, "Nothing connected yet.");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await has(visitor.user, { access: /sealed/ });
+  await visitor.leave(page, "react");
+});
+
+flow("a page of an origin that is not allowed is kept out", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await says(page, "Nothing connected yet.");
+  const ask = (token) => {
+    const options = { headers: { Authorization: `Bearer ${token}` } };
+    return page.evaluate(
+      ([url, options]) => fetch(url, options).then((answer) => answer.status, () => "kept out"),
+      [`${world.api}/connect/connection`, options],
+    );
+  };
+  assert.equal(await ask(visitor.tokens[0]), 200);
+  await page.goto(`${world.elsewhere}/mobile.md`);
+  assert.equal(await ask(visitor.tokens[0]), "kept out");
+  await visitor.leave(page, "other-origin");
+}, /CORS policy|ERR_FAILED/);

@@ -1,0 +1,269 @@
+// What the flows are played on: the laptop with its real functions; an app on an origin of its own, with the CSP that it
+// would have in production; Chromium. The app knows Human API by its real addresses: only those are answered by the stand-in.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { build } from "esbuild";
+import { chromium } from "playwright-core";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const SHOTS = process.env.E2E_SHOTS ?? join(ROOT, "target/checks/e2e");
+const WIDGET = "https://hapi-connect.humanapi.co";
+const POPUP = "https://connect.humanapi.co";
+const KINDS = { ".md": "text/plain", ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+
+export class World {
+  servers = [];
+
+  /** Starts everything; `close` ends it. */
+  static async start() {
+    const world = new World();
+    mkdirSync(SHOTS, { recursive: true });
+    await world.#serveApp();
+    await world.#startLaptop();
+    world.browser = await chromium.launch({
+      executablePath: process.env.E2E_CHROMIUM ?? "/usr/bin/chromium",
+      args: [
+        "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+      ],
+    });
+    return world;
+  }
+
+  async close() {
+    await this.browser?.close();
+    for (const server of this.servers) server.close();
+    this.laptop?.kill("SIGINT");
+    if (this.laptop?.exitCode === null) await once(this.laptop, "exit");
+    if (this.directory) rmSync(this.directory, { recursive: true });
+  }
+
+  async #startLaptop() {
+    this.directory = mkdtempSync(join(tmpdir(), "human-connect-e2e-"));
+    const binary = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/local");
+    if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/e2e/run`);
+    this.laptop = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin } });
+    this.laptop.stderr.pipe(process.stderr);
+    let said = "";
+    for await (const text of this.laptop.stdout) {
+      said += text;
+      this.api = /open (http:\S+)/.exec(said)?.[1];
+      if (this.api) break;
+    }
+    if (!this.api) throw new Error(`the laptop did not start: ${said}`);
+    this.laptop.stdout.resume();
+    this.standIn = (await this.local("/local/state")).widgetOrigin;
+  }
+
+  /** The app: the examples as people copy them, beside them what they import. */
+  async #serveApp() {
+    const answer = async (request, response) => {
+      const name = new URL(request.url, "http://app").pathname.slice(1);
+      try {
+        const [kind, body] = await this.#file(name);
+        response.writeHead(200, { "Content-Type": kind, "Content-Security-Policy": this.#policy() }).end(body);
+      } catch {
+        response.writeHead(name === "favicon.ico" ? 204 : 404).end();
+      }
+    };
+    const serve = async () => {
+      const server = createServer(answer).listen(0, "localhost");
+      this.servers.push(server);
+      await once(server, "listening");
+      return `http://localhost:${server.address().port}`;
+    };
+    this.origin = await serve();
+    this.elsewhere = await serve(); // the same, where nobody has allowed it
+  }
+
+  #policy() {
+    return [
+      "default-src 'none'", `script-src 'self' ${POPUP}`, `connect-src 'self' ${this.api}`, `frame-src ${WIDGET} ${POPUP}`,
+      `img-src 'self' ${WIDGET}`, "style-src 'self'", "base-uri 'none'", "form-action 'none'",
+    ].join("; ");
+  }
+
+  async #file(name) {
+    // of the app's own code only this is made up: where the backend is, and who is signed in
+    if (name === "your-app.js") return [KINDS[".js"], yourApp(this.api)];
+    if (name === "react.js") return [KINDS[".js"], await bundle("pages/react.jsx")];
+    const folders = {
+      "human-connect-backend.js": "web",
+      "humanapi-connect-client.js": "checks/e2e/node_modules/humanapi-connect-client/build",
+      "jquery.js": "checks/e2e/node_modules/jquery/dist",
+    };
+    const places = folders[name] ? [folders[name]] : ["web/examples", "checks/e2e/pages"];
+    for (const place of places) {
+      try {
+        return [KINDS[extname(name)], readFileSync(join(ROOT, place, name))];
+      } catch {
+        // not there
+      }
+    }
+    throw new Error(`no ${name}`);
+  }
+
+  /** The helpers that only the laptop has. */
+  async local(path, body) {
+    const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    const response = await fetch(this.api + path, body && post);
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** The user's row, field by field; null where there is none. */
+  async row(user) {
+    return (await this.local(`/local/record?user=${encodeURIComponent(user)}`)).record;
+  }
+
+  switch(action, more = {}) {
+    return this.local("/local/stand-in", { action, ...more });
+  }
+
+  shot(page, name) {
+    return page.screenshot({ path: join(SHOTS, `${name}.png`) });
+  }
+
+  /** What another backend is answered about this user. */
+  accessToken(user) {
+    return this.local("/local/access-token", { clientUserId: user });
+  }
+
+  /** A browser in which this user is signed in to the app. */
+  async visitor(user) {
+    const context = await this.browser.newContext({ viewport: { width: 1000, height: 760 } });
+    const visitor = new Visitor(this, context, user);
+    // the stand-in lets only the console embed it; the app is another origin
+    const stand = (origin) =>
+      context.route(`${origin}/**`, async (route) => {
+        const url = route.request().url().replace(origin, this.standIn);
+        const answer = await route.fetch({ url, maxRetries: 3 }).catch(() => null); // an idle connection may be closed just then
+        if (!answer) return route.abort();
+        const headers = answer.headers();
+        delete headers["content-security-policy"];
+        await route.fulfill({ response: answer, headers });
+      });
+    await stand(WIDGET);
+    await stand(POPUP);
+    await visitor.signIn();
+    return visitor;
+  }
+}
+
+function yourApp(api) {
+  return `export const api = ${JSON.stringify(api)};
+export const flow = new URLSearchParams(location.search).get("flow") ?? undefined;
+export const getToken = (refresh) => window.token(refresh);`;
+}
+
+async function bundle(entry) {
+  const built = await build({
+    entryPoints: [new URL(entry, import.meta.url).pathname],
+    bundle: true,
+    write: false,
+    format: "esm",
+    jsx: "automatic",
+    define: { "process.env.NODE_ENV": '"production"' },
+    nodePaths: [new URL("node_modules", import.meta.url).pathname],
+    external: ["./your-app.js"],
+    plugins: [{
+      name: "the client beside the example",
+      setup: ({ onResolve }) =>
+        onResolve({ filter: /human-connect-backend\.js$/ }, () => ({ path: join(ROOT, "web/human-connect-backend.js") })),
+    }],
+  });
+  return built.outputFiles[0].contents;
+}
+
+/** One user in one browser, with one or more tabs. */
+export class Visitor {
+  complaints = [];
+
+  constructor(world, context, user) {
+    Object.assign(this, { world, context, user });
+  }
+
+  /** The identity provider's library of the app: `window.token(refresh)`. */
+  async signIn() {
+    this.tokens = [];
+    await this.context.exposeFunction("token", async (refresh) => {
+      const email = `${this.user.length}@example.test`;
+      if (refresh || !this.tokens.length) {
+        this.tokens.push((await this.world.local("/local/sign-in", { user: this.user, email })).token);
+      }
+      return this.tokens.at(-1);
+    });
+  }
+
+  /** Opens a page of the app in a new tab. What the console says against it is kept. */
+  async open(path) {
+    const page = await this.context.newPage();
+    page.on("console", (message) => {
+      if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) this.complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    await page.goto(`${this.world.origin}/${path}`);
+    return page;
+  }
+
+  async leave(page, name) {
+    await this.world.shot(page, name);
+    await this.context.close();
+  }
+}
+
+/** The widget as its user sees it, of either generation. */
+export class Widget {
+  constructor(page, frame) {
+    this.page = page;
+    this.outer = page.locator(frame);
+    this.frame = page.frameLocator(frame);
+  }
+
+  static async in(page) {
+    const frame = page.locator("#human-api, #human-connect").last();
+    await frame.waitFor();
+    const widget = new Widget(page, (await frame.getAttribute("id")) === "human-api" ? "#human-api" : "#human-connect");
+    await widget.frame.getByLabel("Close").waitFor();
+    return widget;
+  }
+
+  async toggle(verb, source) {
+    const button = (name) => this.frame.getByRole("button", { name: `${name} ${source}`, exact: true });
+    const done = () => button(verb === "Connect" ? "Disconnect" : "Connect").waitFor({ timeout: 5000 });
+    await this.page.bringToFront();
+    await button(verb).click();
+    // Chromium may drop the first click in a tab that has just come to the front
+    await done().catch(() => button(verb).click().then(done));
+  }
+
+  connect(source) {
+    return this.toggle("Connect", source);
+  }
+
+  disconnect(source) {
+    return this.toggle("Disconnect", source);
+  }
+
+  /** The button at its end: Done, or the popup's Finish. */
+  done() {
+    return this.leave(this.frame.locator("footer .done"));
+  }
+
+  close() {
+    return this.leave(this.frame.getByLabel("Close"));
+  }
+
+  /** Presses what makes the widget go. Playwright may wait for ever for the end of a click whose frame has gone with it. */
+  async leave(button) {
+    const element = await this.outer.elementHandle();
+    const gone = element.waitForElementState("hidden").catch(() => {}); // or the page has gone too
+    await Promise.race([button.click().catch(() => {}), gone]);
+    await gone;
+  }
+}

@@ -1,0 +1,23 @@
+import { call, connect, resume } from "./human-connect-backend.js";
+import { api, getToken } from "./your-app.js";
+
+const status = document.getElementById("connection");
+const button = document.getElementById("connect");
+const backend = { api, getToken };
+
+function show({ connected, sources }) {
+  status.textContent = connected
+    ? `Connected: ${sources.map((source) => source.name).join(", ") || "yes"}`
+    : "Nothing connected yet.";
+}
+
+function failed(error) {
+  status.textContent = `That did not work: ${error.message}`; // error.code says which way, openapi.yaml what it means
+}
+
+button.onclick = () =>
+  connect(backend).then(show, failed).finally(() => (button.disabled = false));
+
+// a popup's session that a reload has cut off; else what is connected
+resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")).then(show, failed)
+  .finally(() => (button.disabled = false));
