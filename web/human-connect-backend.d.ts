@@ -50,15 +50,20 @@ export interface HumanConnect {
 export class ConnectError extends Error {
   /** The HTTP status; 0 where no answer came. */
   status: number;
-  /** The backend's code (`openapi.yaml`), `gateway` for API Gateway's own answers, `network`, or `widget`. */
+  /** The backend's code (`openapi.yaml`), `gateway` for API Gateway's own answers, `network`, `widget`, or `user_changed`. */
   code: string;
   /** For the backend's logs. */
   requestId?: string;
   /** Seconds until the same call may succeed. */
   retryAfter?: number;
+  constructor(
+    status: number,
+    answer: { code?: string; detail?: string; message?: string; requestId?: string },
+    retryAfter?: number,
+  );
 }
 
-/** Starts a session, opens Human API's client, posts what it hands back. A second call while one runs joins it. */
+/** Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first. */
 export function connect(options: Options): Promise<Connection>;
 
 /** Posts a popup's session that a reload has cut off, if there is one. Call it when the page has loaded. */
@@ -72,3 +77,5 @@ export function call(
   route: "POST /connect/public-token",
   body?: { refresh?: boolean },
 ): Promise<{ humanId: string; publicToken: string; recovered: boolean }>;
+/** The two that `connect` makes by itself, for pages that open Human API's client in another way: see `openapi.yaml`. */
+export function call(options: Options, route: "POST /connect/session" | "POST /connect/finish", body: object): Promise<any>;

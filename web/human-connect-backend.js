@@ -19,17 +19,22 @@ export class ConnectError extends Error {
   }
 }
 
-let running;
+/** What the backend says of a session for good; whatever else goes wrong, it may yet be finished. */
+const VERDICT = /^(invalid_request|\w+_mismatch|session_rejected|reconnect_required|connection_)/;
+const isVerdict = (error) => VERDICT.test(error?.code);
+
+const running = new Map();
 
 /**
- * Starts a session, opens Human API's client, posts what it hands back. A second call while one runs joins it.
+ * Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first.
  *
  * @param {import("./human-connect-backend.d.ts").Options} options
  * @returns {Promise<import("./human-connect-backend.d.ts").Connection>} what is connected now
  */
-export function connect(options) {
-  running ??= run(options).finally(() => (running = undefined));
-  return running;
+export async function connect(options) {
+  const key = await place(options);
+  if (!running.has(key)) running.set(key, run(options, key).finally(() => running.delete(key)));
+  return running.get(key);
 }
 
 /**
@@ -39,8 +44,9 @@ export function connect(options) {
  * @returns {Promise<import("./human-connect-backend.d.ts").Connection | null>}
  */
 export async function resume(options) {
-  const kept = sessionStorage.getItem(await place(options));
-  return kept && finish(options, JSON.parse(kept), true);
+  const key = await place(options);
+  const callback = keep(key);
+  return callback && finish(options, callback, key);
 }
 
 /**
@@ -55,15 +61,15 @@ export async function resume(options) {
 export async function call(options, route, body) {
   const [method, path] = route.split(" ");
   const began = Date.now();
-  for (let tries = 0, fresh = false; ; tries++) {
-    const error = await once(method, options.api + path, await options.getToken(fresh), body);
+  for (let tries = 0, refresh = false, refreshed = false; ; tries++) {
+    const error = await once(method, options.api + path, await options.getToken(refresh), body);
     if (!(error instanceof ConnectError)) return error;
-    if (error.status === 401 && !fresh) {
-      fresh = true; // the token has expired, perhaps
-      continue;
-    }
+    refresh = error.status === 401 && !refreshed; // the token has expired, perhaps
+    refreshed ||= refresh;
+    if (refresh) continue;
+    const passing = error.retryAfter || error.code === "finish_in_progress" || [0, 429, 500, 503, 504].includes(error.status);
     const wait = (error.retryAfter ?? 2 ** tries) * 1000;
-    if (error.status === 401 || !passing(error) || Date.now() + wait - began > PATIENCE) throw error;
+    if (!passing || Date.now() + wait - began > PATIENCE) throw error;
     tell(options, "waiting", { seconds: wait / 1000, code: error.code });
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
@@ -78,19 +84,20 @@ async function once(method, url, token, body) {
       cache: "no-store",
       signal: AbortSignal.timeout(TIMEOUT),
     });
+    // what is no JSON is nothing that the backend said: another address, or half an answer
+    if (response.ok) return response.status === 204 ? {} : await response.json();
     const answer = await response.json().catch(() => ({}));
-    if (response.ok) return answer;
     const after = response.headers.get("Retry-After");
-    return new ConnectError(response.status, answer, after === null ? undefined : Number(after) || 1);
+    return new ConnectError(response.status, answer, after === null ? undefined : Math.max(1, Number(after) || 1));
   } catch {
     return new ConnectError(0, {});
   }
 }
 
-async function run(options, refresh = false) {
+async function run(options, key, refresh = false) {
   // what an earlier visit left is what the user wants to see done first; a verdict on it is no reason not to begin anew
   const resumed = await resume(options).catch((error) => {
-    if (passing(error)) throw error;
+    if (!isVerdict(error)) throw error;
   });
   if (resumed) return resumed;
   tell(options, "starting");
@@ -99,14 +106,14 @@ async function run(options, refresh = false) {
   // the backend decides: a user who must reconnect gets the other flow
   const client = (await options.client?.(session.flow)) ?? globalThis.HumanConnect;
   tell(options, "opened", { flow: session.flow, mode: session.mode });
-  const callback = await (session.flow === "popup" ? openPopup : openConnect)(client, session, options);
+  const callback = await (session.flow === "popup" ? openPopup : openConnect)(client, session, options, key);
   if (!callback) {
     tell(options, "closed");
     return call(options, "GET /connect/connection");
   }
-  const connection = await finish(options, callback, session.flow === "popup");
+  const connection = await finish(options, callback, key);
   // what opened the widget had expired: once more, with a new one
-  return /SESSION_TOKEN/.test(callback.status) && !refresh ? run(options, true) : connection;
+  return /SESSION_TOKEN/.test(callback.status) && !refresh ? run(options, key, true) : connection;
 }
 
 function openConnect(client, { token }, options) {
@@ -120,14 +127,18 @@ function openConnect(client, { token }, options) {
   );
 }
 
-function openPopup(client, { clientUserId, clientId, publicToken }) {
+function openPopup(client, { clientUserId, clientId, publicToken }, options, key) {
   return new Promise((resolve, reject) => {
     let failure;
     client.open({
       clientUserId, // percent-encoded already
       clientId,
       publicToken,
-      finish: (error, sessionTokenObject) => (error ? reject(refused(error)) : resolve(sessionTokenObject)),
+      finish: (error, sessionTokenObject) => {
+        if (error) return reject(refused(error));
+        keep(key, sessionTokenObject); // at once: it can be had only once
+        resolve(sessionTokenObject);
+      },
       close: () => (failure ? reject(refused(failure)) : resolve()),
       error: (error) => (failure = error), // the popup shows it; the user closes it
     });
@@ -136,24 +147,33 @@ function openPopup(client, { clientUserId, clientId, publicToken }) {
 
 const refused = (error) => new ConnectError(0, { code: "widget", message: error.message ?? String(error) });
 
-/** What a popup hands over is kept until the backend has said what became of it: it can be had only once. */
-async function finish(options, callback, keep) {
-  const key = keep && (await place(options));
-  if (keep) sessionStorage.setItem(key, JSON.stringify(callback));
+/** What a popup hands over is kept until the backend has said what became of it. */
+async function finish(options, callback, key) {
+  if ((await place(options)) !== key) {
+    throw new ConnectError(0, { code: "user_changed", message: "Another user has signed in." });
+  }
   tell(options, "finishing");
   try {
     const connection = await call(options, "POST /connect/finish", callback);
-    sessionStorage.removeItem(key);
+    keep(key, null);
     tell(options, "finished", connection);
     return connection;
   } catch (error) {
-    if (!passing(error)) sessionStorage.removeItem(key);
+    if (isVerdict(error)) keep(key, null);
     throw error;
   }
 }
 
-/** Whether the same call may yet succeed; else what it asks for was refused for good. */
-const passing = ({ status, retryAfter }) => retryAfter !== undefined || [0, 401, 429, 500, 503, 504].includes(status);
+/** Reads what is kept; keeps `value`; forgets it, where that is null. Where the browser keeps nothing, a reload loses it. */
+function keep(key, value) {
+  try {
+    if (value === undefined) return JSON.parse(sessionStorage.getItem(key));
+    if (value) sessionStorage.setItem(key, JSON.stringify(value));
+    else sessionStorage.removeItem(key);
+  } catch {
+    return null;
+  }
+}
 
 /** One place for each user: who signs in next in this tab must not post, and so spend, another's session. */
 async function place(options) {
@@ -162,7 +182,7 @@ async function place(options) {
   try {
     user = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub;
   } catch {
-    user = ""; // no JWT, so no way to tell
+    // no JWT, so no way to tell
   }
   return `human-connect ${options.api} ${user}`;
 }

@@ -26,11 +26,13 @@ function visit(name, options, play, expected = /^$/) {
     });
     page.on("pageerror", (error) => complaints.push(String(error)));
     await page.goto(world.api);
+    await quiet(page);
     await page.getByText("Somebody else").click();
     await page.locator("#user-id").fill(`visitor-${++number}`);
     await page.locator("#user-email").fill("visitor@example.test");
     await page.locator("#user-form button").click();
     await page.locator("#user-name").getByText(`visitor-${number}`).waitFor();
+    await quiet(page);
     await play(page);
     await world.shot(page, `console-${name.replaceAll(/\W+/g, "-")}`);
     await accessible(page);
@@ -39,6 +41,12 @@ function visit(name, options, play, expected = /^$/) {
     assert.deepEqual(complaints.filter((text) => !expected.test(text)), []);
     await context.close();
   });
+}
+
+/** The console takes one action at a time, and begins with one of its own. */
+async function quiet(page) {
+  await page.locator("#connection-badge").waitFor();
+  await page.locator('#app:not([aria-busy="true"])').waitFor();
 }
 
 async function accessible(page) {

@@ -22,17 +22,26 @@ export class World {
   /** Starts everything; `close` ends it. */
   static async start() {
     const world = new World();
+    try {
+      await world.#start();
+    } catch (error) {
+      await world.close(); // or node would wait for what has started
+      throw error;
+    }
+    return world;
+  }
+
+  async #start() {
     mkdirSync(SHOTS, { recursive: true });
-    await world.#serveApp();
-    await world.#startLaptop();
-    world.browser = await chromium.launch({
+    await this.#serveApp();
+    await this.#startLaptop();
+    this.browser = await chromium.launch({
       executablePath: process.env.E2E_CHROMIUM ?? "/usr/bin/chromium",
       args: [
         "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
       ],
     });
-    return world;
   }
 
   async close() {
