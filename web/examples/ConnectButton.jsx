@@ -4,18 +4,20 @@ import { call, connect, resume } from "./human-connect-backend.js";
 /** `backend` is `{ api, getToken }`; `client` is Human API's: `import HumanConnect from "humanapi-connect-client"`. */
 export function ConnectButton({ backend, client }) {
   const [connection, setConnection] = useState(null);
-  const [step, setStep] = useState("");
+  const [busy, setBusy] = useState(true);
   const [error, setError] = useState(null);
-  const options = { ...backend, client: () => client, onProgress: setStep };
+  const options = { ...backend, client: () => client };
 
+  /** One thing at a time: an answer that comes late must not hide a newer one. */
   function run(work) {
+    setBusy(true);
     setError(null);
-    work.then(setConnection, setError).finally(() => setStep(""));
+    work.then(setConnection, setError).finally(() => setBusy(false));
   }
 
   useEffect(() => {
     run(resume(options).then((finished) => finished ?? call(options, "GET /connect/connection")));
-  }, [backend.api]);
+  }, [backend]); // another user: another backend object
 
   return (
     <section>
@@ -25,7 +27,7 @@ export function ConnectButton({ backend, client }) {
           : connection.connected ? `Connected: ${connection.sources.map((source) => source.name).join(", ") || "yes"}`
           : "Nothing connected yet."}
       </p>
-      <button disabled={step !== ""} onClick={() => run(connect(options))}>
+      <button disabled={busy} onClick={() => run(connect(options))}>
         {connection?.connected ? "Change what is connected" : "Connect health data"}
       </button>
     </section>

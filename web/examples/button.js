@@ -23,5 +23,4 @@ HumanConnect.on("close", async ({ type, ...response }) => {
   await arm(); // a connected user is opened with another kind of token
 });
 
-arm();
-call(backend, "GET /connect/connection").then(show);
+call(backend, "GET /connect/connection").then(show).then(arm);

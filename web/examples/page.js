@@ -15,9 +15,13 @@ function failed(error) {
   status.textContent = `That did not work: ${error.message}`; // error.code says which way, openapi.yaml what it means
 }
 
-button.onclick = () =>
-  connect(backend).then(show, failed).finally(() => (button.disabled = false));
+/** One thing at a time: an answer that comes late must not hide a newer one. */
+function run(work) {
+  button.disabled = true;
+  work.then(show, failed).finally(() => (button.disabled = false));
+}
+
+button.onclick = () => run(connect(backend));
 
 // a popup's session that a reload has cut off; else what is connected
-resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")).then(show, failed)
-  .finally(() => (button.disabled = false));
+run(resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")));

@@ -6,5 +6,10 @@ const show = ({ connected, flow }) => (status.textContent = connected ? `Connect
 const failed = (error) => (status.textContent = `That did not work: ${error.code}`);
 const backend = { api, getToken, flow: "popup" };
 
-document.getElementById("connect").onclick = () => connect(backend).then(show, failed);
-resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")).then(show, failed);
+const button = document.getElementById("connect");
+function run(work) {
+  button.disabled = true;
+  work.then(show, failed).finally(() => (button.disabled = false));
+}
+button.onclick = () => run(connect(backend));
+run(resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")));
