@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { Widget, World } from "./world.mjs";
+import { Widget, World, listen } from "./world.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const CLINIC = "Nowhere Labs";
@@ -21,10 +21,7 @@ function visit(name, options, play, expected = /^$/) {
     const context = await world.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
     const page = await context.newPage();
     const complaints = [];
-    page.on("console", (message) => {
-      if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) complaints.push(message.text());
-    });
-    page.on("pageerror", (error) => complaints.push(String(error)));
+    listen(page, complaints);
     await page.goto(world.api);
     await quiet(page);
     await page.getByText("Somebody else").click();

@@ -189,6 +189,14 @@ async function bundle(entry) {
   return built.outputFiles[0].contents;
 }
 
+/** Collects what the browser's console says against a page. */
+export function listen(page, complaints) {
+  page.on("console", (message) => {
+    if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+}
+
 /** One user in one browser, with one or more tabs. */
 export class Visitor {
   complaints = [];
@@ -212,10 +220,7 @@ export class Visitor {
   /** Opens a page of the app in a new tab. What the console says against it is kept. */
   async open(path) {
     const page = await this.context.newPage();
-    page.on("console", (message) => {
-      if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) this.complaints.push(message.text());
-    });
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    listen(page, this.complaints);
     await page.goto(`${this.world.origin}/${path}`);
     return page;
   }

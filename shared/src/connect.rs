@@ -16,7 +16,6 @@ use crate::invocation::{Invocation, lock};
 use crate::network::Connections;
 use crate::record::{Access, Asked, Exchange, Record, StartKind};
 use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
-use crate::secret::SecretError;
 use crate::store::{Claim, Ending, Hold, Store, StoreError, Taken};
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
@@ -313,11 +312,11 @@ impl Turn<'_> {
         };
         match self.connect.open(&self.user, Kind::HumanId, proof).await {
             Ok(proven) if proven == *human_id => Ok(Some(proven)),
-            Ok(_) | Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::MissingVersion { .. }))) => {
+            Err(error) if !matches!(&error, Error::Seal(error) if error.is_for_good()) => Err(error),
+            Ok(_) | Err(_) => {
                 warn!("the proof of a stored humanId does not open: it is taken for unproven");
                 Ok(None)
             }
-            Err(error) => Err(error),
         }
     }
 

@@ -78,6 +78,13 @@ pub enum SealError {
     Broken(Kind),
 }
 
+impl SealError {
+    /// Whether the value will not open another time either: it was tampered with, or its key's version is gone.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Key(SecretError::MissingVersion { .. }))
+    }
+}
+
 /// One version of the sealing key. Not printable.
 pub struct SealingKey(hkdf::Prk);
 

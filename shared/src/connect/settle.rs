@@ -6,8 +6,7 @@ use super::{Error, Turn, unauthorized_if_forbidden};
 use crate::config::Flow;
 use crate::human_api::{Cause, Failure};
 use crate::record::{Asked, Exchange, Inflight};
-use crate::seal::{Kind, SealError};
-use crate::secret::SecretError;
+use crate::seal::Kind;
 use crate::store::Ending;
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
@@ -59,8 +58,7 @@ impl Turn<'_> {
         }
         let session = match self.connect.open(&self.user, Kind::Session, &exchange.session).await {
             Ok(session) => SessionToken::new(session),
-            // the key's version is gone for good, or the row was tampered with
-            Err(Error::Seal(SealError::Broken(_) | SealError::Key(SecretError::MissingVersion { .. }))) => {
+            Err(Error::Seal(error)) if error.is_for_good() => {
                 return self.recover(Some(lost)).await.map(|()| false);
             }
             Err(error) => return Err(error),
