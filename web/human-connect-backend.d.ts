@@ -25,11 +25,18 @@ export interface Options {
   client?(flow: "connect" | "popup"): HumanConnect | undefined | Promise<HumanConnect | undefined>;
   /** Told of each step. */
   onProgress?(step: Step, detail?: unknown): void;
+  /**
+   * Ends `connect`'s wait for the widget, which then rejects with the signal's reason: for a page that is left, or a widget that
+   * never loads. The widget's frame stays the page's; what was connected in it is finished by the next `resume` or `connect`.
+   */
+  signal?: AbortSignal;
 }
 
 /**
- * `starting`; `opened` {flow, mode}; `connected` and `disconnected`, the widget's own report of a source; `closed` without
- * anything to finish; `finishing`; `waiting` {seconds, code} before another try; `finished`, the connection.
+ * `starting`; `opened` {flow, mode}; `connected` and `disconnected`, the widget's own report of a source; `closed`, a popup
+ * without anything to finish; `finishing`; `waiting` {seconds, code} before another try, with `code` "network" where the browser
+ * gets no answer at all: a page whose origin the backend does not allow (`AllowedOrigins`) sees just that; `finished`, the
+ * connection. What `onProgress` throws is reported as the page's own error and ends nothing.
  */
 export type Step =
   | "starting"
@@ -54,19 +61,22 @@ export class ConnectError extends Error {
   code: string;
   /** For the backend's logs. */
   requestId?: string;
-  /** Seconds until the same call may succeed. */
-  retryAfter?: number;
+  /** Seconds until the same call may succeed, where the answer says so. */
+  retryAfter?: number | null;
   constructor(
     status: number,
     answer: { code?: string; detail?: string; message?: string; requestId?: string },
-    retryAfter?: number,
+    retryAfter?: number | null,
   );
 }
 
-/** Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first. */
+/**
+ * Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first. A popup
+ * that says "User Already Exists" is followed by the Connect widget, which lets the user in again.
+ */
 export function connect(options: Options): Promise<Connection>;
 
-/** Posts a popup's session that a reload has cut off, if there is one. Call it when the page has loaded. */
+/** Finishes what a reload has cut off, if there is something; else null. Call it when the page has loaded. */
 export function resume(options: Options): Promise<Connection | null>;
 
 /** One call as the signed-in user, tried again while that may help. */

@@ -10,20 +10,24 @@ const TIMEOUT = 35_000;
 export class ConnectError extends Error {
   name = "ConnectError";
 
+  /**
+   * @param {number} status
+   * @param {{code?: string, detail?: string, message?: string, requestId?: string}} answer
+   * @param {any} [retryAfter] seconds
+   */
   constructor(status, { code, detail, message, requestId }, retryAfter) {
-    super(detail ?? message ?? "The backend could not be reached.");
+    super(detail ?? message ?? "No answer from the backend.");
     this.status = status; // 0: no answer
     this.code = code ?? (status ? "gateway" : "network");
     this.requestId = requestId;
-    this.retryAfter = retryAfter; // seconds, where the answer says so
+    this.retryAfter = retryAfter;
   }
 }
 
 /** What the backend says of a session for good; whatever else goes wrong, it may yet be finished. */
-const VERDICT = /^(invalid_request|\w+_mismatch|session_rejected|reconnect_required|connection_)/;
-const isVerdict = (error) => VERDICT.test(error?.code);
+const isVerdict = (error) => /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/.test(error?.code);
 
-const running = new Map();
+const running = {};
 
 /**
  * Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first.
@@ -33,12 +37,11 @@ const running = new Map();
  */
 export async function connect(options) {
   const key = await place(options);
-  if (!running.has(key)) running.set(key, run(options, key).finally(() => running.delete(key)));
-  return running.get(key);
+  return (running[key] ??= run(options, key).finally(() => delete running[key]));
 }
 
 /**
- * Posts a popup's session that a reload has cut off, if there is one. Call it when the page has loaded.
+ * Finishes what a reload has cut off, if there is something. Call it when the page has loaded.
  *
  * @param {import("./human-connect-backend.d.ts").Options} options
  * @returns {Promise<import("./human-connect-backend.d.ts").Connection | null>}
@@ -61,13 +64,15 @@ export async function resume(options) {
 export async function call(options, route, body) {
   const [method, path] = route.split(" ");
   const began = Date.now();
-  for (let tries = 0, refresh = false, refreshed = false; ; tries++) {
+  for (let tries = 0, fresh = true, refresh = false; ; tries++) {
     const error = await once(method, options.api + path, await options.getToken(refresh), body);
     if (!(error instanceof ConnectError)) return error;
-    refresh = error.status === 401 && !refreshed; // the token has expired, perhaps
-    refreshed ||= refresh;
-    if (refresh) continue;
-    const passing = error.retryAfter || error.code === "finish_in_progress" || [0, 429, 500, 503, 504].includes(error.status);
+    refresh = error.status === 401 && fresh; // the token has expired, perhaps
+    if (refresh) {
+      fresh = false;
+      continue;
+    }
+    const passing = error.retryAfter || [0, 429, 500, 503, 504].includes(error.status);
     const wait = (error.retryAfter ?? 2 ** tries) * 1000;
     if (!passing || Date.now() + wait - began > PATIENCE) throw error;
     tell(options, "waiting", { seconds: wait / 1000, code: error.code });
@@ -79,16 +84,15 @@ async function once(method, url, token, body) {
   try {
     const response = await fetch(url, {
       method,
-      headers: { Authorization: `Bearer ${token}`, ...(body && { "Content-Type": "application/json" }) },
+      headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
       body: body && JSON.stringify(body),
-      cache: "no-store",
       signal: AbortSignal.timeout(TIMEOUT),
     });
     // what is no JSON is nothing that the backend said: another address, or half an answer
     if (response.ok) return response.status === 204 ? {} : await response.json();
     const answer = await response.json().catch(() => ({}));
     const after = response.headers.get("Retry-After");
-    return new ConnectError(response.status, answer, after === null ? undefined : Math.max(1, Number(after) || 1));
+    return new ConnectError(response.status, answer, after && (Number(after) || 1));
   } catch {
     return new ConnectError(0, {});
   }
@@ -99,14 +103,48 @@ async function run(options, key, refresh = false) {
   const resumed = await resume(options).catch((error) => {
     if (!isVerdict(error)) throw error;
   });
-  if (resumed) return resumed;
+  if (resumed?.connected) return resumed;
   tell(options, "starting");
-  const { flow, email: clientUserEmail } = options;
-  const session = await call(options, "POST /connect/session", { flow, clientUserEmail, refresh });
+  const wanted = { flow: options.flow, clientUserEmail: options.email, refresh };
+  const session = await call(options, "POST /connect/session", wanted);
   // the backend decides: a user who must reconnect gets the other flow
   const client = (await options.client?.(session.flow)) ?? globalThis.HumanConnect;
   tell(options, "opened", { flow: session.flow, mode: session.mode });
-  const callback = await (session.flow === "popup" ? openPopup : openConnect)(client, session, options, key);
+  const popup = session.flow === "popup";
+  let callback;
+  try {
+    callback = await new Promise((resolve, reject) => {
+      const { signal } = options;
+      const refuse = (error) => reject(new ConnectError(0, { code: "widget", message: error.message ?? error }));
+      let failure;
+      signal?.throwIfAborted();
+      signal?.addEventListener("abort", () => reject(signal.reason));
+      const opened = client?.open(
+        popup
+          ? {
+              clientUserId: session.clientUserId, // percent-encoded already
+              clientId: session.clientId,
+              publicToken: session.publicToken,
+              finish: (error, sessionTokenObject) => (error ? refuse(error) : resolve(sessionTokenObject)),
+              close: () => (failure ? refuse(failure) : resolve(null)),
+              error: (error) => (failure = error), // the popup shows it; the user closes it
+            }
+          : {
+              token: session.token,
+              onConnectSource: (response) => tell(options, "connected", response),
+              onDisconnectSource: (response) => tell(options, "disconnected", response),
+              onClose: (response) => resolve(response ?? {}),
+            },
+      );
+      if (!client || opened === null) refuse("Human API's client is missing or open.");
+      // what is connected in a widget that a reload takes away is asked for afterwards, with a response that says nothing
+      else if (!popup) keep(key, {});
+    });
+  } catch (error) {
+    // Human API knows the user, whose session was lost before it came here: the other generation lets them in
+    if (/already exists/i.test(error.message)) return run({ ...options, flow: "connect" }, key);
+    throw error;
+  }
   if (!callback) {
     tell(options, "closed");
     return call(options, "GET /connect/connection");
@@ -116,41 +154,11 @@ async function run(options, key, refresh = false) {
   return /SESSION_TOKEN/.test(callback.status) && !refresh ? run(options, key, true) : connection;
 }
 
-function openConnect(client, { token }, options) {
-  return new Promise((resolve) =>
-    client.open({
-      token,
-      onConnectSource: (response) => tell(options, "connected", response),
-      onDisconnectSource: (response) => tell(options, "disconnected", response),
-      onClose: (response) => resolve(response ?? {}),
-    }),
-  );
-}
-
-function openPopup(client, { clientUserId, clientId, publicToken }, options, key) {
-  return new Promise((resolve, reject) => {
-    let failure;
-    client.open({
-      clientUserId, // percent-encoded already
-      clientId,
-      publicToken,
-      finish: (error, sessionTokenObject) => {
-        if (error) return reject(refused(error));
-        keep(key, sessionTokenObject); // at once: it can be had only once
-        resolve(sessionTokenObject);
-      },
-      close: () => (failure ? reject(refused(failure)) : resolve()),
-      error: (error) => (failure = error), // the popup shows it; the user closes it
-    });
-  });
-}
-
-const refused = (error) => new ConnectError(0, { code: "widget", message: error.message ?? String(error) });
-
-/** What a popup hands over is kept until the backend has said what became of it. */
+/** What the widget hands over is kept until the backend has said what became of it. */
 async function finish(options, callback, key) {
+  keep(key, callback); // at once: a popup's can be had only once
   if ((await place(options)) !== key) {
-    throw new ConnectError(0, { code: "user_changed", message: "Another user has signed in." });
+    throw new ConnectError(0, { code: "user_changed", message: "Another user signed in." });
   }
   tell(options, "finishing");
   try {
@@ -167,9 +175,9 @@ async function finish(options, callback, key) {
 /** Reads what is kept; keeps `value`; forgets it, where that is null. Where the browser keeps nothing, a reload loses it. */
 function keep(key, value) {
   try {
-    if (value === undefined) return JSON.parse(sessionStorage.getItem(key));
-    if (value) sessionStorage.setItem(key, JSON.stringify(value));
-    else sessionStorage.removeItem(key);
+    if (value === undefined) return JSON.parse(sessionStorage[key]);
+    if (value) sessionStorage[key] = JSON.stringify(value);
+    else delete sessionStorage[key];
   } catch {
     return null;
   }
@@ -187,4 +195,5 @@ async function place(options) {
   return `human-connect ${options.api} ${user}`;
 }
 
-const tell = (options, step, detail) => options.onProgress?.(step, detail);
+/** Whatever goes wrong in the page's own code must not end what is under way. */
+const tell = (options, step, detail) => queueMicrotask(() => options.onProgress?.(step, detail));

@@ -88,6 +88,23 @@ visit("in trouble", {}, async (page) => {
   await world.switch("no-faults");
 }, /502/);
 
+visit("a widget that does not load is left by Escape", {}, async (page) => {
+  await page.route(`${world.standIn}/**`, (route) => route.abort());
+  await page.locator("#connect").click();
+  await page.locator("#human-api").waitFor();
+  await page.keyboard.press("Escape");
+  await told(page, "Closed. Nothing is connected.");
+  assert.equal(await page.locator("#human-api, #human-api-connect-modal-overlay").count(), 0);
+  assert.equal(await page.locator("main[inert], [inert]").count(), 0);
+}, /ERR_FAILED/);
+
+visit("spaces are nobody's id", {}, async (page) => {
+  await page.locator("#user-id").fill("   ");
+  await page.locator("#user-form button").click();
+  assert.equal(await page.locator("#user-id:invalid").count(), 1);
+  assert.match(await page.locator("#user-name").textContent(), /^visitor-/);
+});
+
 visit("nothing secret in what happened", {}, async (page) => {
   await connect(page);
   await told(page, "Your health data is connected");

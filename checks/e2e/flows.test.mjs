@@ -17,8 +17,15 @@ let number = 0;
 function flow(name, play, expected = /^$/) {
   test(name, { timeout: 60_000 }, async () => {
     const visitor = await world.visitor(`user-${++number}@example.test`);
-    await play(visitor);
-    assert.deepEqual(visitor.complaints.filter((text) => !expected.test(text)), []);
+    try {
+      await play(visitor);
+      assert.deepEqual(visitor.complaints.filter((text) => !expected.test(text)), []);
+    } catch (error) {
+      await visitor.failed(name);
+      throw error;
+    } finally {
+      await visitor.context.close();
+    }
   });
 }
 
@@ -30,6 +37,16 @@ async function visit(page, act) {
   await press(page);
   const widget = await Widget.in(page);
   await act(widget);
+}
+
+/** The answer that the page gets to this, once it has come: what the page showed before is no proof. */
+async function answered(page, route, act) {
+  const [method, path] = route.split(" ");
+  const ours = (answer) => answer.url() === world.api + path && answer.request().method() === method;
+  const [answer] = await Promise.all([page.waitForResponse(ours), act()]);
+  await answer.finished();
+  await page.getByRole("button", { name: /health data|what is connected/, disabled: false }).waitFor();
+  return answer.json();
 }
 
 const connects = (source) => async (widget) => {
@@ -63,10 +80,13 @@ flow("a returning user finds what is connected", async (visitor) => {
   await says(page, HOSPITAL);
   await page.reload();
   await says(page, `Connected: ${HOSPITAL}`);
-  await visit(page, async (widget) => {
-    await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
-    await widget.close();
-  });
+  const again = await answered(page, "POST /connect/finish", () =>
+    visit(page, async (widget) => {
+      await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
+      await widget.close();
+    }),
+  );
+  assert.equal(again.connected, true);
   await says(page, `Connected: ${HOSPITAL}`);
   await has(visitor.user, { "start.kind": /id_token/, sources: /Mount Invented/ });
   await visitor.leave(page, "returning-user");
@@ -157,6 +177,42 @@ flow("a popup's session survives a reload before its finish is answered", async 
   await visitor.leave(page, "reloaded");
 });
 
+flow("a reload while the Connect widget is open loses nothing", async (visitor) => {
+  const page = await visitor.open("page.html");
+  await says(page, "Nothing connected yet.");
+  await press(page);
+  await (await Widget.in(page)).connect(HOSPITAL);
+  await has(visitor.user, { access: null });
+  await page.reload();
+  await says(page, "Connected: yes"); // which sources, only the widget says
+  await has(visitor.user, { access: /sealed/, inflight: null });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await visit(page, connects(WATCH));
+  await says(page, WATCH);
+  await visitor.leave(page, "reloaded-in-the-widget");
+});
+
+flow("a popup's session that a reload took away is made good by the Connect widget", async (visitor) => {
+  const page = await visitor.open("popup-client.html");
+  await says(page, "Nothing connected yet.");
+  await press(page);
+  await (await Widget.in(page)).connect(HOSPITAL);
+  await page.reload(); // before Finish: no session was handed over, and Human API knows the user
+  await says(page, "Nothing connected yet.");
+  await press(page);
+  const popup = await Widget.in(page);
+  await popup.frame.getByText("User Already Exists").waitFor();
+  await popup.close();
+  const widget = await Widget.in(page);
+  assert.equal(await widget.outer.getAttribute("id"), "human-api");
+  await widget.done();
+  await says(page, "Connected by connect.");
+  await has(visitor.user, { access: /sealed/, inflight: null });
+  assert.equal((await world.accessToken(visitor.user)).status, 200);
+  await visitor.leave(page, "popup-knows-the-user");
+}, /409/);
+
 flow("one user in two tabs", async (visitor) => {
   const [one, other] = [await visitor.open("page.html"), await visitor.open("page.html")];
   await press(one);
@@ -166,7 +222,8 @@ flow("one user in two tabs", async (visitor) => {
   await second.connect(WATCH);
   await Promise.all([first.done(), second.done()]);
   await Promise.all([says(one, /Connected:/), says(other, /Connected:/)]);
-  await has(visitor.user, { access: /sealed/, inflight: null });
+  const both = /Mount Invented.*Pretend Pace|Pretend Pace.*Mount Invented/;
+  await has(visitor.user, { access: /sealed/, sources: both, inflight: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   await visitor.leave(other, "two-tabs");
 });
@@ -237,10 +294,13 @@ flow("a popup user loses the publicToken and gets in again", async (visitor) => 
   await world.switch("lose-public-token", { user: visitor.user });
   await has(visitor.user, { publicToken: null });
   await page.reload();
-  await visit(page, async (widget) => {
-    await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
-    await widget.close();
-  });
+  const after = await answered(page, "GET /connect/connection", () =>
+    visit(page, async (widget) => {
+      await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
+      await widget.close();
+    }),
+  );
+  assert.equal(after.flow, "popup");
   await says(page, "Connected by popup.");
   await has(visitor.user, { publicToken: /sealed/ });
   await visitor.leave(page, "public-token-recovered");

@@ -225,9 +225,14 @@ export class Visitor {
     return page;
   }
 
-  async leave(page, name) {
-    await this.world.shot(page, name);
-    await this.context.close();
+  leave(page, name) {
+    return this.world.shot(page, name);
+  }
+
+  /** What each tab showed when something was not as it should be. */
+  async failed(name) {
+    const pages = this.context.pages();
+    await Promise.all(pages.map((page, tab) => this.world.shot(page, `FAILED ${name.replaceAll(/\W+/g, "-")} ${tab}`).catch(() => {})));
   }
 }
 

@@ -5,6 +5,7 @@ import * as laptop from "./laptop.js";
 
 const SOON_MS = 200; // while something goes on
 const LATER_MS = 1000;
+const QUIET_MS = 3000; // after this long without news somebody reads a widget, or nothing goes on
 const KEPT = 40;
 
 export class Calls {
@@ -18,6 +19,7 @@ export class Calls {
   #hidden = 0; // calls up to this id were cleared away
   #last = 0;
   #polling = null;
+  #newsAt = 0;
 
   #onNews;
 
@@ -34,7 +36,8 @@ export class Calls {
   async follow() {
     for (;;) {
       if (!document.hidden) await this.poll();
-      const busy = this.#current() || [...this.#groups.values()].some(({ isUnderWay }) => isUnderWay);
+      const works = this.#current() || [...this.#groups.values()].some(({ isUnderWay }) => isUnderWay);
+      const busy = works && performance.now() - this.#newsAt < QUIET_MS;
       await new Promise((resolve) => setTimeout(resolve, busy ? SOON_MS : LATER_MS));
     }
   }
@@ -42,6 +45,7 @@ export class Calls {
   /** What is called from now on belongs to this action, until it is over. */
   async begin(title) {
     await this.poll();
+    this.#newsAt = performance.now();
     const action = { title, after: this.#last, until: Infinity };
     const current = this.#current();
     if (current) current.until = this.#last;
@@ -72,7 +76,10 @@ export class Calls {
       }
       this.#last = last;
       this.#take(calls.filter(({ id }) => id > this.#hidden));
-      if (calls.length > 0) this.#onNews();
+      if (calls.length > 0) {
+        this.#newsAt = performance.now();
+        this.#onNews();
+      }
       this.#say("live", true);
     } catch {
       this.#say("the server gives no answer", false);

@@ -1,6 +1,8 @@
 // Human API's own clients, one of each generation, as the backend's client wants them.
 
 const CONNECT = "/assets/vendor/humanapi-connect-client-2.4.1.js";
+/** What the two put on the page. */
+const FRAMES = ["human-api", "human-api-connect-modal-overlay", "human-connect"];
 
 /**
  * @param {string} origin where the stand-in's widgets live
@@ -20,14 +22,23 @@ function guarded(client, page, more) {
     open(options) {
       const opener = document.activeElement;
       const left = (name) => (...what) => {
+        document.removeEventListener("keydown", escape);
         page.inert = false;
         opener.focus(); // a hidden frame would keep it
         options[name]?.(...what);
       };
+      // a widget that has loaded has its own way out, and the focus; one that has not must not lock the page up
+      const escape = ({ key }) => {
+        if (key !== "Escape") return;
+        for (const id of FRAMES) document.getElementById(id)?.remove();
+        left(options.close ? "close" : "onClose")();
+      };
       page.inert = true;
+      document.addEventListener("keydown", escape);
       try {
         client.open({ ...options, ...more, onClose: left("onClose"), finish: left("finish"), close: left("close") });
       } catch (error) {
+        document.removeEventListener("keydown", escape);
         page.inert = false;
         throw error;
       }

@@ -99,15 +99,16 @@ async function connectHealthData() {
   tell(answer, opened && modeLine(opened, asked));
 }
 
-/** Finishes a popup's session that a reload or a failure has cut off. */
+/** Finishes what a reload or a failure has cut off. */
 async function takeUp() {
   const answer = await resume(user.options);
-  if (answer) tell(answer, "The popup’s session was kept in this tab, and is finished now.");
+  if (answer) tell(answer, "What a reload or a failure had cut off is finished now.");
   return answer;
 }
 
 async function takeUpOrConnect() {
-  (await takeUp()) ?? (await connectHealthData());
+  const answer = await takeUp();
+  if (!answer?.connected) await connectHealthData();
 }
 
 function tell({ connected }, detail) {

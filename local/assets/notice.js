@@ -62,5 +62,5 @@ function explain({ code, message }) {
 }
 
 function mayPass({ status, code, retryAfter }) {
-  return status >= 500 || retryAfter !== undefined || code === "network";
+  return status >= 500 || retryAfter || code === "network";
 }

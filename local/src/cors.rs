@@ -10,14 +10,26 @@ use axum::http::header::{
     ORIGIN,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use regex_lite::Regex;
 use serde_json::Value;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// The template's CORS configuration cannot be followed.
+/// What keeps a page of another origin out although somebody wanted it in.
 #[derive(Debug, thiserror::Error)]
-#[error("CorsConfiguration of template.yaml: {0}")]
-pub struct CorsError(String);
+pub enum CorsError {
+    /// The template's CORS configuration cannot be followed.
+    #[error("CorsConfiguration of template.yaml: {0}")]
+    Template(String),
+    /// A stack would not take these origins either.
+    #[error("ALLOWED_ORIGINS={origins}: {constraint}, says AllowedOrigins in template.yaml")]
+    Origins {
+        /// As they were given.
+        origins: String,
+        /// The parameter's own words.
+        constraint: String,
+    },
+}
 
 /// The configuration; none without allowed origins, as in the template.
 #[derive(Clone)]
@@ -44,16 +56,24 @@ impl Cors {
         if origins.is_empty() {
             return Ok(Self::none());
         }
-        let template: Value = serde_saphyr::from_str(TEMPLATE).map_err(|error| CorsError(error.to_string()))?;
+        let template: Value =
+            serde_saphyr::from_str(TEMPLATE).map_err(|error| CorsError::Template(error.to_string()))?;
+        let parameter = |name: &str| template.pointer(&format!("/Parameters/AllowedOrigins/{name}"))?.as_str();
+        let pattern = parameter("AllowedPattern").and_then(|pattern| Regex::new(pattern).ok());
+        let pattern = pattern.ok_or_else(|| CorsError::Template("AllowedOrigins has no pattern".to_owned()))?;
+        if !pattern.is_match(origins) {
+            let constraint = parameter("ConstraintDescription").unwrap_or("not allowed").to_owned();
+            return Err(CorsError::Origins { origins: origins.to_owned(), constraint });
+        }
         // [HasAllowedOrigins, the configuration, AWS::NoValue]
         let at = |name: &str| template.pointer(&format!("/Resources/Api/Properties/CorsConfiguration/1/{name}"));
         let header = |name: &str| {
             let text = match at(name) {
                 Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
                 Some(Value::Number(number)) => number.to_string(),
-                _ => return Err(CorsError(format!("{name} is not there"))),
+                _ => return Err(CorsError::Template(format!("{name} is not there"))),
             };
-            HeaderValue::from_str(&text).map_err(|_| CorsError(format!("{name} cannot be sent")))
+            HeaderValue::from_str(&text).map_err(|_| CorsError::Template(format!("{name} cannot be sent")))
         };
         Ok(Self(Some(Allowed {
             origins: origins.split(',').map(str::to_owned).collect(),

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
@@ -123,6 +123,14 @@ impl Gateway {
     /// Answers a request of a browser or a phone.
     pub async fn serve(&self, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response<Body> {
         if let Some(answer) = self.cors.preflight(&method, &headers) {
+            let wanted = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).map(HeaderValue::as_bytes);
+            let wanted = wanted.and_then(|method| Method::from_bytes(method).ok()).unwrap_or_default();
+            let route = find_route(&wanted, uri.path()).map_or("no such route", |(route, ..)| route);
+            let kept_out = !answer.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            let verdict = if kept_out { ": this origin is not allowed" } else { "" };
+            let request = self.calls.request("browser", format!("preflight of {route}{verdict}"));
+            request.answer(json!({"headers": header_map(answer.headers())}));
+            request.end(answer.status().as_u16());
             return answer;
         }
         // an invocation goes on when its caller has gone
@@ -352,6 +360,6 @@ fn refuse(request: Underway, status: StatusCode, text: &str) -> Response<Body> {
 fn message(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(json!({"message": text}).to_string()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

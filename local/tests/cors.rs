@@ -105,3 +105,23 @@ async fn without_allowed_origins_there_is_no_cors_at_all() {
     let response = world.preflight(APP).await;
     assert_eq!((response.status().as_u16(), of_cors(&response).len()), (404, 0));
 }
+
+#[tokio::test]
+async fn what_a_stack_would_not_take_the_laptop_does_not_take() {
+    for origins in ["*", "https://app.example.test/", "http://app.example.test", "https://a.test, https://b.test"] {
+        let refused = Laptop::start(Options { origins: origins.to_owned(), ..Options::in_memory() }).await;
+        let error = refused.err().expect(origins).to_string();
+        assert!(error.contains(origins) && error.contains("must be empty or https origins"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_is_among_the_calls_that_the_page_draws() {
+    let world = World::allowing(APP).await;
+    world.preflight(APP).await;
+    world.preflight("https://evil.example.test").await;
+    let (calls, _) = world.laptop.calls.after(0);
+    let drawn: Vec<_> = calls.iter().map(|call| (call.what.as_str(), call.status)).collect();
+    let refused = "preflight of POST /connect/session: this origin is not allowed";
+    assert_eq!(drawn, [("preflight of POST /connect/session", Some(204)), (refused, Some(204))]);
+}

@@ -22,5 +22,5 @@ fn the_readme_shows_each_example_as_it_is() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 5);
+    assert_eq!(shown, 6);
 }

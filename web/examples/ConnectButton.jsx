@@ -3,7 +3,7 @@ import { call, connect, resume } from "./human-connect-backend.js";
 
 /** `backend` is `{ api, getToken }`; `client` is Human API's: `import HumanConnect from "humanapi-connect-client"`. */
 export function ConnectButton({ backend, client }) {
-  const [connection, setConnection] = useState(null);
+  const [connection, setConnection] = useState();
   const [busy, setBusy] = useState(true);
   const [error, setError] = useState(null);
   const options = { ...backend, client: () => client };
@@ -15,6 +15,7 @@ export function ConnectButton({ backend, client }) {
     work.then(setConnection, setError).finally(() => setBusy(false));
   }
 
+  // what a reload has cut off; else what is connected
   useEffect(() => {
     run(resume(options).then((finished) => finished ?? call(options, "GET /connect/connection")));
   }, [backend]); // another user: another backend object

@@ -4,6 +4,7 @@ import { api, getToken } from "./your-app.js";
 
 const backend = { api, getToken };
 const status = document.getElementById("connection");
+const button = document.getElementById("connect");
 
 function show({ connected, sources }) {
   status.textContent = connected
@@ -11,16 +12,19 @@ function show({ connected, sources }) {
     : "Nothing connected yet.";
 }
 
-async function arm() {
-  const { token } = await call(backend, "POST /connect/session", { flow: "connect" });
-  const button = document.getElementById("connect");
-  button.dataset.hapiToken = token;
-  button.disabled = false;
+/** Shows what is connected and lets the button open the widget: a connected user's needs another kind of token. */
+async function ready(answer) {
+  button.disabled = true;
+  try {
+    show(await answer);
+    const { token } = await call(backend, "POST /connect/session", { flow: "connect" });
+    button.dataset.hapiToken = token;
+    button.disabled = false;
+  } catch (error) {
+    status.textContent = `That did not work: ${error.message} Load the page again.`;
+  }
 }
 
-HumanConnect.on("close", async ({ type, ...response }) => {
-  show(await call(backend, "POST /connect/finish", response));
-  await arm(); // a connected user is opened with another kind of token
-});
+HumanConnect.on("close", ({ type, ...response }) => ready(call(backend, "POST /connect/finish", response)));
 
-call(backend, "GET /connect/connection").then(show).then(arm);
+ready(call(backend, "GET /connect/connection"));

@@ -3,7 +3,11 @@ import { api, getToken } from "./your-app.js";
 
 const status = document.getElementById("connection");
 const button = document.getElementById("connect");
-const backend = { api, getToken };
+const backend = { api, getToken, onProgress };
+
+function onProgress(step) {
+  if (step === "waiting") status.textContent = "This takes longer than usual…";
+}
 
 function show({ connected, sources }) {
   status.textContent = connected
@@ -23,5 +27,5 @@ function run(work) {
 
 button.onclick = () => run(connect(backend));
 
-// a popup's session that a reload has cut off; else what is connected
+// what a reload has cut off; else what is connected
 run(resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")));

@@ -1,0 +1,24 @@
+// For an app that opens both generations, as while its users move from the popup to Connect: `connect({ ..., client: clients })`.
+// Both scripts define `HumanConnect`, so each is loaded when it is needed and taken off the window.
+
+const SCRIPTS = { popup: "https://connect.humanapi.co/connect.js", connect: "humanapi-connect-client.js" };
+const loaded = {};
+
+/** @param {"connect" | "popup"} flow */
+export const clients = (flow) => (loaded[flow] ??= load(flow));
+
+async function load(flow) {
+  const src = SCRIPTS[flow];
+  const script = Object.assign(document.createElement("script"), { src });
+  await new Promise((resolve, reject) => {
+    script.onload = resolve;
+    script.onerror = () => {
+      delete loaded[flow]; // the next click tries again
+      reject(new Error(`${src} did not load.`));
+    };
+    document.head.append(script);
+  });
+  const client = window.HumanConnect;
+  delete window.HumanConnect;
+  return client;
+}
