@@ -20,6 +20,7 @@ use shared::telemetry::Output;
 use crate::calls::{Call, Known, Request, bring};
 use crate::driver::HOLD_IS_OVER;
 use crate::everything;
+use crate::expectations::{expect, healthy, ill_formed};
 use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use crate::made_up_time::{MadeUpTime, quiet};
 
@@ -58,9 +59,6 @@ pub(crate) struct Wrong {
     pub(crate) name: &'static str,
     pub(crate) when: When,
 }
-
-/// Status and code.
-type Expectation = (u16, &'static str);
 
 pub(crate) struct World {
     pub(crate) laptop: Laptop,
@@ -195,135 +193,6 @@ impl World {
         println!("{what}: {} cells; at most {:?} calls of {:?}", self.users, self.most, Service::ALL);
         let lines = self.wrong.lines().count();
         assert!(lines == 0, "{lines} broken\n{}", self.wrong.lines().take(40).collect::<Vec<_>>().join("\n"));
-    }
-}
-
-/// What an answer of any kind must have.
-fn ill_formed(reply: &Reply) -> Option<String> {
-    let body = reply.json();
-    let header = |name: &str| reply.headers.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-    let kind = if reply.status < 400 { "application/json" } else { "application/problem+json" };
-    let retry = reply.status == 503 || body["code"] == "finish_in_progress";
-    let problem =
-        reply.status >= 400 && ["type", "title", "detail", "requestId"].iter().any(|name| !body[*name].is_string());
-    let told = |what: &str| Some(format!("{what}: {:?} {body}", reply.headers));
-    match () {
-        () if header("cache-control") != "no-store" => told("no Cache-Control"),
-        () if header("content-type") != kind => told("another Content-Type"),
-        () if retry != header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0) => told("Retry-After"),
-        () if problem => told("no problem details"),
-        () => None,
-    }
-}
-
-/// What the contract says to this: the first thing that went wrong and that cannot be got over decides.
-fn expect(call: Call, known: Known, wrongs: &[Wrong], struck: &[Service]) -> Expectation {
-    let alone = |service: &Service| {
-        let wrong = wrongs.iter().find(|wrong| wrong.service == *service).unwrap();
-        match service {
-            Service::HumanApi => human_api(call, known, wrong.name, wrong.when),
-            Service::DynamoDb => dynamodb(call, known, wrong.name, wrong.when),
-            Service::SecretsManager => secrets_manager(call, known, wrong.name, wrong.when),
-        }
-    };
-    // a connection that is refused leaves no trace
-    let refused = wrongs.iter().filter(|wrong| wrong.name == "refused" && asks_human_api(call, known));
-    let refused: Vec<Service> = refused.map(|wrong| wrong.service).collect();
-    let mut answers = struck.iter().chain(&refused).map(alone);
-    let last = answers.clone().next_back();
-    answers.find(|(status, _)| *status >= 400).or(last).unwrap_or_else(|| healthy(call, known))
-}
-
-fn healthy(call: Call, known: Known) -> Expectation {
-    match call {
-        Call::PublicRefresh | Call::AccessForce if known == Known::New => (404, "not_connected"),
-        Call::SessionConnect | Call::SessionPopup | Call::PublicRefresh | Call::AccessForce | Call::Show => (200, "ok"),
-        Call::FinishPopup | Call::FinishTicket | Call::FinishSame | Call::FinishWidget => (201, "ok"),
-        Call::Delete => (204, "ok"),
-    }
-}
-
-fn human_api(call: Call, known: Known, name: &str, when: When) -> Expectation {
-    let exchange = call.is_exchange();
-    let once = when != When::Always;
-    match name {
-        "reset after acting" | "half a body" if once && exchange && known == Known::New => (409, "reconnect_required"),
-        "reset before acting"
-        | "reset after acting"
-        | "half a body"
-        | "429"
-        | "429, Retry-After"
-        | "502, HTML"
-        | "503"
-        | "504"
-            if once =>
-        {
-            healthy(call, known)
-        }
-        "refused"
-        | "reset before acting"
-        | "reset after acting"
-        | "half a body"
-        | "429"
-        | "429, Retry-After"
-        | "429, long Retry-After"
-        | "500"
-        | "502, HTML"
-        | "503"
-        | "504" => (503, "upstream_unavailable"),
-        "hang before acting" | "hang after acting" | "slow body" => (504, "upstream_timeout"),
-        "401" => (502, "upstream_unauthorized"),
-        "400" | "404" | "409" | "422" if exchange => (422, "session_rejected"),
-        "403" if exchange => (502, "upstream_unauthorized"),
-        // Human API's word that there is no connection
-        "403" | "404" => match (call, known) {
-            (Call::FinishWidget, _) | (Call::AccessForce, Known::ByPopup) => (200, "ok"),
-            (Call::AccessForce, _) => (410, "connection_revoked"),
-            (Call::PublicRefresh, _) if name == "404" => (409, "reconnect_required"),
-            (Call::SessionPopup, _) if name == "404" && once => (200, "ok"),
-            (Call::PublicRefresh | Call::SessionPopup, _) if name == "403" => (502, "upstream_unauthorized"),
-            _ => (502, "upstream_invalid"),
-        },
-        _ => (502, "upstream_invalid"),
-    }
-}
-
-fn dynamodb(call: Call, known: Known, name: &str, when: When) -> Expectation {
-    match (name, when) {
-        // of writes: the first is the hold, or a ticket; the second commits; a third is a ticket
-        ("conditional conflict", When::OnceAfter(0 | 2)) => healthy(call, known),
-        ("conditional conflict", _) => (409, "finish_in_progress"),
-        // only a commit is worth another try
-        ("table missing", When::OnceAfter(spared)) if spared == first_commit(call) => healthy(call, known),
-        ("table missing", _) => (503, "store_unavailable"),
-        (_, When::OnceAfter(_)) => healthy(call, known),
-        _ => (503, "store_unavailable"),
-    }
-}
-
-/// How many calls of DynamoDB come before the commit: the hold, and where the row is looked at first, that.
-fn first_commit(call: Call) -> usize {
-    if call.is_exchange() || call == Call::FinishWidget { 1 } else { 2 }
-}
-
-/// Whether Human API has anything to say to this.
-fn asks_human_api(call: Call, known: Known) -> bool {
-    match call {
-        Call::Show | Call::Delete => false,
-        Call::SessionPopup => known == Known::ByWidget,
-        Call::PublicRefresh | Call::AccessForce => known != Known::New,
-        _ => true,
-    }
-}
-
-fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectation {
-    if matches!(call, Call::Show | Call::Delete) {
-        // nothing is sealed or opened: only the log's hash of the user is missing
-        return healthy(call, known);
-    }
-    match (name, when) {
-        ("slow", _) | ("down" | "too slow", When::OnceAfter(_)) => healthy(call, known),
-        _ => (503, "secret_unavailable"),
     }
 }
 

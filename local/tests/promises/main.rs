@@ -11,6 +11,7 @@
 
 mod calls;
 mod driver;
+mod expectations;
 mod faults;
 mod gates;
 mod invariants;
