@@ -15,7 +15,10 @@ export interface Connection {
 export interface Options {
   /** The backend's address, without a slash at its end: the stack's `ApiUrl`, or your custom domain. */
   api: string;
-  /** The signed-in user's JWT. `refresh`: the last one was refused with 401; bring a new one. */
+  /**
+   * The signed-in user's JWT. `refresh`: the last one was refused with 401; bring a new one. Its `sub` keeps the users of one
+   * tab apart; with a token that shows none, nothing is kept over a reload.
+   */
   getToken(refresh: boolean): string | Promise<string>;
   /** The widget generation to ask for; the backend's default if absent. The backend may decide otherwise. */
   flow?: "connect" | "popup";
@@ -27,7 +30,8 @@ export interface Options {
   onProgress?(step: Step, detail?: unknown): void;
   /**
    * Ends `connect`'s wait for the widget, which then rejects with the signal's reason: for a page that is left, or a widget that
-   * never loads. The widget's frame stays the page's; what was connected in it is finished by the next `resume` or `connect`.
+   * never loads. The widget's frame stays the page's; what was connected in it is finished by the next `resume` or `connect`. Of
+   * calls that were joined, the first one's signal counts.
    */
   signal?: AbortSignal;
 }
@@ -76,7 +80,10 @@ export class ConnectError extends Error {
  */
 export function connect(options: Options): Promise<Connection>;
 
-/** Finishes what a reload has cut off, if there is something; else null. Call it when the page has loaded. */
+/**
+ * Finishes what a reload has cut off, if there is something; else null. Waits for a `connect` that is under way. Call it when the
+ * page has loaded.
+ */
 export function resume(options: Options): Promise<Connection | null>;
 
 /** One call as the signed-in user, tried again while that may help. */

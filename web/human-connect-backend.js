@@ -8,15 +8,13 @@ const TIMEOUT = 35_000;
 
 /** A call that did not succeed, whoever refused it: a function, API Gateway, or nobody because the network is gone. */
 export class ConnectError extends Error {
-  name = "ConnectError";
-
   /**
    * @param {number} status
    * @param {{code?: string, detail?: string, message?: string, requestId?: string}} answer
    * @param {any} [retryAfter] seconds
    */
   constructor(status, { code, detail, message, requestId }, retryAfter) {
-    super(detail ?? message ?? "No answer from the backend.");
+    super(detail ?? message ?? "No answer.");
     this.status = status; // 0: no answer
     this.code = code ?? (status ? "gateway" : "network");
     this.requestId = requestId;
@@ -25,7 +23,7 @@ export class ConnectError extends Error {
 }
 
 /** What the backend says of a session for good; whatever else goes wrong, it may yet be finished. */
-const isVerdict = (error) => /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/.test(error?.code);
+const VERDICT = /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/;
 
 const running = {};
 
@@ -37,6 +35,7 @@ const running = {};
  */
 export async function connect(options) {
   const key = await place(options);
+  if (!key) return run(options, key);
   return (running[key] ??= run(options, key).finally(() => delete running[key]));
 }
 
@@ -48,8 +47,7 @@ export async function connect(options) {
  */
 export async function resume(options) {
   const key = await place(options);
-  const callback = keep(key);
-  return callback && finish(options, callback, key);
+  return running[key] ?? takeUp(options, key);
 }
 
 /**
@@ -65,8 +63,23 @@ export async function call(options, route, body) {
   const [method, path] = route.split(" ");
   const began = Date.now();
   for (let tries = 0, fresh = true, refresh = false; ; tries++) {
-    const error = await once(method, options.api + path, await options.getToken(refresh), body);
-    if (!(error instanceof ConnectError)) return error;
+    const token = await options.getToken(refresh);
+    let error;
+    try {
+      const response = await fetch(options.api + path, {
+        method,
+        headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+        body: body && JSON.stringify(body),
+        signal: AbortSignal.timeout(TIMEOUT),
+      });
+      // what is no JSON is nothing that the backend said: another address, or half an answer
+      if (response.ok) return response.status === 204 ? {} : await response.json();
+      const answer = (await response.json().catch(() => {})) ?? {};
+      const after = response.headers.get("Retry-After");
+      error = new ConnectError(response.status, answer, after && Math.max(1, Number(after) || 1));
+    } catch {
+      error = new ConnectError(0, {});
+    }
     refresh = error.status === 401 && fresh; // the token has expired, perhaps
     if (refresh) {
       fresh = false;
@@ -80,28 +93,15 @@ export async function call(options, route, body) {
   }
 }
 
-async function once(method, url, token, body) {
-  try {
-    const response = await fetch(url, {
-      method,
-      headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
-      body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT),
-    });
-    // what is no JSON is nothing that the backend said: another address, or half an answer
-    if (response.ok) return response.status === 204 ? {} : await response.json();
-    const answer = await response.json().catch(() => ({}));
-    const after = response.headers.get("Retry-After");
-    return new ConnectError(response.status, answer, after && (Number(after) || 1));
-  } catch {
-    return new ConnectError(0, {});
-  }
+async function takeUp(options, key) {
+  const callback = keep(key);
+  return callback && finish(options, callback, key);
 }
 
 async function run(options, key, refresh = false) {
-  // what an earlier visit left is what the user wants to see done first; a verdict on it is no reason not to begin anew
-  const resumed = await resume(options).catch((error) => {
-    if (!isVerdict(error)) throw error;
+  // what an earlier visit left is what the user wants to see done first; only a popup's session is worth not to begin anew
+  const resumed = await takeUp(options, key).catch((error) => {
+    if (keep(key)?.sessionToken) throw error;
   });
   if (resumed?.connected) return resumed;
   tell(options, "starting");
@@ -142,7 +142,7 @@ async function run(options, key, refresh = false) {
     });
   } catch (error) {
     // Human API knows the user, whose session was lost before it came here: the other generation lets them in
-    if (/already exists/i.test(error.message)) return run({ ...options, flow: "connect" }, key);
+    if (!refresh && /already exists/i.test(error?.message)) return run({ ...options, flow: "connect" }, key, true);
     throw error;
   }
   if (!callback) {
@@ -167,14 +167,15 @@ async function finish(options, callback, key) {
     tell(options, "finished", connection);
     return connection;
   } catch (error) {
-    if (isVerdict(error)) keep(key, null);
+    if (VERDICT.test(error?.code)) keep(key, null);
     throw error;
   }
 }
 
-/** Reads what is kept; keeps `value`; forgets it, where that is null. Where the browser keeps nothing, a reload loses it. */
+/** Reads what is kept; keeps `value`; forgets it, where that is null. Where nothing can be kept, a reload loses it. */
 function keep(key, value) {
   try {
+    if (!key) return null;
     if (value === undefined) return JSON.parse(sessionStorage[key]);
     if (value) sessionStorage[key] = JSON.stringify(value);
     else delete sessionStorage[key];
@@ -183,16 +184,16 @@ function keep(key, value) {
   }
 }
 
-/** One place for each user: who signs in next in this tab must not post, and so spend, another's session. */
+/** One place for each user, if known: who signs in next in this tab must not post, and so spend, another's session. */
 async function place(options) {
   const token = await options.getToken(false);
   let user;
   try {
     user = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub;
   } catch {
-    // no JWT, so no way to tell
+    // no JWT, so no way to tell: nothing is kept
   }
-  return `human-connect ${options.api} ${user}`;
+  return user && `human-connect ${options.api} ${user}`;
 }
 
 /** Whatever goes wrong in the page's own code must not end what is under way. */

@@ -14,11 +14,11 @@ beforeEach(() => {
   [kept, asked, user] = [{}, [], "ada"];
   answers = { "/connect/session": () => [200, OPENED], "/connect/finish": () => [201, DONE], "/connect/connection": () => [200, DONE] };
   globalThis.sessionStorage = kept;
-  globalThis.fetch = async (url, { body: sent }) => {
+  globalThis.fetch = async (url, { body: sent, headers: given }) => {
     const path = new URL(url).pathname;
     asked.push(path);
-    const [status, body] = answers[path](sent && JSON.parse(sent));
-    return new Response(typeof body === "string" ? body : JSON.stringify(body), { status });
+    const [status, body, headers] = answers[path](sent && JSON.parse(sent), given);
+    return new Response(body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body), { status, headers });
   };
   globalThis.HumanConnect = { open: ({ finish }) => setTimeout(finish, 0, null, SESSION) };
 });
@@ -99,9 +99,11 @@ test("a Connect widget that a reload took away is asked for when the page is the
   const left = new Promise((resolve) => (gone = resolve));
   connect({ ...connectOptions, api: "https://reloaded.example.test" });
   await left; // the page is gone; nothing was posted
+  const reloaded = await import("../../web/human-connect-backend.js?reloaded");
   const sent = [];
   answers["/connect/finish"] = (body) => (sent.push(body), [200, { connected: false, sources: [] }]);
-  assert.deepEqual(await resume({ ...connectOptions, api: "https://reloaded.example.test" }), { connected: false, sources: [] });
+  const resumed = await reloaded.resume({ ...connectOptions, api: "https://reloaded.example.test" });
+  assert.deepEqual(resumed, { connected: false, sources: [] });
   assert.deepEqual(sent, [{}]);
   assert.equal(remembered(), 0);
 });
@@ -171,4 +173,138 @@ test("a fault in the page's own onProgress ends nothing", async () => {
     for (const other of others) process.on("uncaughtException", other);
   }
   assert.deepEqual(reported, ["starting", "opened", "finishing", "finished"].map((step) => `made up, at ${step}`));
+});
+
+/** Lets made-up time pass until this has come to an end; how many seconds it took. */
+async function passing(t, work) {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  let over = false;
+  const outcome = work().finally(() => (over = true)).then((value) => ({ value }), (error) => ({ error }));
+  let seconds = 0;
+  for (; seconds < 200; seconds++) {
+    for (let turns = 0; turns < 20; turns++) await new Promise(setImmediate);
+    if (over) break;
+    t.mock.timers.tick(1000);
+  }
+  return { ...(await outcome), seconds };
+}
+
+test("what passes is tried again, what does not is said at once", async (t) => {
+  for (const [status, again] of [[429, true], [500, true], [503, true], [504, true], [400, false], [404, false], [409, false], [502, false]]) {
+    let times = 0;
+    answers["/connect/connection"] = () => (times++ ? [200, DONE] : [status, { message: "made up" }]);
+    const { value, error } = await passing(t, () => call(options, "GET /connect/connection"));
+    t.mock.timers.reset();
+    assert.equal(again ? value?.connected : error?.status, again ? true : status, `${status}`);
+    assert.equal(times, again ? 2 : 1, `${status}`);
+  }
+});
+
+test("the backend says when to come back, and is not asked sooner, nor for ever", async (t) => {
+  for (const [after, seconds] of [["7", 7], ["0", 1], ["-5", 1], ["0.001", 1], ["Wed, 21 Oct 2026 07:28:00 GMT", 1]]) {
+    let times = 0;
+    answers["/connect/connection"] = () => (times++ ? [200, DONE] : [409, { code: "finish_in_progress" }, { "Retry-After": after }]);
+    const waited = await passing(t, () => call(options, "GET /connect/connection"));
+    t.mock.timers.reset();
+    assert.deepEqual([waited.value, waited.seconds], [DONE, seconds], after);
+  }
+  const busy = { code: "finish_in_progress", requestId: "made-up-request" };
+  answers["/connect/connection"] = () => [409, busy, { "Retry-After": "9" }];
+  const { error, seconds } = await passing(t, () => call(options, "GET /connect/connection"));
+  assert.deepEqual([error.code, error.retryAfter, error.requestId], ["finish_in_progress", 9, "made-up-request"]);
+  assert.ok(seconds <= 60, `${seconds} s`);
+});
+
+test("an expired token is replaced once, not for ever", async () => {
+  asConnect();
+  const bodies = [];
+  answers["/connect/session"] = (body) => (bodies.push(body), [200, { flow: "connect", mode: "create", token: "made-up" }]);
+  globalThis.HumanConnect = widget(({ onClose }) => onClose({ status: "SESSION_TOKEN_EXPIRED" }));
+  await connect({ ...connectOptions, email: "ada@example.test" });
+  const wanted = { flow: "connect", clientUserEmail: "ada@example.test" };
+  assert.deepEqual(bodies, [{ ...wanted, refresh: false }, { ...wanted, refresh: true }]);
+  let tokens = 0;
+  answers["/connect/connection"] = () => [401, { message: "Unauthorized" }];
+  await assert.rejects(call({ ...options, getToken: async () => (tokens++, "made-up") }, "GET /connect/connection"), refused("gateway"));
+  assert.equal(tokens, 2);
+});
+
+test("a popup that goes on to know the user does not go on for ever", async () => {
+  let sessions = 0;
+  answers["/connect/session"] = () => (sessions++, [200, OPENED]); // a backend out of its mind
+  globalThis.HumanConnect = widget(({ error, close }) => (error({ message: "User Already Exists" }), close()));
+  await assert.rejects(connect(options), refused("widget"));
+  assert.equal(sessions, 2);
+});
+
+test("an empty response that the backend cannot use keeps nobody from the widget", async () => {
+  asConnect();
+  let times = 0;
+  answers["/connect/finish"] = () => (times++ ? [201, DONE] : [502, { code: "upstream_invalid" }]);
+  globalThis.HumanConnect = widget(({ onClose }) => onClose({ status: "closed" }));
+  kept["human-connect https://api.example.test ada"] = "{}";
+  assert.deepEqual(await connect(connectOptions), DONE);
+});
+
+test("resume waits for the widget that is open, and takes nothing from it", async () => {
+  asConnect();
+  let close;
+  globalThis.HumanConnect = { open: ({ onClose }) => void (close = onClose) };
+  const connecting = connect(connectOptions);
+  while (!close) await new Promise(setImmediate);
+  const resumed = resume(connectOptions);
+  for (let turns = 0; turns < 10; turns++) await new Promise(setImmediate);
+  assert.equal(remembered(), 1, "a reload now would lose it");
+  close({ status: "closed" });
+  assert.deepEqual([await connecting, await resumed], [DONE, DONE]);
+});
+
+test("what is connected after a reload is what a click shows first", async () => {
+  asConnect();
+  globalThis.HumanConnect = { open: () => assert.fail("it is connected already") };
+  kept["human-connect https://api.example.test ada"] = JSON.stringify(SESSION);
+  assert.deepEqual(await connect(connectOptions), DONE);
+});
+
+test("of users who cannot be told apart nothing is kept, and none joins another's call", async () => {
+  const opaque = { ...options, getToken: async () => "made-up-opaque-token" };
+  answers["/connect/finish"] = () => [502, { code: "upstream_invalid" }];
+  await Promise.allSettled([connect(opaque), connect(opaque)]);
+  assert.equal(asked.filter((path) => path === "/connect/session").length, 2);
+  assert.equal(remembered(), 0);
+});
+
+test("a JWT is read as base64url", async () => {
+  const sub = "zoë?>~ÿ";
+  const payload = Buffer.from(JSON.stringify({ sub })).toString("base64url");
+  assert.match(payload, /[-_]/);
+  answers["/connect/finish"] = () => [502, { code: "upstream_invalid" }];
+  await assert.rejects(connect({ ...options, getToken: async () => `x.${payload}.x` }), refused("upstream_invalid"));
+  assert.equal(remembered(), 1);
+});
+
+test("the widget is told what it needs, and progress what happens", async () => {
+  const steps = [];
+  const onProgress = (step, detail) => steps.push([step, detail?.flow ?? detail?.status]);
+  globalThis.HumanConnect = widget(({ clientUserId, clientId, publicToken, close }) => {
+    steps.push([clientUserId, clientId, publicToken]);
+    close();
+  });
+  assert.deepEqual(await connect({ ...options, onProgress }), DONE);
+  asConnect();
+  globalThis.HumanConnect = widget(({ token, onConnectSource, onDisconnectSource, onClose }) => {
+    steps.push([token]);
+    onConnectSource({ status: "one" });
+    onDisconnectSource({ status: "other" });
+    onClose({});
+  });
+  await connect({ ...connectOptions, onProgress });
+  const popup = [["starting", undefined], ["opened", "popup"], ["u", "c", ""], ["closed", undefined]];
+  const widgets = [["starting", undefined], ["opened", "connect"], ["made-up"], ["connected", "one"], ["disconnected", "other"]];
+  assert.deepEqual(steps, [...popup, ...widgets, ["finishing", undefined], ["finished", undefined]]);
+});
+
+test("forgetting answers without a body", async () => {
+  answers["/connect/connection"] = () => [204];
+  assert.deepEqual(await call(options, "DELETE /connect/connection"), {});
 });

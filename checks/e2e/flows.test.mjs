@@ -220,8 +220,11 @@ flow("one user in two tabs", async (visitor) => {
   const [first, second] = [await Widget.in(one), await Widget.in(other)];
   await first.connect(HOSPITAL);
   await second.connect(WATCH);
-  await Promise.all([first.done(), second.done()]);
-  await Promise.all([says(one, /Connected:/), says(other, /Connected:/)]);
+  // what is shown is what the widget that closes last reports, and only the second knows of both
+  await first.done();
+  await says(one, /Connected:/);
+  await second.done();
+  await says(other, /Connected:/);
   const both = /Mount Invented.*Pretend Pace|Pretend Pace.*Mount Invented/;
   await has(visitor.user, { access: /sealed/, sources: both, inflight: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
@@ -322,9 +325,12 @@ flow("the button form, by data-hapi-token", async (visitor) => {
   const page = await visitor.open("button.html");
   await says(page, "Nothing connected yet.");
   await page.locator("#connect:enabled").waitFor();
+  const token = () => page.locator("#connect").getAttribute("data-hapi-token");
+  const first = await token();
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
   await page.locator("#connect:enabled").waitFor();
+  assert.notEqual(await token(), first, "a connected user's widget is opened with another token");
   await visit(page, connects(WATCH));
   await says(page, WATCH);
   await has(visitor.user, { access: /sealed/, sources: /Pretend Pace/ });
@@ -339,6 +345,118 @@ flow("React", async (visitor) => {
   await has(visitor.user, { access: /sealed/ });
   await visitor.leave(page, "react");
 });
+
+flow("React shows one user nothing of another's", async (visitor) => {
+  const page = await visitor.open("react.html");
+  await says(page, "Nothing connected yet.");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  // the first user's own answer comes when somebody else has signed in
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  await visitor.context.route("**/connect/connection", async (route) => {
+    if (route.request().method() === "GET" && !held.over) {
+      held.over = true;
+      await held;
+    }
+    return route.fallback();
+  });
+  await page.reload();
+  await page.waitForRequest((request) => request.url().endsWith("/connect/connection")).catch(() => {});
+  visitor.user = `somebody-else-${visitor.user}`;
+  visitor.tokens.length = 0;
+  await page.getByRole("button", { name: "Sign in as somebody else" }).click();
+  await says(page, "Nothing connected yet.");
+  const late = page.waitForResponse((answer) => answer.url().endsWith("/connect/connection"));
+  release();
+  await (await late).finished();
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))));
+  assert.equal(await page.getByRole("status").textContent(), "Nothing connected yet.");
+  await visitor.leave(page, "react-another-user");
+});
+
+/** What a backend answers that has got nothing to work with. */
+const broken = (status, body) => ({
+  status,
+  headers: { "access-control-allow-origin": world.origin, "access-control-expose-headers": "Retry-After" },
+  json: body,
+});
+const REFUSED = { code: "upstream_invalid", detail: "Made up: no answer to work with." };
+
+const reload = (page) => page.reload();
+// the client opens this one by itself, so what the widget says is heard when it is opened again
+const openAgain = (page) => visit(page, (widget) => widget.done());
+for (const [example, again] of Object.entries({
+  "page.html": reload, "react.html": reload, "popup-client.html": reload, "button.html": openAgain,
+})) {
+  flow(`${example} says what did not work, and works again`, async (visitor) => {
+    let failing = true;
+    await visitor.context.route("**/connect/finish", (route) =>
+      failing && route.request().method() === "POST" ? route.fulfill(broken(502, REFUSED)) : route.fallback());
+    const page = await visitor.open(example);
+    await says(page, "Nothing connected yet.");
+    await page.getByRole("button", { name: "Connect health data", disabled: false }).waitFor();
+    await visit(page, connects(HOSPITAL));
+    await says(page, /That did not work: (Made up: no answer|upstream_invalid)/);
+    failing = false;
+    await page.getByRole("button", { name: "Connect health data", disabled: false }).waitFor();
+    await again(page);
+    await says(page, /^Connected/);
+    await has(visitor.user, { access: /sealed/, inflight: null });
+    await visitor.leave(page, `failed-${example.replace(".html", "")}`);
+  }, /502/);
+}
+
+flow("a page says that it waits", async (visitor) => {
+  let times = 0;
+  await visitor.context.route("**/connect/connection", (route) =>
+    times++ || route.request().method() !== "GET" ? route.fallback() : route.fulfill(broken(503, { message: "Service Unavailable" })));
+  const page = await visitor.open("page.html");
+  await says(page, "This takes longer than usual…");
+  await says(page, "Nothing connected yet.");
+  await visitor.leave(page, "waiting");
+}, /503/);
+
+flow("the guide's popup gets over an expired sign-in, a backend that stumbles and a reload", async (visitor) => {
+  visitor.tokens.push("made-up.expired.token");
+  const page = await visitor.open("popup.html");
+  await says(page, "Nothing connected yet.");
+  assert.equal(visitor.tokens.length, 2);
+  let times = 0;
+  let hangs;
+  const second = new Promise((resolve) => (hangs = resolve));
+  await visitor.context.route("**/connect/finish/*", (route) => {
+    times += 1;
+    if (times === 1) return route.fulfill(broken(500, { message: "Internal Server Error" }));
+    return times === 2 ? hangs() : route.fallback(); // and the page is loaded again
+  });
+  await visit(page, async (widget) => {
+    await widget.connect(HOSPITAL);
+    await widget.done();
+  });
+  await second;
+  await page.reload();
+  await says(page, "Connected.");
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await visitor.leave(page, "popup-jquery-again");
+}, /401|500/);
+
+flow("the guide's popup says what it is refused, and leads a user that Human API knows to Connect", async (visitor) => {
+  const page = await visitor.open("popup.html");
+  await says(page, "Nothing connected yet.");
+  await visitor.context.route("**/connect/finish/*", (route) => route.fulfill(broken(422, { detail: "Made up: refused." })));
+  await visit(page, connects(HOSPITAL));
+  await says(page, "That did not work: Made up: refused.");
+  await page.getByRole("button", { name: "Connect health data", disabled: false }).waitFor();
+  await press(page);
+  const popup = await Widget.in(page);
+  await popup.frame.getByText("User Already Exists").waitFor();
+  await Promise.all([page.waitForURL("**/page.html"), popup.close()]);
+  await visit(page, (widget) => widget.done());
+  await says(page, "Connected: Mount Invented Hospital");
+  await visitor.leave(page, "popup-jquery-refused");
+}, /422|409/);
 
 flow("a page of an origin that is not allowed is kept out", async (visitor) => {
   const page = await visitor.open("page.html");

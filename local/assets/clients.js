@@ -18,28 +18,29 @@ export function clients(origin, page) {
 }
 
 function guarded(client, page, more) {
+  const leave = document.getElementById("leave");
+  const enter = (within) => {
+    page.inert = within;
+    leave.hidden = !within;
+  };
   return {
     open(options) {
       const opener = document.activeElement;
       const left = (name) => (...what) => {
-        document.removeEventListener("keydown", escape);
-        page.inert = false;
+        enter(false);
         opener.focus(); // a hidden frame would keep it
         options[name]?.(...what);
       };
-      // a widget that has loaded has its own way out, and the focus; one that has not must not lock the page up
-      const escape = ({ key }) => {
-        if (key !== "Escape") return;
+      // a widget that has loaded has a way out of its own; one that has not must not lock the page up
+      leave.onclick = () => {
         for (const id of FRAMES) document.getElementById(id)?.remove();
         left(options.close ? "close" : "onClose")();
       };
-      page.inert = true;
-      document.addEventListener("keydown", escape);
+      enter(true);
       try {
         client.open({ ...options, ...more, onClose: left("onClose"), finish: left("finish"), close: left("close") });
       } catch (error) {
-        document.removeEventListener("keydown", escape);
-        page.inert = false;
+        enter(false);
         throw error;
       }
     },

@@ -19,6 +19,7 @@ use crate::gateway::{BODY_LIMIT, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
 use crate::mask::{self, MASK};
+use crate::names_this_machine;
 use crate::secrets::{CLIENT_SECRET, Secrets};
 
 /// What the page works with.
@@ -68,9 +69,7 @@ pub fn router(console: Console) -> Router {
 
 /// The page runs its own scripts, the widgets' and nobody else's. The API is for pages of this origin.
 async fn with_policy(State(console): State<Console>, request: Request, next: Next) -> Response {
-    let local = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).is_some_and(is_loopback);
-    if !local {
-        // a page elsewhere that made its name point here (DNS rebinding) gets nothing
+    if !names_this_machine(request.headers()) {
         return StatusCode::MISDIRECTED_REQUEST.into_response();
     }
     let mut response = next.run(request).await;
@@ -87,11 +86,6 @@ async fn with_policy(State(console): State<Console>, request: Request, next: Nex
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    matches!(name, "127.0.0.1" | "localhost")
 }
 
 async fn api(State(console): State<Console>, request: Request) -> Response {

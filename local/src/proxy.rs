@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::calls::{Calls, Underway};
 use crate::faults::{Acts, Answer, Fault, Faults, Service};
+use crate::names_this_machine;
 
 /// One proxy: an address, and where its requests go.
 pub struct Proxy {
@@ -105,6 +106,9 @@ impl Proxy {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Outcome, Cut> {
+        if !names_this_machine(request.headers()) {
+            return Ok(Outcome::Answer(with_status(421, Body::empty())));
+        }
         let mut moving = self.faults.moving();
         let call = self.read(request).await.ok_or(Cut)?;
         let underway = self.note(&call);

@@ -1,24 +1,32 @@
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { call, connect, resume } from "./human-connect-backend.js";
 
-/** `backend` is `{ api, getToken }`; `client` is Human API's: `import HumanConnect from "humanapi-connect-client"`. */
-export function ConnectButton({ backend, client }) {
+/**
+ * `backend` is `{ api, getToken }`; `user` changes with the user that `getToken` signs in, and nothing else matters of it; `client`
+ * is Human API's: `import HumanConnect from "humanapi-connect-client"`.
+ */
+export function ConnectButton({ backend, user, client }) {
   const [connection, setConnection] = useState();
+  const [error, setError] = useState();
   const [busy, setBusy] = useState(true);
-  const [error, setError] = useState(null);
+  const latest = useRef(0);
   const options = { ...backend, client: () => client };
 
-  /** One thing at a time: an answer that comes late must not hide a newer one. */
+  /** An answer that comes late must not hide a newer one, and never be shown to the next user. */
   function run(work) {
+    const mine = (latest.current += 1);
+    const ifLatest = (show) => (value) => void (mine === latest.current && show(value));
     setBusy(true);
-    setError(null);
-    work.then(setConnection, setError).finally(() => setBusy(false));
+    setError();
+    work.then(ifLatest(setConnection), ifLatest(setError)).finally(ifLatest(() => setBusy(false)));
   }
 
-  // what a reload has cut off; else what is connected
+  // what a reload has cut off, or a widget that is open yet; else what is connected
   useEffect(() => {
+    setConnection();
     run(resume(options).then((finished) => finished ?? call(options, "GET /connect/connection")));
-  }, [backend]); // another user: another backend object
+    return () => void (latest.current += 1);
+  }, [user]);
 
   return (
     <section>

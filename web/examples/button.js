@@ -12,19 +12,28 @@ function show({ connected, sources }) {
     : "Nothing connected yet.";
 }
 
+function failed(error) {
+  status.textContent = `That did not work: ${error.message}`;
+}
+
 /** Shows what is connected and lets the button open the widget: a connected user's needs another kind of token. */
 async function ready(answer) {
   button.disabled = true;
+  await answer.then(show, failed);
   try {
-    show(await answer);
     const { token } = await call(backend, "POST /connect/session", { flow: "connect" });
     button.dataset.hapiToken = token;
     button.disabled = false;
   } catch (error) {
-    status.textContent = `That did not work: ${error.message} Load the page again.`;
+    failed(error);
   }
 }
 
-HumanConnect.on("close", ({ type, ...response }) => ready(call(backend, "POST /connect/finish", response)));
+const finish = (response) => call(backend, "POST /connect/finish", response);
 
-ready(call(backend, "GET /connect/connection"));
+// at once, so that a reload of the page loses nothing; what it says, and whether it could be had, is seen at the end
+window.HumanConnect?.on("connect", () => void finish({}).catch(() => {}));
+window.HumanConnect?.on("close", ({ type, ...response }) => ready(finish(response)));
+
+if (window.HumanConnect) ready(call(backend, "GET /connect/connection"));
+else failed(new Error("Human API's client did not load."));

@@ -3,54 +3,77 @@ import { api, getToken } from "./your-app.js";
 
 const status = document.getElementById("connection");
 const button = document.getElementById("connect");
+const UNFINISHED = "unfinished";
 
-function failed(answer) {
-  const { detail, message } = answer.responseJSON ?? {}; // the backend's own words, or API Gateway's
-  status.textContent = `That did not work: ${detail ?? message ?? "no answer."}`;
+async function ask(method, path, body, refresh = false) {
+  const headers = { Authorization: `Bearer ${await getToken(refresh)}` };
+  try {
+    return await $.ajax(api + path, { method, headers, contentType: "application/json", data: body && JSON.stringify(body) });
+  } catch (answer) {
+    if (answer.status === 401 && !refresh) return ask(method, path, body, true); // the token has expired, perhaps
+    const { detail, message } = answer.responseJSON ?? {}; // the backend's own words, or API Gateway's
+    throw new Error(detail ?? message ?? "no answer.");
+  }
+}
+
+function failed(error) {
+  status.textContent = `That did not work: ${error.message ?? error}`;
   button.disabled = false;
 }
 
-/** The popup's own word. */
-const refused = (error) => failed({ responseJSON: { message: error.message ?? error } });
-
-/** Held up, or out of order for a while: the same again, when Retry-After says. */
+/** The ticket in the URL is the proof: a form, and no Authorization header. Kept until it is answered, in case of a reload. */
 function finish(url, sessionTokenObject, tries = 5) {
-  // a form and no Authorization header: the ticket in the URL is the proof
+  sessionStorage[UNFINISHED] = JSON.stringify([url, sessionTokenObject]);
   $.post(url, sessionTokenObject).then(
-    () => location.reload(),
+    () => {
+      delete sessionStorage[UNFINISHED];
+      location.reload();
+    },
     (answer) => {
-      const passing = [0, 409, 429, 503, 504].includes(answer.status) && answer.responseJSON?.code !== "reconnect_required";
-      if (!passing || !tries) return failed(answer);
-      const seconds = Number(answer.getResponseHeader("Retry-After")) || 2;
-      setTimeout(finish, seconds * 1000, url, sessionTokenObject, tries - 1);
+      const { code, detail, message } = answer.responseJSON ?? {};
+      // held up, or out of order for a while: the same again, when Retry-After says
+      if (tries && ([0, 429, 500, 503, 504].includes(answer.status) || code === "finish_in_progress")) {
+        const seconds = Number(answer.getResponseHeader("Retry-After")) || 2;
+        setTimeout(finish, seconds * 1000, url, sessionTokenObject, tries - 1);
+        return;
+      }
+      if (answer.status < 500) delete sessionStorage[UNFINISHED]; // a verdict
+      failed(new Error(detail ?? message ?? "no answer."));
     },
   );
 }
 
-button.onclick = async () => {
-  button.disabled = true;
-  const token = await getToken(false);
-  const session = $.ajax(`${api}/connect/session`, {
-    method: "POST",
-    contentType: "application/json",
-    headers: { Authorization: `Bearer ${token}` },
-    data: JSON.stringify({ flow: "popup" }),
-  });
-  session.then(open, failed);
-};
-
 function open({ flow, clientUserId, clientId, publicToken, finishUrl }) {
   // a user who must reconnect is answered with the Connect widget's flow: that is for page.js
   if (flow !== "popup") return location.assign("page.html");
+  let refused;
   HumanConnect.open({
     clientUserId, // percent-encoded already
     clientId,
     publicToken, // "" for a new user
-    finish: (error, sessionTokenObject) => {
-      if (error) return refused(error);
-      finish(finishUrl, sessionTokenObject);
+    finish: (error, sessionTokenObject) => (error ? failed(error) : finish(finishUrl, sessionTokenObject)),
+    error: (error) => (refused = error), // the popup shows it
+    close: () => {
+      // Human API knows the user, but no session of it came here: the Connect widget lets the user in
+      if (/already exists/i.test(refused?.message ?? refused)) location.assign("page.html");
+      else if (refused) failed(refused);
+      else button.disabled = false;
     },
-    close: () => (button.disabled = false),
-    error: refused, // "User Already Exists": the publicToken is lost, and page.js is the way back
   });
+}
+
+button.onclick = () => {
+  button.disabled = true;
+  ask("POST", "/connect/session", { flow: "popup" }).then(open).catch(failed);
+};
+
+const unfinished = sessionStorage[UNFINISHED];
+if (unfinished) {
+  finish(...JSON.parse(unfinished));
+} else {
+  const show = ({ connected }) => {
+    status.textContent = connected ? "Connected." : "Nothing connected yet.";
+    button.disabled = false;
+  };
+  ask("GET", "/connect/connection").then(show).catch(failed);
 }

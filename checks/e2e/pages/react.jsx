@@ -1,7 +1,17 @@
 import HumanConnect from "humanapi-connect-client";
+import { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { ConnectButton } from "../../../web/examples/ConnectButton.jsx";
 import { api, getToken } from "./your-app.js";
 
-const backend = { api, getToken };
-createRoot(document.getElementById("app")).render(<ConnectButton backend={backend} client={HumanConnect} />);
+function App() {
+  const [user, setUser] = useState("one");
+  return (
+    <>
+      <button onClick={() => setUser("another")}>Sign in as somebody else</button>
+      <ConnectButton backend={{ api, getToken }} user={user} client={HumanConnect} />
+    </>
+  );
+}
+
+createRoot(document.getElementById("app")).render(<StrictMode><App /></StrictMode>);

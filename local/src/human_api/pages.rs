@@ -15,6 +15,7 @@ use shared::clock::Clock;
 
 use super::endpoints::text;
 use crate::calls::Calls;
+use crate::names_this_machine;
 
 use super::{CATALOGUE, CLIENT_ID, HumanApi, State};
 
@@ -50,6 +51,9 @@ pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
         .layer(from_fn(move |request: Request, next: Next| {
             let policy = policy.clone();
             async move {
+                if !names_this_machine(request.headers()) {
+                    return StatusCode::MISDIRECTED_REQUEST.into_response();
+                }
                 let mut response = next.run(request).await;
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_SECURITY_POLICY, policy);
