@@ -58,14 +58,15 @@ export class World {
     if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/e2e/run`);
     this.laptop = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin } });
     this.laptop.stderr.pipe(process.stderr);
-    let said = "";
-    for await (const text of this.laptop.stdout) {
-      said += text;
-      this.api = /open (http:\S+)/.exec(said)?.[1];
-      if (this.api) break;
-    }
-    if (!this.api) throw new Error(`the laptop did not start: ${said}`);
-    this.laptop.stdout.resume();
+    this.api = await new Promise((resolve, reject) => {
+      let said = "";
+      this.laptop.stdout.on("data", (text) => {
+        said += text;
+        const [, api] = /open (http:\S+)\s/.exec(said) ?? [];
+        if (api) resolve(api);
+      });
+      this.laptop.once("exit", () => reject(new Error(`the laptop did not start: ${said}`)));
+    });
     this.standIn = (await this.local("/local/state")).widgetOrigin;
   }
 

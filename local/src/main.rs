@@ -1,6 +1,7 @@
 //! `cargo run -p local`: the whole product on a laptop, with nothing else installed.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -15,7 +16,6 @@ const PORT: u16 = 3000;
 const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080";
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "what a person started this for")]
 async fn main() -> ExitCode {
     let directory = Path::new(DIRECTORY);
     let lines = directory.join("functions.log");
@@ -56,10 +56,15 @@ async fn main() -> ExitCode {
         eprintln!("{} could not be written: {error}", file.display());
         return ExitCode::FAILURE;
     }
-    println!("\n  human-connect is running: open {}\n", laptop.console);
-    println!("  What the functions log is in {}.", lines.display());
-    println!("  Everything is made up and stays in {DIRECTORY}/ (delete it to begin anew).");
-    println!("  Built functions find these parts through {}: see the README. Ctrl-C ends.\n", file.display());
+    let greeting = format!(
+        "\n  human-connect is running: open {}\n\n  What the functions log is in {}.\n  Everything is made up and stays in \
+         {DIRECTORY}/ (delete it to begin anew).\n  Built functions find these parts through {}: see the README. Ctrl-C ends.\n\n",
+        laptop.console,
+        lines.display(),
+        file.display()
+    );
+    // whoever has stopped reading does not end it
+    let _ = std::io::stdout().write_all(greeting.as_bytes());
     let _ = tokio::signal::ctrl_c().await;
     ExitCode::SUCCESS
 }
