@@ -34,7 +34,15 @@ PERMISSIONS = {
     "public-token": ({"GetItem", "UpdateItem"}, BOTH),
     "access-token": ({"GetItem", "UpdateItem"}, BOTH),
     "connection": ({"GetItem", "DeleteItem"}, {"token key"}),
+    "sweeper": ({"GetItem", "UpdateItem", "DeleteItem"}, BOTH),
 }
+
+# the one that a schedule starts: how often, its time limit, and what it may do beside; the indexes it looks into
+SCHEDULED = "sweeper"
+SCHEDULE = {"Type": "Schedule", "Properties": {"Schedule": "rate(5 minutes)"}}
+TIMEOUTS = {SCHEDULED: 120}
+INDEXES = {"unresolved": ("unresolvedSince", "N", "Scan"), "sealedWith": ("sealedWith", "S", "Query")}
+LISTS_VERSIONS_OF = {"token key"}
 
 REQUIRED_VARIABLES = ("TABLE_NAME", "HUMAN_API_CLIENT_ID", "HUMAN_API_SECRET_ID", "TOKEN_KEY_SECRET_ID")
 
@@ -106,6 +114,12 @@ def check_routes(api_name, api, functions):
            if set(a.get("JwtConfiguration", {})) == {"issuer", "audience"} and all(a["JwtConfiguration"].values())}
     found = []
     for binary, function in functions.items():
+        if binary == SCHEDULED:
+            check(f"{binary}: nobody but its schedule starts it",
+                  list(function["Properties"].get("Events", {}).values()) == [SCHEDULE])
+            check(f"{binary}: a failed run is not repeated",
+                  function["Properties"].get("EventInvokeConfig") == {"MaximumRetryAttempts": 0})
+            continue
         for event in function["Properties"].get("Events", {}).values():
             p = event.get("Properties", {})
             check(f"{binary}: its events are explicit routes of the API",
@@ -324,7 +338,7 @@ def check_function(name, function, globals_, resources):
     check(f"{name}: is a package under functions/", Path("functions", name, "Cargo.toml").is_file())
     check(f"{name}: is built by cargo-lambda", function["Metadata"].get("BuildMethod") == "rust-cargolambda")
     check(f"{name}: bootstrap on provided.al2023", (p.get("Handler"), p.get("Runtime")) == ("bootstrap", "provided.al2023"))
-    check(f"{name}: 28 s", p.get("Timeout") == 28)
+    check(f"{name}: its time limit", p.get("Timeout") == TIMEOUTS.get(name, 28))
     check(f"{name}: traced", p.get("Tracing") == "Active")
     group = resources.get(p.get("LoggingConfig", {}).get("LogGroup", {}).get("Ref"), {})
     check(f"{name}: logs to a group of the stack", group.get("Type") == "AWS::Logs::LogGroup")
@@ -344,6 +358,7 @@ def check_statements(name, document):
 
 def check_permissions(name, function, managed, table, secrets):
     granted_items, granted_secrets, documents = set(), set(), 0
+    indexes, listed = {}, set()
     for policy in as_list(function["Properties"].get("Policies", [])):
         if "Statement" not in policy:  # else only the conditional policy of the data key: no AWS-managed ones, no SAM templates
             check(f"{name}: {policy} is a policy of this template",
@@ -358,11 +373,18 @@ def check_permissions(name, function, managed, table, secrets):
                     granted_items.add(verb)
                 elif action == "secretsmanager:GetSecretValue":
                     granted_secrets |= {secrets.get(r.get("Ref")) if isinstance(r, dict) else r for r in as_list(s["Resource"])}
+                elif action == "secretsmanager:ListSecretVersionIds":
+                    listed |= {secrets.get(r.get("Ref")) if isinstance(r, dict) else r for r in as_list(s["Resource"])}
+                elif service == "dynamodb" and str(s.get("Resource", {}).get("Sub")).startswith(f"${{{table}.Arn}}/index/"):
+                    indexes[s["Resource"]["Sub"].rsplit("/", 1)[1]] = verb
                 else:
                     check(f"{name}: {action} on {s.get('Resource')} is not needed", False)
     check(f"{name}: has one inline policy", documents == 1)
     check(f"{name}: may do to the table what it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[name][0])
     check(f"{name}: may read the secrets it needs: {granted_secrets}", granted_secrets == PERMISSIONS[name][1])
+    wanted = {index: verb for index, (_, _, verb) in INDEXES.items()} if name == SCHEDULED else {}
+    check(f"{name}: may look into the indexes it needs: {indexes}", indexes == wanted)
+    check(f"{name}: may list the versions it needs: {listed}", listed == (LISTS_VERSIONS_OF if name == SCHEDULED else set()))
     check(f"{name}: has no role from elsewhere", "Role" not in function["Properties"])
 
 
@@ -380,10 +402,16 @@ def check_managed(name, policy):
 
 def check_table(table):
     p = table["Properties"]
-    check("the table's key is userKey, literally, and there is no index",
-          p.get("KeySchema") == [{"AttributeName": "userKey", "KeyType": "HASH"}]
-          and p.get("AttributeDefinitions") == [{"AttributeName": "userKey", "AttributeType": "S"}]
-          and not any("Index" in key for key in p))
+    check("the table's key is userKey, literally",
+          p.get("KeySchema") == [{"AttributeName": "userKey", "KeyType": "HASH"}])
+    check("the indexes are the sweeper's, and hold keys only",
+          p.get("GlobalSecondaryIndexes") == [
+              {"IndexName": index, "KeySchema": [{"AttributeName": attribute, "KeyType": "HASH"}],
+               "Projection": {"ProjectionType": "KEYS_ONLY"}} for index, (attribute, _, _) in INDEXES.items()]
+          and "LocalSecondaryIndexes" not in p)
+    check("the table defines its keys and no other attribute",
+          p.get("AttributeDefinitions") == [{"AttributeName": name, "AttributeType": kind} for name, kind in
+                                            [("userKey", "S")] + [(name, kind) for name, kind, _ in INDEXES.values()]])
     check("the table is on demand", p.get("BillingMode") == "PAY_PER_REQUEST")
     check("the table can be restored to a point in time",
           p.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled") is True)
@@ -415,7 +443,7 @@ def main(path, output):
         return {name: r for name, r in resources.items() if r["Type"] == kind}
 
     functions = {f["Metadata"]["BuildProperties"]["Binary"]: f for f in of("AWS::Serverless::Function").values()}
-    check("there are exactly the five functions",
+    check("there are exactly the six functions",
           functions.keys() == PERMISSIONS.keys() and len(of("AWS::Serverless::Function")) == len(PERMISSIONS))
 
     api_name, api = only(resources, "AWS::Serverless::HttpApi")

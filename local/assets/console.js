@@ -157,8 +157,8 @@ async function forget() {
 /** A switch moves whatever else goes on: a fault may have to be taken away while the app waits. */
 async function flip(done, action) {
   try {
-    await action();
-    notice.show({ title: done });
+    const more = await action();
+    notice.show({ title: done, detail: typeof more === "string" ? more : "" });
     await showRecord();
   } catch (error) {
     notice.refused("The switch did not move.", error);

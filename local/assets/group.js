@@ -50,7 +50,8 @@ export class Group {
   }
 
   #answers() {
-    return [...this.#calls.values()].filter(({ to, ms }) => to === "API Gateway" && ms !== null).map(({ status }) => status || "none");
+    const asked = ({ from, to, ms }) => (to === "API Gateway" || from === "schedule") && ms !== null;
+    return [...this.#calls.values()].filter(asked).map(({ status }) => status || "none");
   }
 
   #head(calls) {

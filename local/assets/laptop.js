@@ -8,6 +8,7 @@ export const accessToken = (clientUserId, forceRefresh) => ask("/local/access-to
 export const record = (user) => ask(`/local/record?user=${encodeURIComponent(user)}`).then((answer) => answer.record);
 export const calls = (after) => ask(`/local/calls?after=${after}`);
 export const exchange = (id) => ask(`/local/calls/${id}`);
+export const sweep = () => ask("/local/sweep", {});
 export const standIn = (action, details = {}) => ask("/local/stand-in", { action, ...details });
 
 async function ask(url, body) {

@@ -1,11 +1,11 @@
-// The switches of the Human API stand-in.
+// The switches of the Human API stand-in, and the sweeper's schedule: a button.
 
 import * as laptop from "./laptop.js";
 
 export class StandIn {
   /**
    * @param {{singleUse: boolean, delayMs: number}} now
-   * @param {(title: string, action: () => Promise<void>) => void} run does it, says so, shows what changed
+   * @param {(title: string, action: () => Promise<any>) => void} run does it, says so (and more, if that is a text), shows what changed
    * @param {() => string} user whom the user's switches are about
    */
   constructor(now, run, user) {
@@ -26,6 +26,10 @@ export class StandIn {
     press("rotate-secret", () => run("The client secret was rotated.", () => laptop.standIn("rotate-secret")));
     press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => laptop.standIn("expire-tokens", { user: user() })));
     press("drop-user", () => run(`Human API has dropped ${user()}.`, () => laptop.standIn("drop-user", { user: user() })));
+    press("sweep", () => run("The sweeper has run.", async () => {
+      const { outcome, resolved, resealed, leftUnresolved } = await laptop.sweep();
+      return outcome === "ok" ? `Resolved: ${resolved}, still unresolved: ${leftUnresolved}, sealed anew: ${resealed}.` : outcome;
+    }));
     press("lose", () => run(`The public token of ${user()} is lost.`, () => laptop.standIn("lose-public-token", { user: user() })));
   }
 }

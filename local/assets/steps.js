@@ -1,9 +1,9 @@
 // From calls to the rows of a sequence diagram.
 
 /** Who can take part, from left to right. */
-const LANES = ["another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
-/** Only this one is left out where it does nothing: the others keep their places. */
-const SELDOM = "another backend";
+const LANES = ["schedule", "another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
+/** Only these are left out where they do nothing: the others keep their places. */
+const SELDOM = ["schedule", "another backend"];
 /** Idle for longer than this, in milliseconds, is worth a word. */
 const LONG = 1000;
 
@@ -13,8 +13,7 @@ const LONG = 1000;
 
 /** @param {Call[]} calls */
 export function lanes(calls) {
-  const seldom = calls.some(({ from }) => from === SELDOM);
-  return LANES.filter((lane) => seldom || lane !== SELDOM);
+  return LANES.filter((lane) => !SELDOM.includes(lane) || calls.some(({ from }) => from === lane));
 }
 
 /**

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveSpecification,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType, TimeToLiveSpecification,
 };
 use axum::Router;
 use axum::body::Bytes;
@@ -45,7 +46,7 @@ pub async fn dynamodb(file: Option<&Path>) -> Result<String, Error> {
 /// Serves Secrets Manager; its address.
 pub async fn secrets_manager(secrets: Secrets) -> Result<String, Error> {
     let (listener, address) = listen().await?;
-    let router = Router::new().fallback(get_secret).with_state(secrets);
+    let router = Router::new().fallback(ask_secrets).with_state(secrets);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(address)
 }
@@ -58,18 +59,25 @@ async fn listen() -> std::io::Result<(TcpListener, String)> {
 
 /// Makes the table, as `template.yaml` has it. It may be there already.
 pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error> {
-    let key = "userKey";
-    let made = client
-        .create_table()
-        .table_name(TABLE)
-        .billing_mode(BillingMode::PayPerRequest)
-        .key_schema(KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build()?)
-        .attribute_definitions(
-            AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S).build()?,
-        )
-        .send()
-        .await;
-    match made {
+    let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build();
+    let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
+    let index = |name, attribute| {
+        let index = GlobalSecondaryIndex::builder().index_name(name).projection(keys_only.clone());
+        index.key_schema(key(attribute)?).build()
+    };
+    let mut table = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
+    table = table.key_schema(key("userKey")?);
+    for (name, kind) in [
+        ("userKey", ScalarAttributeType::S),
+        ("unresolvedSince", ScalarAttributeType::N),
+        ("sealedWith", ScalarAttributeType::S),
+    ] {
+        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?;
+        table = table.attribute_definitions(attribute);
+    }
+    table = table.global_secondary_indexes(index("unresolved", "unresolvedSince")?);
+    table = table.global_secondary_indexes(index("sealedWith", "sealedWith")?);
+    match table.send().await {
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
             return Ok(());
         }
@@ -80,14 +88,14 @@ pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error
     Ok(())
 }
 
-async fn get_secret(State(secrets): State<Secrets>, headers: HeaderMap, body: Bytes) -> Response {
+async fn ask_secrets(State(secrets): State<Secrets>, headers: HeaderMap, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let (status, body) = match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
-        Some("secretsmanager.GetSecretValue") => {
-            secrets.get(&request).map_or_else(|refusal| refusal, |value| (200, value))
-        }
-        _ => (400, serde_json::json!({"__type": "UnknownOperationException"})),
+    let answer = match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+        Some("secretsmanager.GetSecretValue") => secrets.get(&request),
+        Some("secretsmanager.ListSecretVersionIds") => secrets.list(&request),
+        _ => Err((400, serde_json::json!({"__type": "UnknownOperationException"}))),
     };
+    let (status, body) = answer.map_or_else(|refusal| refusal, |value| (200, value));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [("content-type", "application/x-amz-json-1.1")], body.to_string()).into_response()
 }

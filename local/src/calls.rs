@@ -73,6 +73,14 @@ impl Calls {
         self.begin(&mut log, Some(id), (from, "API Gateway"), what.into())
     }
 
+    /// A run begins that no request asked for; what it calls is part of it.
+    pub fn run(&self, from: &'static str, what: impl Into<String>) -> Underway {
+        let mut log = lock(&self.log);
+        let id = log.revision + 1;
+        log.requests.push(id);
+        self.begin(&mut log, Some(id), (from, "function"), what.into())
+    }
+
     /// A call begins that is part of this request, or of none.
     pub fn part(
         &self,

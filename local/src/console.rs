@@ -61,6 +61,7 @@ pub fn router(console: Console) -> Router {
         .route("/local/calls", get(calls))
         .route("/local/calls/{id}", get(exchange))
         .route("/local/stand-in", post(stand_in))
+        .route("/local/sweep", post(sweep))
         .fallback(api)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(console.clone(), with_policy))
@@ -177,7 +178,8 @@ fn key(user: &UserId) -> AttributeValue {
 /// An attribute for people: maps field by field, sealed values by their key version, times as times.
 fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>) {
     let last = name.rsplit('.').next().unwrap_or_default();
-    let is_time = last.ends_with("At") || last.ends_with("Until") || matches!(last, "until" | "since");
+    let is_time =
+        last.ends_with("At") || last.ends_with("Until") || matches!(last, "until" | "since" | "unresolvedSince");
     let shown = match value {
         AttributeValue::M(map) => match (map.get("key"), map.get("sealed")) {
             (Some(AttributeValue::S(version)), Some(_)) => json!(format!("sealed with key version {version}")),
@@ -232,6 +234,10 @@ async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) ->
         Switch::NoFaults => console.faults.set([]),
     }
     StatusCode::NO_CONTENT
+}
+
+async fn sweep(State(console): State<Console>) -> Json<Value> {
+    Json(console.gateway.sweep().await)
 }
 
 impl Console {

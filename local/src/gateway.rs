@@ -1,4 +1,5 @@
-//! API Gateway's HTTP API in small: authorizers, payload 2.0 events, the five functions in this process.
+//! API Gateway's HTTP API in small: authorizers, payload 2.0 events, its five functions in this process; and the one that a
+//! schedule starts, when it is told to.
 //!
 //! The IAM route wants a Signature Version 4 header and does not check the signature: there is no IAM on a laptop.
 
@@ -10,6 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::config::Config;
+use shared::lambda::job::{Job, Scheduled};
 use shared::lambda::{Function, Host};
 use shared::network::NetworkError;
 use shared::telemetry::Output;
@@ -62,6 +64,7 @@ struct Functions {
     public_token: Host<public_token::PublicToken>,
     access_token: Host<access_token::AccessToken>,
     connection: Host<connection::Connection>,
+    sweeper: Scheduled<sweeper::Sweeper>,
 }
 
 impl Functions {
@@ -72,6 +75,7 @@ impl Functions {
             public_token: Host::new(config, clock.clone(), output.clone())?,
             access_token: Host::new(config, clock.clone(), output.clone())?,
             connection: Host::new(config, clock.clone(), output.clone())?,
+            sweeper: Scheduled::new(config, clock.clone(), output.clone())?,
         })
     }
 }
@@ -199,6 +203,16 @@ impl Gateway {
         let reply = self.invoke_for(Some(request.id()), INTERNAL, &backend_event(body)).await;
         request.end(reply.status);
         reply
+    }
+
+    /// Runs the sweeper once, as its schedule would; its report.
+    pub async fn sweep(&self) -> Value {
+        let functions = lock(&self.functions).clone();
+        let request = self.calls.run("schedule", sweeper::Sweeper::NAME);
+        let report = Box::pin(functions.sweeper.run(&random_hex::<8>(), None)).await;
+        request.answer(report.clone());
+        request.end(200);
+        report
     }
 
     /// Hands the function of this route an event, as it is.

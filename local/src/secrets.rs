@@ -115,15 +115,8 @@ impl Secrets {
 
     /// `GetSecretValue`.
     pub fn get(&self, request: &Value) -> Result<Value, (u16, Value)> {
-        let missing = || {
-            (
-                400,
-                json!({"__type": "ResourceNotFoundException", "Message": "Secrets Manager can't find the specified secret."}),
-            )
-        };
-        let id = request.get("SecretId").and_then(Value::as_str).unwrap_or_default();
         let secrets = lock(&self.secrets);
-        let secret = secrets.iter().find(|secret| secret.name == id).ok_or_else(missing)?;
+        let secret = find(&secrets, request)?;
         let newest = secret.values.len();
         let number = match (
             request.get("VersionId").and_then(Value::as_str),
@@ -135,17 +128,43 @@ impl Secrets {
             (None, Some(_)) => None,
         };
         let number = number.filter(|number| *number > secret.gone).ok_or_else(missing)?;
-        let stages: &[&str] = match newest - number {
-            0 => &["AWSCURRENT"],
-            1 => &["AWSPREVIOUS"],
-            _ => &[],
-        };
         Ok(json!({
             "Name": secret.name,
             "VersionId": version_id(number),
             "SecretString": secret.values.get(number - 1),
-            "VersionStages": stages,
+            "VersionStages": stages(newest - number),
         }))
+    }
+
+    /// `ListSecretVersionIds`; those without a stage only where the request includes them.
+    pub fn list(&self, request: &Value) -> Result<Value, (u16, Value)> {
+        let secrets = lock(&self.secrets);
+        let secret = find(&secrets, request)?;
+        let newest = secret.values.len();
+        let deprecated = request.get("IncludeDeprecated") == Some(&Value::Bool(true));
+        let listed = |age: &usize| deprecated || !stages(*age).is_empty();
+        let version = |age| json!({"VersionId": version_id(newest - age), "VersionStages": stages(age)});
+        let versions: Vec<Value> = (0..newest - secret.gone).filter(listed).map(version).collect();
+        Ok(json!({"Name": secret.name, "Versions": versions}))
+    }
+}
+
+fn find<'a>(secrets: &'a [Secret], request: &Value) -> Result<&'a Secret, (u16, Value)> {
+    let id = request.get("SecretId").and_then(Value::as_str).unwrap_or_default();
+    secrets.iter().find(|secret| secret.name == id).ok_or_else(missing)
+}
+
+fn missing() -> (u16, Value) {
+    let message = "Secrets Manager can't find the specified secret.";
+    (400, json!({"__type": "ResourceNotFoundException", "Message": message}))
+}
+
+/// The stages of a version that is so many behind the newest.
+fn stages(age: usize) -> &'static [&'static str] {
+    match age {
+        0 => &["AWSCURRENT"],
+        1 => &["AWSPREVIOUS"],
+        _ => &[],
     }
 }
 

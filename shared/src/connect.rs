@@ -253,13 +253,15 @@ impl Turn<'_> {
         match outcome {
             Ok(answer) => {
                 self.reseal().await;
-                self.connect.store.commit(&mut self.hold, Ending::Resolved, self.invocation).await.inspect_err(
-                    |error| {
+                self.connect
+                    .store
+                    .commit(&mut self.hold, Ending::Resolved, self.key.version(), self.invocation)
+                    .await
+                    .inspect_err(|error| {
                         if matches!(error, StoreError::Unavailable) {
                             self.invocation.note(|tally| tally.unresolved += 1);
                         }
-                    },
-                )?;
+                    })?;
                 Ok((answer, self.hold.record))
             }
             Err(error) => Err(self.give_up(error).await),
@@ -293,7 +295,7 @@ impl Turn<'_> {
         if matches!(ending, Ending::Unresolved) {
             self.invocation.note(|tally| tally.unresolved += 1);
         }
-        match self.connect.store.commit(&mut self.hold, ending, self.invocation).await {
+        match self.connect.store.commit(&mut self.hold, ending, self.key.version(), self.invocation).await {
             // what Human API said may be about what another call has done meanwhile
             Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),
             Err(other) => {

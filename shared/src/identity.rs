@@ -72,6 +72,11 @@ impl UserKey {
         Self(bytes)
     }
 
+    /// The key from its text, as the table has it.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
+    }
+
     /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0

@@ -1,6 +1,6 @@
 //! One invocation: how much time it has, and what it measured on the way.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ const COMMIT_RESERVE: Duration = Duration::from_secs(2);
 /// The budget and the measurements of one invocation. Handlers pass it to whatever leaves the process.
 pub struct Invocation {
     started: Instant,
-    tally: Mutex<Tally>,
+    tally: Arc<Mutex<Tally>>,
     user: Mutex<Option<UserId>>,
     aws_caller: Mutex<Option<String>>,
 }
@@ -52,7 +52,12 @@ impl Default for Invocation {
 impl Invocation {
     /// Starts the budget now.
     pub fn start() -> Self {
-        Self { started: Instant::now(), tally: Mutex::default(), user: Mutex::default(), aws_caller: Mutex::default() }
+        Self { started: Instant::now(), tally: Arc::default(), user: Mutex::default(), aws_caller: Mutex::default() }
+    }
+
+    /// A part of this invocation with a budget of its own, about a user of its own; what it measures counts for the whole.
+    pub fn part(&self) -> Self {
+        Self { tally: self.tally.clone(), ..Self::start() }
     }
 
     /// How long it has been running.

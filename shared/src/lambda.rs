@@ -1,5 +1,5 @@
 //! Start-up and the runtime loop, the same for every function; and one invocation of a function, from event to response,
-//! which the laptop's API Gateway and the tests use too.
+//! which the laptop's API Gateway and the tests use too. What a schedule starts is in [`job`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
-use tracing::{Instrument, error, field, info, info_span, warn};
+use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -25,6 +25,8 @@ use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
 use crate::store::Store;
 use crate::telemetry::{self, Outcome, Output, causes, milliseconds};
+
+pub mod job;
 
 /// Start-up reads secrets and opens connections for at most this long; what is not there then, the first request fetches.
 const INIT_BUDGET: Duration = Duration::from_secs(5);
@@ -94,32 +96,35 @@ pub struct Host<F> {
     cold: AtomicBool,
 }
 
-impl<F: Function> Host<F> {
-    /// Builds the function; its metrics go to `output`.
-    pub fn new(config: &Config, clock: Clock, output: Output) -> Result<Self, NetworkError> {
+impl<F> Host<F> {
+    fn build(
+        config: &Config,
+        clock: Clock,
+        output: Output,
+        function: impl FnOnce(Parts<'_>) -> F,
+    ) -> Result<Self, NetworkError> {
         let http = network::http_client(config)?;
         let keys = network::secrets_manager(config, &http);
         let key = Secret::new(keys, config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
-        let function = F::new(Parts { config, http: &http, clock: &clock, sealer: &sealer });
+        let function = function(Parts { config, http: &http, clock: &clock, sealer: &sealer });
         Ok(Self { function, sealer, clock, output, cold: AtomicBool::new(true) })
     }
 
-    /// Reads secrets and opens connections, all at the same time.
-    pub async fn prepare(&self) {
+    async fn prepare_with(&self, function: impl Future<Output = ()>) {
         let key = async {
             if let Err(error) = self.sealer.current().await {
                 error!(error = %error, "the sealing key cannot be read");
             }
         };
-        let all = async { tokio::join!(key, self.function.prepare()) };
+        let all = async { tokio::join!(key, function) };
         if timeout(INIT_BUDGET, all).await.is_err() {
             warn!("start-up was cut short; the first request does the rest");
         }
     }
 
-    /// One invocation: every event and every fault ends in a response.
-    pub async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
+    /// Whether this is the first invocation, and what its log lines say of it.
+    fn begin(&self, request_id: &str, trace_id: Option<&str>) -> (bool, Span) {
         let cold_start = self.cold.swap(false, Ordering::Relaxed);
         let span = info_span!(
             "invocation",
@@ -128,23 +133,45 @@ impl<F: Function> Host<F> {
             xray_trace_id = trace_id.and_then(root_of),
             route = field::Empty,
         );
+        (cold_start, span)
+    }
+}
+
+/// Ends work with the invocation's time, and a panic as a fault.
+async fn guarded<T>(invocation: &Invocation, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    // everything inside ends by itself before this; like a crash, it would lose nothing
+    match AssertUnwindSafe(timeout_at(invocation.deadline(), work)).catch_unwind().await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => {
+            error!("the invocation's time is up");
+            Err(Problem::fault())
+        }
+        Err(_) => {
+            error!("a panic was caught");
+            Err(Problem::fault())
+        }
+    }
+}
+
+impl<F: Function> Host<F> {
+    /// Builds the function; its metrics go to `output`.
+    pub fn new(config: &Config, clock: Clock, output: Output) -> Result<Self, NetworkError> {
+        Self::build(config, clock, output, F::new)
+    }
+
+    /// Reads secrets and opens connections, all at the same time.
+    pub async fn prepare(&self) {
+        self.prepare_with(self.function.prepare()).await;
+    }
+
+    /// One invocation: every event and every fault ends in a response.
+    pub async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
+        let (cold_start, span) = self.begin(request_id, trace_id);
         let invocation = Invocation::start();
         async {
             let (payload, gateway_id, answer) = match Request::read(event) {
                 Ok(request) => {
-                    // everything inside ends by itself before this; like a crash, it would lose nothing
-                    let answer = timeout_at(invocation.deadline(), self.answer(&request, &invocation));
-                    let answer = match AssertUnwindSafe(answer).catch_unwind().await {
-                        Ok(Ok(answer)) => answer,
-                        Ok(Err(_)) => {
-                            error!("the invocation's time is up");
-                            Err(Problem::fault())
-                        }
-                        Err(_) => {
-                            error!("a panic was caught");
-                            Err(Problem::fault())
-                        }
-                    };
+                    let answer = guarded(&invocation, self.answer(&request, &invocation)).await;
                     (request.payload, request.request_id, answer)
                 }
                 Err(problem) => (Payload::V2, None, Err(problem)),
@@ -203,20 +230,43 @@ fn root_of(header: &str) -> Option<&str> {
     header.split(';').find_map(|part| part.trim().strip_prefix("Root="))
 }
 
+/// What the runtime hands events to.
+trait Serve: Send + Sync + 'static {
+    fn prepare(&self) -> impl Future<Output = ()> + Send;
+    fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> impl Future<Output = String> + Send;
+}
+
+impl<F: Function> Serve for Host<F> {
+    async fn prepare(&self) {
+        self.prepare().await;
+    }
+
+    async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
+        self.respond(event, request_id, trace_id).await
+    }
+}
+
 /// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
 pub async fn run<F: Function>() -> ExitCode {
+    serve(F::NAME, Host::<F>::new).await
+}
+
+async fn serve<H: Serve>(
+    name: &str,
+    build: impl FnOnce(&Config, Clock, Output) -> Result<H, NetworkError>,
+) -> ExitCode {
     #[cfg(target_os = "linux")]
     keep_memory_private();
     let host = match Config::from_env() {
         Ok(config) => {
-            let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| F::NAME.to_owned());
+            let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| name.to_owned());
             let _ = tracing::subscriber::set_global_default(telemetry::subscriber(
                 config.log_level.clone(),
                 &name,
                 Output::stdout(),
             ));
             report_panics_without_their_message();
-            Host::<F>::new(&config, Clock::system(), Output::stdout()).map_err(|error| error.to_string())
+            build(&config, Clock::system(), Output::stdout()).map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
     };

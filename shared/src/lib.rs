@@ -1,4 +1,4 @@
-//! What the five functions share. One noun per module; dependencies point one way:
+//! What the functions share. One noun per module; dependencies point one way:
 //!
 //! ```text
 //! functions ──► lambda ──► http ──────────────┐
@@ -18,7 +18,7 @@
 //! | [`seal`] | AES-256-GCM around every token that reaches the table |
 //! | [`human_api`] | Human API's four requests |
 //! | [`record`] | what is stored about one user |
-//! | [`store`] | the DynamoDB table: read, hold, commit, forget |
+//! | [`store`] | the DynamoDB table: read, hold, commit, forget; for the sweeper, its indexes |
 //! | [`connect`] | the exchange: Human API and the store, joined so that nothing is lost |
 //! | [`http`] | API Gateway events in, answers and problems out |
 //! | [`telemetry`] | one log line and one metric line per invocation |

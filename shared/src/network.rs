@@ -91,7 +91,7 @@ pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
         .build()?)
 }
 
-/// DynamoDB's client, on our HTTP client. Its retries have a budget of their own: on a laptop five functions share a
+/// DynamoDB's client, on our HTTP client. Its retries have a budget of their own: on a laptop all functions share a
 /// process, which on Lambda have one each.
 pub fn dynamodb(config: &Config, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
     let mut builder = aws_sdk_dynamodb::Config::builder()

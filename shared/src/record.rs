@@ -250,6 +250,19 @@ impl Record {
             || self.revoked
     }
 
+    /// The version of the sealing key that something in the row is sealed with: one that is not `current`, if there is one.
+    pub fn sealed_with(&self, current: &str) -> Option<&str> {
+        let access = self.access.iter().flat_map(|access| [Some(&access.token), access.refresh.as_ref()]);
+        let start = self.start.iter().flat_map(|start| [Some(&start.token), start.refresh.as_ref()]);
+        let session = self.inflight.as_ref().and_then(|inflight| match &inflight.request {
+            Asked::Exchange(exchange) => Some(&exchange.session),
+            Asked::Access | Asked::Public | Asked::Start => None,
+        });
+        let others = [self.public.as_ref(), self.human_proof.as_ref(), session];
+        let versions = access.chain(start).chain(others).flatten().map(|sealed| sealed.version.as_str());
+        versions.max_by_key(|version| *version != current)
+    }
+
     /// The access token, if it may be handed out.
     pub fn serving_access(&self, now: Millis) -> Option<&Access> {
         self.access.as_ref().filter(|access| access.expires_at.is_none_or(|at| at - now >= LEAST_LEFT))
@@ -376,6 +389,22 @@ mod tests {
         );
         record.report((0..1000).map(|number| source(number, 1)).collect());
         assert_eq!((record.sources.len(), record.sources[199].id.as_str()), (SOURCES_KEPT, "999"));
+    }
+
+    #[test]
+    fn what_a_row_is_sealed_with_is_an_older_version_if_there_is_one() {
+        let sealed = |version: &str| Sealed { version: version.into(), bytes: vec![] };
+        let start = Start { token: sealed("v2"), refresh: None, kind: StartKind::Id, expires_at: 0 };
+        let mut record = Record { start: Some(start), public: Some(sealed("v2")), ..Record::default() };
+        assert_eq!(Record::default().sealed_with("v2"), None);
+        assert_eq!((record.sealed_with("v2"), record.sealed_with("v3")), (Some("v2"), Some("v2")));
+        let session = Exchange { human_id: "h".into(), session: sealed("v1"), hash: hash("s"), ticket: None };
+        let request = Asked::Exchange(Box::new(session));
+        record.inflight = Some(Inflight { by: "b".into(), since: 0, request });
+        assert_eq!(record.sealed_with("v2"), Some("v1"));
+        record.inflight = None;
+        record.start.as_mut().unwrap().refresh = Some(sealed("v1"));
+        assert_eq!(record.sealed_with("v2"), Some("v1"));
     }
 
     #[test]

@@ -184,6 +184,16 @@ impl Sealer {
         key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Broken(kind))
     }
 
+    /// The versions that something may be sealed with and nothing is any more: those that Secrets Manager has and that are
+    /// not AWSCURRENT, which is read again if it is another one by now.
+    pub async fn older_versions(&self) -> Result<Vec<String>, SealError> {
+        let (current, others) = self.key.versions().await?;
+        if let Some(current) = current {
+            self.key.version(&current).await?;
+        }
+        Ok(others)
+    }
+
     /// The keyed hash of a user id for logs; `None` until the key has been read.
     pub fn user_hash(&self, user: &UserId) -> Option<String> {
         self.key.cached()?.value.user_hash(user)
@@ -198,6 +208,11 @@ impl CurrentKey {
     pub fn seal(&self, user: &UserKey, kind: Kind, text: &str) -> Result<Sealed, SealError> {
         let bytes = self.0.value.seal(user, kind, text, random_bytes()?)?;
         Ok(Sealed { version: self.0.id.clone(), bytes })
+    }
+
+    /// Secrets Manager's VersionId.
+    pub fn version(&self) -> &str {
+        &self.0.id
     }
 
     /// Whether a value was sealed with this version.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use aws_sdk_secretsmanager::operation::list_secret_version_ids::ListSecretVersionIdsError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -35,6 +36,15 @@ pub enum SecretError {
         /// What the SDK says.
         #[source]
         source: Box<SdkError<GetSecretValueError>>,
+    },
+    /// Secrets Manager did not say which versions there are.
+    #[error("Secrets Manager did not list the versions of {id}")]
+    Unlisted {
+        /// The secret's name or ARN.
+        id: String,
+        /// What the SDK says.
+        #[source]
+        source: Box<SdkError<ListSecretVersionIdsError>>,
     },
     /// Secrets Manager has no such secret.
     #[error("Secrets Manager does not have {id}")]
@@ -190,6 +200,25 @@ impl<T> Secret<T> {
         let version = Arc::new(version);
         cache.others.insert(id.to_owned(), version.clone());
         Ok(version)
+    }
+
+    /// The VersionIds of AWSCURRENT and of all others that Secrets Manager still has, whether they have a stage or not.
+    pub async fn versions(&self) -> Result<(Option<String>, Vec<String>), SecretError> {
+        let (mut current, mut others, mut next) = (None, Vec::new(), None);
+        loop {
+            let request = self.client.list_secret_version_ids().secret_id(&self.id).include_deprecated(true);
+            let answer = request.set_next_token(next).send().await;
+            let answer =
+                answer.map_err(|source| SecretError::Unlisted { id: self.id.clone(), source: Box::new(source) })?;
+            for version in answer.versions.unwrap_or_default() {
+                let is_current = version.version_stages().iter().any(|stage| stage == "AWSCURRENT");
+                if is_current { current = version.version_id } else { others.extend(version.version_id) }
+            }
+            next = answer.next_token;
+            if next.is_none() {
+                return Ok((current, others));
+            }
+        }
     }
 
     /// AWSCURRENT if it is in the cache already, whatever its age; asks nobody.

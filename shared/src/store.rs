@@ -23,10 +23,12 @@ use crate::token::NoRandomness;
 mod commit;
 mod expression;
 mod hold;
+mod lost;
 mod tickets;
 
 pub use commit::Ending;
 pub use hold::{Claim, Hold, Taken};
+pub use lost::Hints;
 
 use expression::Expression;
 

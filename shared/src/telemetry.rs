@@ -3,6 +3,7 @@
 //! Only our own code logs below WARN, whatever `LOG_LEVEL` says: the libraries' debug and trace lines would carry
 //! requests with secrets in them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -24,7 +25,8 @@ const SERVICE: &str = "human-connect";
 /// The metrics' namespace.
 const NAMESPACE: &str = "HumanConnect";
 /// The crates that are ours.
-const OURS: [&str; 7] = ["shared", "session_start", "finish", "public_token", "access_token", "connection", "local"];
+const OURS: [&str; 8] =
+    ["shared", "session_start", "finish", "public_token", "access_token", "connection", "sweeper", "local"];
 
 /// The default of `LOG_LEVEL`.
 pub fn info() -> Targets {
@@ -89,21 +91,83 @@ pub struct Outcome<'a> {
 impl Outcome<'_> {
     /// The metrics, as one line of CloudWatch's embedded metric format.
     pub fn metrics(&self) -> Value {
-        let tally = self.tally;
-        let mut values = Map::new();
-        let mut metrics = Vec::new();
-        let mut metric = |name: &str, unit: &str, value: Value| {
-            metrics.push(json!({"Name": name, "Unit": unit}));
-            values.insert(name.to_owned(), value);
-        };
-        metric("Requests", "Count", json!(1));
-        metric("Faults", "Count", json!(u8::from(self.status >= 500)));
-        metric("ColdStart", "Count", json!(u8::from(self.cold_start)));
+        let mut line = MetricLine::default();
+        line.count("Requests", 1);
+        line.count("Faults", u64::from(self.status >= 500));
+        line.count("ColdStart", u64::from(self.cold_start));
+        line.tally(self.tally);
+        if self.code != "ok" {
+            line.errors(self.code, 1);
+        }
+        line.end(self.function, self.request_id, self.at)
+    }
+}
+
+/// What one run of a function came to that a schedule starts. Nobody requested anything: `Requests` is not among its metrics.
+pub struct RunOutcome<'a> {
+    /// The function's name, the metrics' one dimension.
+    pub function: &'a str,
+    /// Lambda's id of the invocation.
+    pub request_id: &'a str,
+    /// Whether the run could not do what it is for.
+    pub fault: bool,
+    /// What went wrong, by code, and how often.
+    pub errors: &'a BTreeMap<&'static str, u64>,
+    /// What only this function counts.
+    pub counts: &'a [(&'static str, u64)],
+    /// Whether it was the first invocation of this process.
+    pub cold_start: bool,
+    /// What it measured.
+    pub tally: &'a Tally,
+    /// When it ended.
+    pub at: Millis,
+}
+
+impl RunOutcome<'_> {
+    /// The metrics: one line, and one more for each code, for a line has one value of a dimension.
+    pub fn metrics(&self) -> Vec<Value> {
+        let mut line = MetricLine::default();
+        line.count("Faults", u64::from(self.fault));
+        line.count("ColdStart", u64::from(self.cold_start));
+        line.tally(self.tally);
+        for (name, count) in self.counts {
+            line.count(name, *count);
+        }
+        let errors = self.errors.iter().map(|(code, count)| {
+            let mut line = MetricLine::default();
+            line.errors(code, *count);
+            line
+        });
+        let lines = [line].into_iter().chain(errors);
+        lines.map(|line| line.end(self.function, self.request_id, self.at)).collect()
+    }
+}
+
+/// A line of CloudWatch's embedded metric format under construction.
+#[derive(Default)]
+struct MetricLine {
+    metrics: Vec<Value>,
+    values: Map<String, Value>,
+    has_errors: bool,
+}
+
+impl MetricLine {
+    fn metric(&mut self, name: &str, unit: &str, value: Value) {
+        self.metrics.push(json!({"Name": name, "Unit": unit}));
+        self.values.insert(name.to_owned(), value);
+    }
+
+    fn count(&mut self, name: &str, count: u64) {
+        self.metric(name, "Count", json!(count));
+    }
+
+    /// What an invocation measured, as far as there is something to say.
+    fn tally(&mut self, tally: &Tally) {
         if tally.upstream_calls > 0 {
-            metric("UpstreamLatency", "Milliseconds", json!(milliseconds(tally.upstream)));
+            self.metric("UpstreamLatency", "Milliseconds", json!(milliseconds(tally.upstream)));
         }
         if !tally.store.is_zero() {
-            metric("StoreLatency", "Milliseconds", json!(milliseconds(tally.store)));
+            self.metric("StoreLatency", "Milliseconds", json!(milliseconds(tally.store)));
         }
         for (name, count) in [
             ("TokensStored", tally.tokens_stored),
@@ -113,25 +177,36 @@ impl Outcome<'_> {
             ("Unresolved", tally.unresolved),
         ] {
             if count > 0 {
-                metric(name, "Count", json!(count));
+                self.count(name, count.into());
             }
         }
         if let Some(age) = tally.unresolved_age {
-            metric("UnresolvedAgeSeconds", "Seconds", json!(age.as_secs()));
+            self.metric("UnresolvedAgeSeconds", "Seconds", json!(age.as_secs()));
         }
-        let mut directives = vec![json!({"Namespace": NAMESPACE, "Dimensions": [["function"]], "Metrics": metrics})];
-        if self.code != "ok" {
+    }
+
+    fn errors(&mut self, code: &str, count: u64) {
+        self.has_errors = true;
+        self.values.insert("Errors".to_owned(), json!(count));
+        self.values.insert("code".to_owned(), json!(code));
+    }
+
+    fn end(self, function: &str, request_id: &str, at: Millis) -> Value {
+        let Self { metrics, mut values, has_errors } = self;
+        let mut directives = Vec::new();
+        if !metrics.is_empty() {
+            directives.push(json!({"Namespace": NAMESPACE, "Dimensions": [["function"]], "Metrics": metrics}));
+        }
+        if has_errors {
             directives.push(json!({
                 "Namespace": NAMESPACE,
                 "Dimensions": [["function"], ["function", "code"]],
                 "Metrics": [{"Name": "Errors", "Unit": "Count"}],
             }));
-            values.insert("Errors".to_owned(), json!(1));
-            values.insert("code".to_owned(), json!(self.code));
         }
-        values.insert("_aws".to_owned(), json!({"Timestamp": self.at, "CloudWatchMetrics": directives}));
-        values.insert("function".to_owned(), json!(self.function));
-        values.insert("function_request_id".to_owned(), json!(self.request_id));
+        values.insert("_aws".to_owned(), json!({"Timestamp": at, "CloudWatchMetrics": directives}));
+        values.insert("function".to_owned(), json!(function));
+        values.insert("function_request_id".to_owned(), json!(request_id));
         Value::Object(values)
     }
 }
@@ -166,9 +241,38 @@ mod tests {
     }
 
     #[test]
+    fn a_run_has_a_line_for_each_code_and_no_request() {
+        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
+        let (tally, counts) = (Tally::default(), [("Swept", 3)]);
+        let run = RunOutcome {
+            function: "sweeper",
+            request_id: "r",
+            fault: false,
+            errors: &errors,
+            counts: &counts,
+            cold_start: false,
+            tally: &tally,
+            at: 1,
+        };
+        let lines = run.metrics();
+        lines.iter().for_each(names_what_it_has);
+        let line = |code: &str| lines.iter().find(|line| line["code"] == code).unwrap();
+        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
+        assert_eq!(
+            (&line("upstream_timeout")["Errors"], &line("upstream_unauthorized")["Errors"]),
+            (&json!(2), &json!(1))
+        );
+    }
+
+    #[test]
     fn every_named_metric_has_its_value_beside_it() {
         let tally = Tally { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Tally::default() };
         let line = outcome(503, "store_unavailable", tally);
+        names_what_it_has(&line);
+        assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
+    }
+
+    fn names_what_it_has(line: &Value) {
         for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
             assert_eq!(directive["Namespace"], "HumanConnect");
             for metric in directive["Metrics"].as_array().unwrap() {
@@ -178,7 +282,6 @@ mod tests {
                 assert!(line[name.as_str().unwrap()].is_string(), "{name}");
             }
         }
-        assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
     }
 
     #[test]

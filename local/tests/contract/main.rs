@@ -7,5 +7,6 @@ mod rotation;
 mod sealing;
 mod serving;
 mod starting;
+mod sweeping;
 mod unresolved;
 mod world;

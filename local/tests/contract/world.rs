@@ -11,9 +11,11 @@ use local::human_api::{CLIENT_ID, human_id};
 use local::laptop::{Laptop, Options};
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::telemetry::Output;
 use tokio::sync::Semaphore;
 
 pub(crate) const SOURCE: &str = "made-up-01";
+const EXCHANGE: &str = "POST /v1/connect/tokens";
 
 pub(crate) struct World {
     pub(crate) laptop: Laptop,
@@ -32,14 +34,37 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// A gate, and the fault that waits there.
+    pub(crate) fn new() -> (Self, Fault) {
+        let gate = Self { reached: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
+        let at = gate.clone();
+        let wait = Fault::After(Arc::new(move || {
+            let at = at.clone();
+            async move {
+                at.reached.add_permits(1);
+                let _ = at.open.acquire().await;
+            }
+            .boxed()
+        }));
+        (gate, wait)
+    }
+
+    /// Until a call has come.
+    pub(crate) async fn reached(&self) {
+        let come = async { self.reached.acquire().await.unwrap().forget() };
+        tokio::time::timeout(NEVER, come).await.unwrap();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn open(&self) {
+        self.open.add_permits(1);
+    }
+
     /// Once a call has come: does this, then lets it go on.
     pub(crate) async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
-        let come = async {
-            self.reached.acquire().await.unwrap().forget();
-            what.await
-        };
-        let outcome = tokio::time::timeout(NEVER, come).await.unwrap();
-        self.open.add_permits(1);
+        self.reached().await;
+        let outcome = tokio::time::timeout(NEVER, what).await.unwrap();
+        self.open();
         outcome
     }
 }
@@ -62,10 +87,15 @@ impl World {
     }
 
     pub(crate) async fn with(variables: Vec<(&'static str, &'static str)>) -> Self {
+        Self::writing_to(Output::new(std::io::sink()), variables).await
+    }
+
+    /// With the functions' metrics there.
+    pub(crate) async fn writing_to(output: Output, variables: Vec<(&'static str, &'static str)>) -> Self {
         let ahead = Arc::new(AtomicI64::new(0));
         let offset = ahead.clone();
         let clock = Clock::new(move || Clock::system().now() + offset.load(Ordering::SeqCst));
-        let laptop = Laptop::start(Options { clock, variables, ..Options::in_memory() }).await.unwrap();
+        let laptop = Laptop::start(Options { clock, output, variables, ..Options::in_memory() }).await.unwrap();
         Self { laptop, ahead, looked: AtomicU64::new(0) }
     }
 
@@ -80,18 +110,28 @@ impl World {
 
     /// The next call of Human API waits until the test goes on, and then goes wrong so, if it does.
     pub(crate) fn hold_up_human_api(&self, fault: Option<Fault>) -> Gate {
-        let gate = Gate { reached: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
-        let at = gate.clone();
-        let wait = Fault::After(Arc::new(move || {
-            let at = at.clone();
-            async move {
-                at.reached.add_permits(1);
-                let _ = at.open.acquire().await;
-            }
-            .boxed()
-        }));
+        let (gate, wait) = Gate::new();
         self.fault([wait].into_iter().chain(fault));
         gate
+    }
+
+    /// The caller of this exchange dies when its request has arrived; Human API performs it.
+    pub(crate) async fn crash(&self, user: &str, object: &Value) {
+        let gate = self.hold_up_human_api(None);
+        tokio::select! {
+            _ = Box::pin(self.finish(user, object)) => unreachable!("it was held up"),
+            () = gate.reached() => gate.open(),
+        }
+        let ended =
+            |laptop: &Laptop| laptop.calls.after(0).0.iter().all(|call| call.what != EXCHANGE || call.ms.is_some());
+        while !ended(&self.laptop) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What the schedule does; the report.
+    pub(crate) async fn sweep(&self) -> Value {
+        self.laptop.gateway.sweep().await
     }
 
     /// What Human API was asked since the last look.

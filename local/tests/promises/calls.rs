@@ -19,6 +19,8 @@ pub(crate) enum Call {
     AccessForce,
     Show,
     Delete,
+    /// The schedule's: about whoever was left alone.
+    Sweep,
 }
 
 impl Call {
@@ -64,7 +66,7 @@ impl Request {
             }
             Call::PublicRefresh => json!({"refresh": true}),
             Call::AccessForce => json!({"clientUserId": user, "forceRefresh": true}),
-            Call::Show | Call::Delete => json!({}),
+            Call::Show | Call::Delete | Call::Sweep => json!({}),
         };
         let mut ticket = String::new();
         if call == Call::FinishTicket {
@@ -82,6 +84,10 @@ impl Request {
             Call::PublicRefresh => "POST /connect/public-token",
             Call::Show => "GET /connect/connection",
             Call::Delete => "DELETE /connect/connection",
+            Call::Sweep => {
+                let report = gateway.sweep().await;
+                return Reply { status: 200, headers: serde_json::Map::new(), body: report.to_string() };
+            }
             Call::AccessForce => return gateway.as_backend(&self.body).await,
             Call::FinishTicket => return gateway.with_ticket(&self.ticket, &self.body).await,
         };

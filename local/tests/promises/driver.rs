@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::calls::{self, Call, Known};
 use crate::gates::{self, Death, Event, Request, Step};
+use crate::invariants;
 
 /// The parts of a schedule that all schedules share.
 pub(crate) struct World {
@@ -45,6 +46,8 @@ pub(crate) struct Run {
 
 /// 26 s of the hold, 2 s of margin, and the moment after; in milliseconds.
 pub(crate) const HOLD_IS_OVER: i64 = 29_000;
+/// Then the sweeper takes what nobody came back for; in milliseconds.
+pub(crate) const ABANDONED: i64 = 61_000;
 
 enum Waiting {
     Gate(Request),
@@ -207,7 +210,7 @@ impl World {
         }
         call.abort();
         let _ = call.await;
-        self.pass(HOLD_IS_OVER);
+        self.pass(if next == Call::Sweep { ABANDONED } else { HOLD_IS_OVER });
         run.replies.push(calls::ask(&self.laptop, next, &user).await);
         Some(run)
     }
@@ -265,7 +268,11 @@ impl World {
         if death == Some(Death::BeforeActing) {
             return 0;
         }
+        let writes = what == "UpdateItem";
         let status = performed.await.unwrap();
+        if writes {
+            invariants::row(&self.laptop, user).await;
+        }
         let tells = what.ends_with("/tokens") || what.ends_with("/token");
         if tells && status == 200 && death.is_none() {
             self.prove(user);

@@ -48,7 +48,12 @@ pub(crate) fn expect(call: Call, known: Known, wrongs: &[Wrong], struck: &[Servi
 pub(crate) fn healthy(call: Call, known: Known) -> Expectation {
     match call {
         Call::PublicRefresh | Call::AccessForce if known == Known::New => (404, "not_connected"),
-        Call::SessionConnect | Call::SessionPopup | Call::PublicRefresh | Call::AccessForce | Call::Show => (200, "ok"),
+        Call::SessionConnect
+        | Call::SessionPopup
+        | Call::PublicRefresh
+        | Call::AccessForce
+        | Call::Show
+        | Call::Sweep => (200, "ok"),
         Call::FinishPopup | Call::FinishTicket | Call::FinishSame | Call::FinishWidget => (201, "ok"),
         Call::Delete => (204, "ok"),
     }
@@ -120,7 +125,7 @@ fn first_commit(call: Call) -> usize {
 /// Whether Human API has anything to say to this.
 fn asks_human_api(call: Call, known: Known) -> bool {
     match call {
-        Call::Show | Call::Delete => false,
+        Call::Show | Call::Delete | Call::Sweep => false,
         Call::SessionPopup => known == Known::ByWidget,
         Call::PublicRefresh | Call::AccessForce => known != Known::New,
         _ => true,

@@ -18,7 +18,7 @@ use shared::record::HOLD;
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};
-use crate::driver::HOLD_IS_OVER;
+use crate::driver::{ABANDONED, HOLD_IS_OVER};
 use crate::everything;
 use crate::expectations::{expect, healthy, ill_formed};
 use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
@@ -339,6 +339,50 @@ async fn a_human_api_that_is_slow_is_asked_step_by_step() {
     faults.set([Rule::always(Service::HumanApi, Fault::late(Duration::from_millis(6300)))]);
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 200);
+}
+
+/// Functions that have not served yet, and ten users whose exchange was left unresolved a while ago.
+async fn abandoned(world: &mut World) -> Gateway {
+    world.reuse_sessions();
+    let faults = world.laptop.faults.clone();
+    for _ in 0..10 {
+        let (request, cold) = world.prepare(Call::FinishPopup, Known::New).await;
+        faults.set([Rule::once(Service::HumanApi, Fault::refuse(500, "{}"))]);
+        assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
+    }
+    world.time.pass(Duration::from_millis(ABANDONED as u64)).await;
+    world.cold()
+}
+
+#[tokio::test]
+async fn the_sweeper_ends_well_within_its_time_whoever_does_not_answer() {
+    let mut world = World::new().await;
+    for service in Service::ALL {
+        let cold = abandoned(&mut world).await;
+        let (faults, began) = (world.laptop.faults.clone(), tokio::time::Instant::now());
+        faults.set([Rule::always(service, Fault::Hang(Acts::Not))]);
+        let report = world.time.during(&faults, cold.sweep()).await;
+        assert!(began.elapsed() < Duration::from_secs(112), "{service:?}: {:?} {report}", began.elapsed());
+        assert_eq!(report["resolved"], 0, "{service:?}: {report}");
+        if service == Service::HumanApi {
+            assert_eq!((&report["outcome"], report["leftUnresolved"].as_u64()), (&"ok".into(), Some(10)), "{report}");
+            assert!((1..10).contains(&report["failed"].as_u64().unwrap()), "not all were begun: {report}");
+            assert_eq!(report["leftUnderOlderKeys"], 0, "{report}");
+        }
+        faults.set([]);
+        world.time.pass(Duration::from_millis(HOLD_IS_OVER as u64)).await;
+        assert_eq!(world.time.during(&faults, cold.sweep()).await["resolved"], 10, "{service:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_human_api_does_not_keep_the_sweeper_from_sealing_anew() {
+    let mut world = World::new().await;
+    world.prepare(Call::FinishPopup, Known::ByPopup).await;
+    world.laptop.secrets.rotate(TOKEN_KEY);
+    let (cold, faults) = (abandoned(&mut world).await, world.laptop.faults.clone());
+    faults.set([Rule::always(Service::HumanApi, Fault::Hang(Acts::Not))]);
+    assert_eq!(world.time.during(&faults, cold.sweep()).await["resealed"], 1);
 }
 
 #[tokio::test]

@@ -35,7 +35,8 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     }
 
     // nobody is wedged, nothing is unresolved
-    if run.died.is_none() && !run.taken_over {
+    let swept = run.died.is_some() && calls == [Call::Sweep];
+    if (run.died.is_none() && !run.taken_over) || swept {
         assert_eq!(left(row.as_ref()), [""; 0], "{}", told("something is left"));
     }
     if run.died.is_none() && !run.taken_over && calls.iter().all(|call| *call == Call::FinishSame) {
@@ -55,9 +56,12 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     }
 }
 
-/// The row as it is.
-async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
-    laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap()
+/// The row as it is. Whatever it is in: the sweeper finds it if, and only if, it is unresolved.
+pub(crate) async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
+    let row = laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap();
+    let has = |attribute| row.as_ref().is_some_and(|row| row.contains_key(attribute));
+    assert_eq!(has("unresolvedSince"), has("inflight") || has("doubts"), "{row:?}");
+    row
 }
 
 /// What of a call under way is in the row.
@@ -127,6 +131,7 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
                     | Call::PublicRefresh
                     | Call::AccessForce
                     | Call::FinishWidget
+                    | Call::Sweep
             ) || (call == Call::FinishPopup && run.died.is_some())
         }
         (201, "ok") => matches!(call, Call::FinishPopup | Call::FinishWidget),

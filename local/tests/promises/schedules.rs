@@ -5,7 +5,7 @@
 //! promises of the contract's section 4 are checked. Time is made up: nothing here waits for a clock.
 
 use crate::calls::{Call, Known};
-use crate::driver::{HOLD_IS_OVER, World};
+use crate::driver::{ABANDONED, HOLD_IS_OVER, World};
 use crate::everything;
 use crate::gates::{Death, Step};
 use crate::invariants;
@@ -192,4 +192,43 @@ async fn a_call_that_dies_at_any_gate_loses_nothing_and_wedges_nobody() {
         }
     }
     println!("deaths: {total} schedules");
+}
+
+#[tokio::test]
+async fn whatever_a_call_dies_of_is_resolved_by_the_sweeper_alone() {
+    let _standing_still = MadeUpTime::begin();
+    let mut total = 0;
+    for single_use in [true, false] {
+        for known in [Known::New, Known::ByPopup, Known::ByWidget] {
+            for dying in CALLS {
+                let world = World::new(&[0]).await;
+                world.single_use(single_use);
+                for death in [Death::BeforeActing, Death::AfterActing] {
+                    for gate in 0.. {
+                        let run = world.die(dying, known, gate, death, Call::Sweep);
+                        let Some(run) = Box::pin(run).await else { break };
+                        Box::pin(invariants::check(&world, &run, &[Call::Sweep])).await;
+                        total += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("deaths that the sweeper finds: {total} schedules");
+}
+
+#[tokio::test]
+async fn the_sweeper_takes_nothing_from_a_call_that_still_works() {
+    // at some moment so much time passes that it takes a call for dead which is at work
+    let _standing_still = MadeUpTime::begin();
+    let mut total = 0;
+    for (call, known) in [
+        (Call::FinishPopup, Known::New),
+        (Call::FinishPopup, Known::ByPopup),
+        (Call::AccessForce, Known::ByWidget),
+        (Call::Delete, Known::ByPopup),
+    ] {
+        total += walk(&[call, Call::Sweep], known, &[0, 0], Orders::All, Some(ABANDONED)).await;
+    }
+    println!("the sweeper and another call, clocks that jump: {total} schedules");
 }

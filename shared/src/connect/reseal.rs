@@ -6,13 +6,14 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Turn;
-use crate::seal::Kind;
+use crate::seal::{Kind, SealError};
+use crate::secret::SecretError;
 
 /// How long earlier sealing keys may take to come before a commit.
 const RESEAL: Duration = Duration::from_secs(1);
 
 impl Turn<'_> {
-    /// Seals with the current key what an earlier one sealed. What does not open at once stays as it is: nothing may keep
+    /// Seals with the current key what earlier ones sealed. What does not open at once stays as it is: nothing may keep
     /// from the table what Human API has just given.
     pub(super) async fn reseal(&mut self) {
         if timeout(RESEAL, self.reseal_all()).await.is_err() {
@@ -31,8 +32,12 @@ impl Turn<'_> {
             .iter_mut()
             .flat_map(|start| [(Kind::Start, Some(&mut start.token)), (Kind::StartRefresh, start.refresh.as_mut())]);
         let others = [(Kind::Public, record.public.as_mut()), (Kind::HumanId, record.human_proof.as_mut())];
+        let mut gone = None;
         for (kind, value) in access.chain(start).chain(others) {
             let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
+            if gone.as_ref() == Some(&value.version) {
+                continue;
+            }
             match sealer.open(&user, kind, value).await {
                 Ok(text) => match key.seal(&user, kind, &text) {
                     Ok(sealed) => *value = sealed,
@@ -40,7 +45,12 @@ impl Turn<'_> {
                 },
                 Err(error) => {
                     warn!(error = %error, "a token was not sealed again");
-                    return;
+                    // what will never open does not keep the rest from the current key
+                    match error {
+                        SealError::Broken(_) => {}
+                        SealError::Key(SecretError::MissingVersion { version, .. }) => gone = Some(version),
+                        _ => return,
+                    }
                 }
             }
         }

@@ -46,7 +46,7 @@ impl Turn<'_> {
     /// Commits what this turn has changed; the hold goes on, for `next`.
     pub async fn checkpoint(&mut self, next: Asked) -> Result<(), Error> {
         self.reseal().await;
-        self.connect.store.commit(&mut self.hold, Ending::Next(next), self.invocation).await?;
+        self.connect.store.commit(&mut self.hold, Ending::Next(next), self.key.version(), self.invocation).await?;
         Ok(())
     }
 

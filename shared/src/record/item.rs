@@ -21,6 +21,10 @@ pub(crate) const BORN: &str = "born";
 pub(crate) const HOLD: &str = "hold";
 pub(crate) const HELD_UNTIL: &str = "heldUntil";
 pub(crate) const INFLIGHT: &str = "inflight";
+/// Since when the row has something to be resolved: the key of an index, for the sweeper.
+pub(crate) const UNRESOLVED_SINCE: &str = "unresolvedSince";
+/// VersionId of a sealing key that something in the row is sealed with, an older one if there is one: the key of an index.
+pub(crate) const SEALED_WITH: &str = "sealedWith";
 pub(crate) const WAITED: &str = "waited";
 pub(crate) const DOUBTS: &str = "doubts";
 pub(crate) const FINISHED: &str = "finished";
@@ -269,7 +273,7 @@ fn text(item: &Item, name: &'static str) -> Result<Option<String>, Unreadable> {
     }
 }
 
-fn number(item: &Item, name: &'static str) -> Result<Option<Millis>, Unreadable> {
+pub(crate) fn number(item: &Item, name: &'static str) -> Result<Option<Millis>, Unreadable> {
     item.get(name).map(|_| number_in(item, name, name)).transpose()
 }
 

@@ -10,7 +10,8 @@ use super::hold::{Hold, POLL, jittered};
 use super::{Store, StoreError, idle_row_expiry, key_value};
 use crate::invocation::{Invocation, lock};
 use crate::record::item::{
-    self, BORN, DOUBTS, EXPIRES, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER_KEY, WAITED,
+    self, BORN, DOUBTS, EXPIRES, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, SEALED_WITH, TICKETS, UNRESOLVED_SINCE,
+    USER_KEY, WAITED,
 };
 use crate::record::{Asked, HOLD, Inflight};
 
@@ -26,20 +27,29 @@ pub enum Ending {
 
 impl Store {
     /// Writes `hold.record` and ends the hold as `ending` says; tries until the invocation's time is up, for this may
-    /// be the only copy of a user's tokens.
+    /// be the only copy of a user's tokens. `key` is the version of the sealing key that the call seals with.
     /// A row that is left with nothing in it goes away.
-    pub async fn commit(&self, hold: &mut Hold, ending: Ending, invocation: &Invocation) -> Result<(), StoreError> {
+    pub async fn commit(
+        &self,
+        hold: &mut Hold,
+        ending: Ending,
+        key: &str,
+        invocation: &Invocation,
+    ) -> Result<(), StoreError> {
         let nothing_left = matches!(ending, Ending::Resolved) && hold.record.is_bare();
         if nothing_left && self.drop_bare(hold, invocation).await? {
             return Ok(());
         }
         loop {
-            let outcome = match self.try_commit(hold, &ending, invocation).await {
+            let outcome = match self.try_commit(hold, &ending, key, invocation).await {
+                Ok(true) => Ok(()),
+                // once more: now the doubt is known
+                Ok(false) => continue,
                 // a session or id token that nobody has costs nothing
                 Err(StoreError::TakenOver) if !hold.asks_for_a_start() => {
                     self.mark_doubt(hold, invocation).await.and(Err(StoreError::TakenOver))
                 }
-                other => other,
+                Err(error) => Err(error),
             };
             match outcome {
                 Err(StoreError::Unavailable) if Instant::now() + POLL.1 < invocation.deadline() => {
@@ -50,7 +60,14 @@ impl Store {
         }
     }
 
-    async fn try_commit(&self, hold: &mut Hold, ending: &Ending, invocation: &Invocation) -> Result<(), StoreError> {
+    /// `false` where nothing was written, for somebody whom this hold was taken over from has marked a doubt meanwhile.
+    async fn try_commit(
+        &self,
+        hold: &mut Hold,
+        ending: &Ending,
+        key: &str,
+        invocation: &Invocation,
+    ) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let written = Instant::now();
         let mut after = hold.record.clone();
@@ -68,6 +85,16 @@ impl Store {
                 e.remove(HELD_UNTIL);
                 e.remove(INFLIGHT);
                 (after.held_until, after.inflight) = (None, None);
+                // a doubt that was marked meanwhile leaves the row unresolved: it must neither expire nor be lost from sight
+                if after.doubts.is_empty() {
+                    let doubts = e.name(DOUBTS);
+                    let settled = match hold.doubts.as_slice() {
+                        [] => String::new(),
+                        known => format!(" OR {doubts} = {}", e.value(AttributeValue::Ss(known.to_vec()))),
+                    };
+                    e.require(format!("(attribute_not_exists({doubts}){settled})"));
+                    e.remove(UNRESOLVED_SINCE);
+                }
             }
             Ending::Unresolved => {
                 e.remove(HELD_UNTIL);
@@ -77,12 +104,16 @@ impl Store {
                 let inflight = Inflight { by: hold.id.clone(), since: now, request: request.clone() };
                 e.set(HELD_UNTIL, AttributeValue::N((now + HOLD).to_string()));
                 e.set(INFLIGHT, item::encode_inflight(&inflight));
+                e.set(UNRESOLVED_SINCE, AttributeValue::N(now.to_string()));
                 (after.held_until, after.inflight) = (Some(now + HOLD), Some(inflight));
             }
         }
         if !matches!(ending, Ending::Unresolved) && !hold.doubts.is_empty() {
             e.delete_from_set(DOUBTS, hold.doubts.clone());
-            after.doubts.clear();
+        }
+        match after.sealed_with(key) {
+            Some(version) => e.set(SEALED_WITH, AttributeValue::S(version.to_owned())),
+            None => e.remove(SEALED_WITH),
         }
         if let Some((ticket, session)) = &hold.spends
             && let Some(stored) = after.tickets.get_mut(ticket)
@@ -99,8 +130,6 @@ impl Store {
         if after.matters() || hold.in_doubt() {
             e.remove(EXPIRES);
         } else {
-            let doubts = e.name(DOUBTS);
-            e.require(format!("attribute_not_exists({doubts})"));
             e.set(EXPIRES, idle_row_expiry(now));
         }
         match self.update(&hold.key, e, invocation).await? {
@@ -112,14 +141,18 @@ impl Store {
                     hold.spends = None;
                 }
                 hold.record = after;
-                Ok(())
+                Ok(true)
             }
-            // somebody whom this was taken over from has marked a doubt meanwhile: the row matters
-            Err(Some(row)) if row.hold.as_ref() == Some(&hold.id) && hold.record.doubts != row.doubts => {
-                hold.record.doubts = row.doubts;
-                Err(StoreError::Unavailable)
+            Err(row) => {
+                let mine = row.as_ref().filter(|row| row.hold.as_ref() == Some(&hold.id));
+                let doubts = mine.into_iter().flat_map(|row| &row.doubts).filter(|id| !hold.doubts.contains(id));
+                let doubts: Vec<String> = doubts.cloned().collect();
+                if doubts.iter().all(|id| hold.record.doubts.contains(id)) {
+                    return Err(hold.lost_to(row.as_ref()));
+                }
+                hold.record.doubts = doubts;
+                Ok(false)
             }
-            Err(row) => Err(hold.lost_to(row.as_ref())),
         }
     }
 
@@ -164,6 +197,7 @@ impl Store {
         let mut e = Expression::default();
         e.require_text(BORN, &hold.record.born);
         e.add_to_set(DOUBTS, vec![hold.id.clone()]);
+        e.set_if_absent(UNRESOLVED_SINCE, AttributeValue::N(self.clock.now().to_string()));
         e.remove(EXPIRES);
         invocation.note(|tally| tally.unresolved += 1);
         match self.update(&hold.key, e, invocation).await? {

@@ -12,7 +12,8 @@ use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::invocation::{Invocation, lock};
 use crate::record::item::{
-    self, BORN, DOUBTS, EXPIRES, FINISHED, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, USER, USER_KEY, WAITED,
+    self, BORN, DOUBTS, EXPIRES, FINISHED, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, TICKETS, UNRESOLVED_SINCE, USER,
+    USER_KEY, WAITED,
 };
 use crate::record::{Asked, CLOCK_MARGIN, FINISHED_FOR, HOLD, Inflight, Record};
 use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
@@ -169,6 +170,7 @@ impl Store {
         e.set_to(HOLD_ID, &mine);
         e.set(HELD_UNTIL, AttributeValue::N(held_until.to_string()));
         e.set_if_absent(INFLIGHT, item::encode_inflight(&inflight));
+        e.set_if_absent(UNRESOLVED_SINCE, AttributeValue::N(now.to_string()));
         e.set_if_absent(BORN, AttributeValue::S(id.to_owned()));
         if let Some(user) = claim.user {
             e.set_if_absent(USER, AttributeValue::S(user.as_str().to_owned()));

@@ -1,0 +1,301 @@
+//! Finds the lost: what a crash left unresolved is resolved though its user does not come back, and rows that are still
+//! sealed with an older key are sealed anew. Both in small bites; the schedule comes again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use shared::clock::Millis;
+use shared::connect::{Connect, Error};
+use shared::identity::UserKey;
+use shared::invocation::Invocation;
+use shared::lambda::Parts;
+use shared::lambda::job::{Job, Report, Run};
+use shared::record::{Asked, Record};
+use shared::store::{Claim, Hints, StoreError, Taken};
+use shared::telemetry::milliseconds;
+use tracing::info;
+
+/// What is younger than this may be somebody's who is being served: a hold ends within 30 s.
+const ABANDONED: Millis = 60_000;
+/// Users a run that something is resolved for.
+const RESOLVED_A_RUN: usize = 20;
+/// So many of them are the oldest in any case.
+const OLDEST: usize = 10;
+/// Rows a run that are sealed anew.
+const SEALED_A_RUN: usize = 50;
+/// No turn to resolve something begins later than this after the run's start. A turn lasts up to 22 s, and sealing anew,
+/// which needs no answer of Human API, shall have time left where that is slow.
+const RESOLVES_UNTIL: Duration = Duration::from_secs(60);
+/// No turn at all begins later than this: Lambda ends the run at 120 s.
+const SEALS_UNTIL: Duration = Duration::from_secs(90);
+
+/// The function.
+pub struct Sweeper {
+    connect: Connect,
+    /// Which run it is, from anywhere.
+    turn: AtomicUsize,
+}
+
+/// What a row is visited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Resolved,
+    Sealed,
+}
+
+/// What a visit found or did.
+enum Visit {
+    /// It is done.
+    Done,
+    /// There was nothing to do: the index was behind, or the user is deleted.
+    Nothing,
+    /// Another call is at it, or has to be first.
+    Busy,
+    /// The row cannot be read.
+    Unreadable,
+    /// Something does not open.
+    StillSealed,
+}
+
+/// The numbers of a run.
+#[derive(Default)]
+struct Sums {
+    resolved: u64,
+    resealed: u64,
+    skipped: u64,
+    failed: u64,
+    /// Since when what is left is unresolved.
+    unresolved: Vec<Millis>,
+    /// Rows left under older keys, where they could be counted.
+    under_older_keys: Option<u64>,
+    /// The index has more than was looked at: what is left is more.
+    more: bool,
+    report: Report,
+}
+
+impl Job for Sweeper {
+    const NAME: &'static str = "sweeper";
+
+    fn new(parts: Parts<'_>) -> Self {
+        let turn = usize::try_from(parts.clock.now()).unwrap_or_default();
+        Self { connect: parts.connect(), turn: AtomicUsize::new(turn) }
+    }
+
+    async fn prepare(&self) {
+        self.connect.prepare().await;
+    }
+
+    async fn run(&self, run: &Run<'_>) -> Report {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut sums = Sums::default();
+        if let Err(code) = self.resolve_lost(turn, run, &mut sums).await {
+            sums.fault(code);
+        }
+        if let Err(code) = self.seal_anew(turn, run, &mut sums).await {
+            sums.fault(code);
+        }
+        sums.report(self.connect.store.now(), run)
+    }
+}
+
+impl Sweeper {
+    /// Resolves what a call left unresolved that nobody has come back for, oldest first.
+    async fn resolve_lost(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
+        let part = run.invocation.part();
+        let found = async { Ok(self.connect.store.unresolved(&part).await?) };
+        let Hints { rows, more } = run.attempt(&part, found).await?;
+        let now = self.connect.store.now();
+        let mut lost: Vec<_> = rows.into_iter().filter(|(since, _)| now - since >= ABANDONED).collect();
+        lost.sort_unstable_by_key(|(since, _)| *since);
+        sums.more |= more;
+
+        let (chosen, later) = choose(lost, OLDEST, RESOLVED_A_RUN, turn);
+        sums.unresolved.extend(later.into_iter().map(|(since, _)| since));
+        for (since, key) in chosen {
+            let in_time = run.invocation.elapsed() < RESOLVES_UNTIL;
+            let visit = if in_time { self.visit(key, Want::Resolved, run, sums).await } else { None };
+            match visit {
+                Some(Visit::Done) => sums.resolved += 1,
+                Some(Visit::Nothing) => {}
+                _ => sums.unresolved.push(since),
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals anew what is under older versions of the key, and counts what is left.
+    async fn seal_anew(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
+        if run.invocation.elapsed() >= SEALS_UNTIL {
+            return Ok(());
+        }
+        let part = run.invocation.part();
+        let found = async {
+            let mut found = Hints { rows: Vec::new(), more: false };
+            for version in self.connect.sealer.older_versions().await? {
+                let Hints { rows, more } = self.connect.store.sealed_with(&version, &part).await?;
+                found.rows.extend(rows);
+                found.more |= more;
+            }
+            Ok(found)
+        };
+        let Hints { rows, more } = run.attempt(&part, found).await?;
+        sums.more |= more;
+
+        let (chosen, later) = choose(rows, 0, SEALED_A_RUN, turn);
+        let mut left = later.len();
+        for key in chosen {
+            let in_time = run.invocation.elapsed() < SEALS_UNTIL;
+            let visit = if in_time { self.visit(key, Want::Sealed, run, sums).await } else { None };
+            match visit {
+                Some(Visit::Done) => sums.resealed += 1,
+                Some(Visit::Nothing) => {}
+                _ => left += 1,
+            }
+        }
+        sums.under_older_keys = Some(left as u64);
+        Ok(())
+    }
+
+    /// One user's turn with a budget of its own. `None` where it failed.
+    async fn visit(&self, key: UserKey, want: Want, run: &Run<'_>, sums: &mut Sums) -> Option<Visit> {
+        let part = run.invocation.part();
+        // a turn's future is large
+        let outcome = Box::pin(async {
+            match self.take_turn(key, want, &part).await {
+                Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
+                Err(Error::Store(StoreError::Unreadable(_))) => Ok(Visit::Unreadable),
+                outcome => outcome,
+            }
+        });
+        match run.attempt(&part, outcome).await {
+            Ok(visit) => {
+                sums.skipped += u64::from(!matches!(visit, Visit::Done));
+                Some(visit)
+            }
+            Err(code) => {
+                sums.failed += 1;
+                *sums.report.errors.entry(code).or_default() += 1;
+                None
+            }
+        }
+    }
+
+    /// What an ordinary call does before it asks for anything of its own, and nothing after it. What the index said is only
+    /// why this looks here.
+    async fn take_turn(&self, key: UserKey, want: Want, invocation: &Invocation) -> Result<Visit, Error> {
+        let store = &self.connect.store;
+        let row = store.read(&key, invocation).await?.ok_or(StoreError::Absent)?;
+        if let Some(user) = &row.user {
+            invocation.is_about(&user.0);
+        }
+        let now = store.now();
+        if row.held(now) {
+            return Ok(Visit::Busy);
+        }
+        match (want, row.unresolved(now), self.is_under_older_key(&row).await?) {
+            (Want::Resolved, true, _) | (Want::Sealed, false, true) => {}
+            // resolving it seals it anew too
+            (Want::Sealed, true, _) => return Ok(Visit::Busy),
+            (Want::Resolved, false, _) | (Want::Sealed, false, false) => return Ok(Visit::Nothing),
+        }
+        // to seal anew, nothing is asked: a crash in between costs no question either
+        let request = if want == Want::Resolved { Asked::Access } else { Asked::Start };
+        let claim = Claim { key, user: None, seen: Some(&row), request, session: None, ticket: None };
+        let whoever_holds_it = |_: &Record| Some(Visit::Busy);
+        let mut turn = match self.connect.turn(claim, whoever_holds_it, invocation).await? {
+            Taken::Held(turn) => turn,
+            Taken::Answered(visit) => return Ok(visit),
+        };
+        let settled = turn.settle(Asked::Start).await;
+        let (_, row) = turn.close(settled).await?;
+        Ok(if want == Want::Sealed && self.is_under_older_key(&row).await? { Visit::StillSealed } else { Visit::Done })
+    }
+
+    async fn is_under_older_key(&self, row: &Record) -> Result<bool, Error> {
+        let key = self.connect.sealer.current().await?;
+        Ok(row.sealed_with(key.version()).is_some_and(|version| version != key.version()))
+    }
+}
+
+impl Sums {
+    /// What kept the run from a half of its work.
+    fn fault(&mut self, code: &'static str) {
+        self.report.fault = Some(code);
+        *self.report.errors.entry(code).or_default() += 1;
+    }
+
+    fn report(mut self, now: Millis, run: &Run<'_>) -> Report {
+        let oldest = self.unresolved.iter().min().map(|since| Duration::from_millis((now - since).unsigned_abs()));
+        run.invocation.note(|tally| tally.unresolved_age = oldest);
+        let measured = run.invocation.tally();
+        let outcome = self.report.fault.unwrap_or("ok");
+        let (unresolved, oldest) = (self.unresolved.len(), oldest.map(|age| age.as_secs()));
+        let Self { resolved, resealed, skipped, failed, under_older_keys, more, .. } = self;
+        info!(
+            outcome,
+            resolved,
+            failed,
+            skipped,
+            resealed,
+            left_unresolved = unresolved,
+            oldest_unresolved_seconds = oldest,
+            left_under_older_keys = under_older_keys,
+            more,
+            duration_ms = milliseconds(run.invocation.elapsed()),
+            upstream_ms = milliseconds(measured.upstream),
+            store_ms = milliseconds(measured.store),
+            "run"
+        );
+        self.report.answer = json!({
+            "outcome": outcome,
+            "resolved": resolved,
+            "failed": failed,
+            "skipped": skipped,
+            "resealed": resealed,
+            "leftUnresolved": unresolved,
+            "oldestUnresolvedSeconds": oldest,
+            "leftUnderOlderKeys": under_older_keys,
+            "more": more,
+        });
+        self.report.counts = vec![("Swept", resolved), ("Resealed", resealed)];
+        self.report.counts.extend(under_older_keys.map(|left| ("SealedWithOlderKey", left)));
+        self.report
+    }
+}
+
+/// The first few, and of the others as many as there is room for, each time further on: what fails again and again keeps
+/// nobody waiting. And those that are left for later.
+fn choose<T>(mut rows: Vec<T>, first: usize, most: usize, turn: usize) -> (Vec<T>, Vec<T>) {
+    if rows.len() > most
+        && let Some(others) = rows.get_mut(first..)
+    {
+        let further = turn.wrapping_mul(most - first) % others.len();
+        others.rotate_left(further);
+    }
+    let later = rows.split_off(most.min(rows.len()));
+    (rows, later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_room_for_all_all_are_chosen_in_their_order() {
+        assert_eq!(choose(vec![1, 2, 3], 2, 3, 7), (vec![1, 2, 3], vec![]));
+        assert_eq!(choose(Vec::<u8>::new(), 2, 3, 7), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_oldest_are_always_chosen_and_the_others_in_turn() {
+        let mut seen = Vec::new();
+        for turn in 5..9 {
+            let (chosen, later) = choose((0..10).collect(), 2, 4, turn);
+            assert_eq!((&chosen[..2], chosen.len(), later.len()), (&[0, 1][..], 4, 6));
+            seen.extend_from_slice(&chosen[2..]);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+}

@@ -1,0 +1,83 @@
+//! What the two indexes say: which rows are unresolved, and which are sealed with an older key. An index follows the table
+//! a little later and has only keys, so it says where to look, and nothing else. Only the sweeper asks.
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::TryFutureExt;
+
+use super::{Store, StoreError, unavailable};
+use crate::clock::Millis;
+use crate::identity::UserKey;
+use crate::invocation::Invocation;
+use crate::record::item::{self, Item, SEALED_WITH, UNRESOLVED_SINCE, USER_KEY};
+
+/// The index of rows by `unresolvedSince`. Sparse: what is resolved is not in it.
+const UNRESOLVED: &str = "unresolved";
+/// The index of rows by `sealedWith`.
+const SEALED: &str = "sealedWith";
+/// Most pages of an index that are read at a time, a megabyte each: some thousands of rows.
+const PAGES: usize = 4;
+
+/// What an index says.
+pub struct Hints<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether there are more of them.
+    pub more: bool,
+}
+
+impl Store {
+    /// Rows that have something to be resolved, held ones among them, and since when.
+    pub async fn unresolved(&self, invocation: &Invocation) -> Result<Hints<(Millis, UserKey)>, StoreError> {
+        let page = |after| {
+            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
+            let answer = scan.set_exclusive_start_key(after).send();
+            answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
+        };
+        let (items, more) = self.pages(page, invocation).await?;
+        let since = |item: &Item| item::number(item, UNRESOLVED_SINCE).ok()?;
+        Ok(Hints { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
+    }
+
+    /// Rows in which something is sealed with this version of the sealing key.
+    pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<Hints<UserKey>, StoreError> {
+        let page = |after| {
+            let query = self.client.query().table_name(&self.table).index_name(SEALED);
+            let query = query.key_condition_expression("#version = :version");
+            let query = query.expression_attribute_names("#version", SEALED_WITH);
+            let query = query.expression_attribute_values(":version", AttributeValue::S(version.to_owned()));
+            let answer = query.set_exclusive_start_key(after).send();
+            answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
+        };
+        let (items, more) = self.pages(page, invocation).await?;
+        Ok(Hints { rows: items.iter().filter_map(key).collect(), more })
+    }
+
+    /// The first pages, and whether there are more.
+    async fn pages<E, R, F>(
+        &self,
+        page: impl Fn(Option<Item>) -> F,
+        invocation: &Invocation,
+    ) -> Result<(Vec<Item>, bool), StoreError>
+    where
+        F: Future<Output = Result<(Option<Vec<Item>>, Option<Item>), SdkError<E, R>>>,
+        E: std::error::Error + 'static,
+        R: std::fmt::Debug + 'static,
+    {
+        let (mut rows, mut after) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let (items, last) = self.run(invocation, page(after)).await?.map_err(|error| unavailable(&error))?;
+            rows.extend(items.unwrap_or_default());
+            after = last;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok((rows, after.is_some()))
+    }
+}
+
+/// Whose row it is; `None` for a key that this project did not write.
+fn key(item: &Item) -> Option<UserKey> {
+    UserKey::parse(item.get(USER_KEY)?.as_s().ok()?)
+}
