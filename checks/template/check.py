@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
+from samcli.lib.config.samconfig import SamConfig
 from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
@@ -62,6 +63,25 @@ COUNTED = {"401", "403"}
 VALUES = {"JwtIssuer": "https://issuer.example", "JwtAudience": "one,two", "HumanApiClientId": "id",
           "AllowedOrigins": "https://a.example,https://b.example"}
 
+ARN = "arn:aws:{}:eu-west-1:000000000000:{}".format
+# the ways in which the stack comes by its data, and what the functions are then given: table, its ARN, client secret, sealing key,
+# the key of it all
+MADE = {"table": {"Ref": "Table"}, "table arn": {"GetAtt": "Table.Arn"}, "client secret": {"Ref": "ClientSecret"},
+        "token key": {"Ref": "TokenKey"}}
+GIVEN = {"table": {"Ref": "ExistingTableName"}, "client secret": {"Ref": "ExistingClientSecretArn"},
+         "token key": {"Ref": "ExistingTokenKeyArn"},
+         "table arn": {"Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${ExistingTableName}"}}
+KMS_KEY = ARN("kms", "key/made-up")
+ADOPTED = {"ExistingTableName": "made-up", "ExistingTokenKeyArn": ARN("secretsmanager", "secret:made-up-1"),
+           "ExistingClientSecretArn": ARN("secretsmanager", "secret:made-up-2")}
+WAYS = {
+    "all made": ({}, {**MADE, "key": None}),
+    "all made, with a key": ({"KmsKeyArn": "create"}, {**MADE, "key": {"GetAtt": "DataKey.Arn"}}),
+    "all made, with a given key": ({"KmsKeyArn": KMS_KEY}, {**MADE, "key": {"Ref": "KmsKeyArn"}}),
+    "adopted": (ADOPTED, {**GIVEN, "key": None}),
+    "adopted, with its key": ({**ADOPTED, "KmsKeyArn": KMS_KEY}, {**GIVEN, "key": {"Ref": "KmsKeyArn"}}),
+}
+
 
 class Loader(yaml.SafeLoader):
     """YAML with CloudFormation's short forms: `!Ref Table` becomes {"Ref": "Table"}."""
@@ -76,6 +96,37 @@ def short_form(loader, name, node):
 
 
 Loader.add_multi_constructor("!", short_form)
+
+NO_VALUE = {"Ref": "AWS::NoValue"}
+
+
+def resolve(template, given):
+    """The template as CloudFormation sees it with these parameters: every condition decided, what it leaves out gone."""
+    values = {**{name: p.get("Default") for name, p in template["Parameters"].items()}, **VALUES, **given}
+
+    def decide(condition):
+        (function, operands), = condition.items()
+        if function == "Not":
+            return not decide(operands[0])
+        return function == "Equals" and len({str(values[o["Ref"]]) if isinstance(o, dict) else str(o) for o in operands}) == 1
+
+    conditions = {name: decide(condition) for name, condition in template["Conditions"].items()}
+
+    def pick(value):
+        if isinstance(value, list):
+            return [item for item in map(pick, value) if item != NO_VALUE]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {"If"}:
+            condition, yes, no = value["If"]
+            return pick(yes if conditions[condition] else no)
+        needed = value.get("Condition")  # a resource's or an output's; a policy's is no name
+        if isinstance(needed, str) and not conditions[needed]:
+            return NO_VALUE
+        return {key: item for key, item in ((key, pick(item)) for key, item in value.items()) if item != NO_VALUE}
+
+    return pick({key: item for key, item in template.items() if key != "Conditions"})
+
 
 passed, failed = 0, 0
 
@@ -133,11 +184,11 @@ def check_routes(api_name, api, functions):
     check("the IAM authorizer is on", auth.get("EnableIamAuthorizer") is True)
 
 
-def deployed(path):
+def deployed(path, **given):
     """What SAM makes of the template: it drops or rewrites what it does not expect, without a word."""
     template = copy.deepcopy(yaml_parse(Path(path).read_text()))
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
-    return Translator({}, Parser()).translate(template, parameter_values=VALUES)
+    return Translator({}, Parser()).translate(template, parameter_values={**VALUES, **given})
 
 
 def check_deployed_api(resources):
@@ -172,17 +223,49 @@ def policy_documents(value):
 
 
 def check_deployed_policies(resources):
-    roles = {name: r for name, r in resources.items() if r["Type"] == "AWS::IAM::Role"}
-    check("deployed: a role for each function", len(roles) == len(PERMISSIONS))
+    roles = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::IAM::Role"}
+    check("deployed: a role for each function, and CodeDeploy's", len(roles) == len(PERMISSIONS) + 1)
     for name, role in roles.items():
-        attached = [t.rsplit("/", 1)[-1] for p in role["Properties"].get("ManagedPolicyArns", []) for t in texts(p)
-                    if "policy/" in t]
-        check(f"deployed: {name} has what SAM adds and no other policy of AWS: {attached}", set(attached) == ADDED_BY_SAM)
+        attached = {t.rsplit("/", 1)[-1] for p in role.get("ManagedPolicyArns", []) for t in texts(p) if "policy/" in t}
+        functions = "lambda.amazonaws.com" in texts(role["AssumeRolePolicyDocument"])
+        check(f"deployed: {name} has what SAM adds and no other policy of AWS: {attached}",
+              attached == (ADDED_BY_SAM if functions else {"AWSCodeDeployRoleForLambda"}))
     for name, resource in resources.items():
+        if resource["Type"] == "AWS::KMS::Key":  # a key's policy is about that key: "*" is it
+            continue
         for s in [s for d in policy_documents(resource) for s in as_list(d["Statement"])]:
             named = texts(s.get("Action")) + texts(s.get("Resource", []))
             check(f"deployed: {name}: no wildcard in {named}", not {"NotAction", "NotResource"} & s.keys()
                   and not any(c in text for text in named for c in "*?"))
+
+
+def check_deployments(path, template, made):
+    """A changed parameter is a new version, which takes over step by step and goes back on our own faults."""
+    def versions(of):
+        return {name for name, r in of["Resources"].items() if r["Type"] == "AWS::Lambda::Version"}
+
+    check("deployed: a version of each function", len(versions(made)) == len(PERMISSIONS))
+    # another description replaces a version; that publishes one only where the function has changed too
+    for name, r in made["Resources"].items():
+        if r["Type"] == "AWS::Lambda::Version":
+            check(f"deployed: {name}: another Revision is another version", r["Properties"].get("Description") == {"Ref": "Revision"})
+            function = made["Resources"][r["Properties"]["FunctionName"]["Ref"]]["Properties"]
+            check(f"deployed: {name}: and another function",
+                  function["Environment"]["Variables"].get("REVISION") == {"Ref": "Revision"})
+
+    groups = {name: r["Properties"] for name, r in deployed(path, Deployment="Canary10Percent5Minutes")["Resources"].items()
+              if r["Type"] == "AWS::CodeDeploy::DeploymentGroup"}
+    check("deployed: CodeDeploy moves the alias of each function that is called", len(groups) == len(PERMISSIONS) - 1
+          and "SweeperFunctionDeploymentGroup" not in groups)
+    for name, group in groups.items():
+        check(f"deployed: {name}: as the parameter says", "Canary10Percent5Minutes" in texts(group["DeploymentConfigName"]))
+        check(f"deployed: {name}: goes back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
+              and "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"])
+        function = template["Resources"][name.removesuffix("DeploymentGroup")]["Metadata"]["BuildProperties"]["Binary"]
+        alarms = [template["Resources"][a["Name"]["Ref"]]["Properties"] for a in group["AlarmConfiguration"]["Alarms"]]
+        watched = [(m["MetricStat"]["Metric"]["MetricName"], d["Value"]) for a in alarms for m in a["Metrics"] if "MetricStat" in m
+                   for d in m["MetricStat"]["Metric"]["Dimensions"]]
+        check(f"deployed: {name}: the alarm is on {function}'s own faults", watched == [("Faults", function), ("Requests", function)])
 
 
 def check_tls(parameters):
@@ -194,28 +277,48 @@ def check_tls(parameters):
             check(f"{name} {'takes' if allowed else 'refuses'} {url}", bool(pattern.fullmatch(url)) == allowed)
 
 
-def check_key(template):
+def check_key(way, template, key):
     """Everything at rest is under the operator's key where there is one."""
-    def optional(name):
-        return {"Not": [{"Equals": [{"Ref": name}, ""]}]}
-
-    conditions, parameters = template["Conditions"], template["Parameters"]
-    check("HasKmsKey is that KmsKeyArn is set", conditions.get("HasKmsKey") == optional("KmsKeyArn"))
-    check("HasAlarmTopic is that AlarmTopicArn is set", conditions.get("HasAlarmTopic") == optional("AlarmTopicArn"))
-    check("the key's description says what its policy needs for logs",
-          "kms:EncryptionContext:aws:logs:arn" in parameters["KmsKeyArn"]["Description"])
-    readme = re.findall(r'log-group:(/[^"]+)"', Path("README.md").read_text())
-    for name, resource in template["Resources"].items():
-        if resource["Type"] == "AWS::Logs::LogGroup":
-            group = resource["Properties"]["LogGroupName"]["Sub"].replace("${AWS::StackName}", "human-connect")
-            check(f"{name}: the key policy in the README covers {group}", any(fnmatch(group, pattern) for pattern in readme))
-    key = {"If": ["HasKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
     for name, resource in template["Resources"].items():
         p = resource.get("Properties", {})
         held = {"AWS::Logs::LogGroup": p.get("KmsKeyId"), "AWS::SecretsManager::Secret": p.get("KmsKeyId"),
                 "AWS::DynamoDB::Table": p.get("SSESpecification", {}).get("KMSMasterKeyId")}
         if resource["Type"] in held:
-            check(f"{name}: is under the key of the parameter", held[resource["Type"]] == key)
+            check(f"{way}: {name} is under the key: {held[resource['Type']]}", held[resource["Type"]] == key)
+
+
+def check_key_policies(template):
+    """The key that is made, and the one that the README tells how to allow, let CloudWatch Logs use them for every log group."""
+    check("the key's description says what its policy needs for logs",
+          "kms:EncryptionContext:aws:logs:arn" in template["Parameters"]["KmsKeyArn"]["Description"])
+    _, made = only(template["Resources"], "AWS::KMS::Key")
+    check("the key rotates", made["Properties"].get("EnableKeyRotation") is True)
+    account, logs = made["Properties"]["KeyPolicy"]["Statement"]
+    check("the key is the account's", texts(account["Principal"]) == ["arn:${AWS::Partition}:iam::${AWS::AccountId}:root"])
+    check("the key is CloudWatch Logs', for this stack", texts(logs["Principal"]) == ["logs.${AWS::Region}.${AWS::URLSuffix}"]
+          and list(logs["Condition"]) == ["ArnLike"])
+    allowed = {"key": [text.partition("log-group:")[2] for text in texts(logs["Condition"]["ArnLike"])],
+               "README": [f.replace("human-connect", "${AWS::StackName}")
+                          for f in re.findall(r'log-group:(/[^"]+)"', Path("README.md").read_text())]}
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::Logs::LogGroup":
+            group = resource["Properties"]["LogGroupName"]["Sub"]
+            for where, patterns in allowed.items():
+                check(f"{name}: the key policy in the {where} covers {group}", any(fnmatch(group, p) for p in patterns))
+
+
+def check_samconfig(path, parameters):
+    """samconfig.toml, as SAM reads it: what it names exists, and a value is one that the parameter takes."""
+    for environment in ("dev", "prod"):
+        settings = SamConfig(Path(path).parent.resolve()).get_all(["deploy"], "parameters", environment)
+        given = dict(text.split("=", 1) for text in settings["parameter_overrides"])
+        required = {name for name, p in parameters.items() if "Default" not in p}
+        check(f"samconfig {environment}: has a stack of its own", environment in settings["stack_name"])
+        check(f"samconfig {environment}: names what has no default: {required - given.keys()}", required <= given.keys())
+        for name, value in given.items():
+            p = parameters.get(name, {"AllowedValues": []})
+            check(f"samconfig {environment}: {name} takes {value!r}", re.fullmatch(p.get("AllowedPattern", ".*"), value)
+                  and value in map(str, p.get("AllowedValues", [value])))
 
 
 def check_alarms(template, api):
@@ -232,8 +335,6 @@ def check_alarms(template, api):
 
     alarms = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
     for name, alarm in alarms.items():
-        check(f"{name}: tells the topic", alarm.get("AlarmActions") ==
-              {"If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]})
         check(f"{name}: says what it means", bool(alarm.get("AlarmDescription")))
         check(f"{name}: silence is no alarm", alarm.get("TreatMissingData") == "notBreaching")
         check(f"{name}: rings when there is too much", alarm.get("ComparisonOperator") == "GreaterThanOrEqualToThreshold"
@@ -323,14 +424,14 @@ def check_access_log(api, resources):
               re.fullmatch(r"\$context\.[A-Za-z.]+", value) and not NEVER_LOGGED.search(key + value))
 
 
-def check_environment(name, function, globals_, table, client_secret, token_key):
+def check_environment(name, function, globals_, data):
     variables = {**globals_.get("Environment", {}).get("Variables", {}),
                  **function["Properties"].get("Environment", {}).get("Variables", {})}
     for variable in REQUIRED_VARIABLES:
         check(f"{name}: {variable} is set", bool(variables.get(variable)))
-    check(f"{name}: TABLE_NAME is the table", variables.get("TABLE_NAME") == {"Ref": table})
-    check(f"{name}: HUMAN_API_SECRET_ID is the client secret", variables.get("HUMAN_API_SECRET_ID") == {"Ref": client_secret})
-    check(f"{name}: TOKEN_KEY_SECRET_ID is the generated key", variables.get("TOKEN_KEY_SECRET_ID") == {"Ref": token_key})
+    check(f"{name}: TABLE_NAME is the table", variables.get("TABLE_NAME") == data["table"])
+    check(f"{name}: HUMAN_API_SECRET_ID is the client secret", variables.get("HUMAN_API_SECRET_ID") == data["client secret"])
+    check(f"{name}: TOKEN_KEY_SECRET_ID is the sealing key", variables.get("TOKEN_KEY_SECRET_ID") == data["token key"])
 
 
 def check_function(name, function, globals_, resources):
@@ -356,39 +457,49 @@ def check_statements(name, document):
     return statements
 
 
-def check_permissions(name, function, managed, table, secrets):
-    granted_items, granted_secrets, documents = set(), set(), 0
+def index_of(resource, table_arn):
+    """The index that a statement is about, if it is about one of this table."""
+    table = table_arn.get("Sub") or f"${{{table_arn['GetAtt']}}}"
+    whose, _, index = str(resource.get("Sub")).partition("/index/")
+    return index if whose == table else None
+
+
+def check_permissions(binary, name, function, data):
+    """`name` says which function, and in which way."""
+    granted_items, granted_secrets, documents, others = set(), set(), 0, []
     indexes, listed = {}, set()
+    secrets = {json.dumps(data[s]): s for s in BOTH}
     for policy in as_list(function["Properties"].get("Policies", [])):
-        if "Statement" not in policy:  # else only the conditional policy of the data key: no AWS-managed ones, no SAM templates
-            check(f"{name}: {policy} is a policy of this template",
-                  isinstance(policy, dict) and "If" in policy and policy["If"][1].get("Ref") in managed
-                  and policy["If"][2] == {"Ref": "AWS::NoValue"})
+        if "Statement" not in policy:
+            others.append(policy)
             continue
         documents += 1
         for s in check_statements(name, policy):
             for action in as_list(s.get("Action")):
                 service, _, verb = str(action).partition(":")
-                if service == "dynamodb" and s.get("Resource") == {"GetAtt": f"{table}.Arn"}:
+                if service == "dynamodb" and s.get("Resource") == data["table arn"]:
                     granted_items.add(verb)
                 elif action == "secretsmanager:GetSecretValue":
-                    granted_secrets |= {secrets.get(r.get("Ref")) if isinstance(r, dict) else r for r in as_list(s["Resource"])}
+                    granted_secrets |= {secrets.get(json.dumps(r), str(r)) for r in as_list(s["Resource"])}
                 elif action == "secretsmanager:ListSecretVersionIds":
-                    listed |= {secrets.get(r.get("Ref")) if isinstance(r, dict) else r for r in as_list(s["Resource"])}
-                elif service == "dynamodb" and str(s.get("Resource", {}).get("Sub")).startswith(f"${{{table}.Arn}}/index/"):
-                    indexes[s["Resource"]["Sub"].rsplit("/", 1)[1]] = verb
+                    listed |= {secrets.get(json.dumps(r), str(r)) for r in as_list(s["Resource"])}
+                elif service == "dynamodb" and (index := index_of(s.get("Resource"), data["table arn"])):
+                    indexes[index] = verb
                 else:
                     check(f"{name}: {action} on {s.get('Resource')} is not needed", False)
+    check(f"{name}: no policies from elsewhere, and the data key's where there is one: {others}",
+          others == ([{"Ref": "DataKeyPolicy"}] if data["key"] else []))
     check(f"{name}: has one inline policy", documents == 1)
-    check(f"{name}: may do to the table what it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[name][0])
-    check(f"{name}: may read the secrets it needs: {granted_secrets}", granted_secrets == PERMISSIONS[name][1])
-    wanted = {index: verb for index, (_, _, verb) in INDEXES.items()} if name == SCHEDULED else {}
+    check(f"{name}: may do to the table what it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[binary][0])
+    check(f"{name}: may read the secrets it needs: {granted_secrets}", granted_secrets == PERMISSIONS[binary][1])
+    scheduled = binary == SCHEDULED
+    wanted = {index: verb for index, (_, _, verb) in INDEXES.items()} if scheduled else {}
     check(f"{name}: may look into the indexes it needs: {indexes}", indexes == wanted)
-    check(f"{name}: may list the versions it needs: {listed}", listed == (LISTS_VERSIONS_OF if name == SCHEDULED else set()))
+    check(f"{name}: may list the versions it needs: {listed}", listed == (LISTS_VERSIONS_OF if scheduled else set()))
     check(f"{name}: has no role from elsewhere", "Role" not in function["Properties"])
 
 
-def check_managed(name, policy):
+def check_managed(name, policy, key):
     for s in check_statements(name, policy["Properties"]["PolicyDocument"]):
         actions = as_list(s.get("Action"))
         if actions == ["execute-api:Invoke"]:
@@ -396,7 +507,8 @@ def check_managed(name, policy):
                                                                    for t in texts(s["Resource"])))
         else:
             via = s.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
-            check(f"{name}: only kms:Decrypt, through DynamoDB and Secrets Manager", actions == ["kms:Decrypt"] and
+            check(f"{name}: only kms:Decrypt, through DynamoDB and Secrets Manager",
+                  actions == ["kms:Decrypt"] and s["Resource"] == key and
                   sorted(t.split(".")[0] for t in texts(via)) == ["dynamodb", "secretsmanager"])
 
 
@@ -421,17 +533,60 @@ def check_table(table):
 
 
 def check_secrets(secrets, parameters):
-    """-> (client secret, token key): their logical ids"""
     generated = [n for n, s in secrets.items() if "GenerateSecretString" in s.get("Properties", {})]
     empty = [n for n in secrets if n not in generated]
-    check("one secret is generated, one is left to the operator", (len(generated), len(empty)) == (1, 1))
+    check("one secret is generated, one is left to the operator", (generated, empty) == (["TokenKey"], ["ClientSecret"]))
     check("no secret has a value in the template", not any("SecretString" in s.get("Properties", {}) for s in secrets.values()))
     check("no parameter takes a secret", not any(re.search(r"secret$|password|key$|token$", n, re.IGNORECASE) for n in parameters))
     for name in generated:
         how = secrets[name]["Properties"]["GenerateSecretString"] or {}
         check("the generated key is a plain string of 48 letters and digits",
               how.get("PasswordLength") == 48 and how.get("ExcludePunctuation") is True and "GenerateStringKey" not in how)
-    return (empty or [None])[0], (generated or [None])[0]
+
+
+def check_way(way, template, data):
+    """What each function is given and may do, and under which key everything is."""
+    check_key(way, template, data["key"])
+    globals_ = template["Globals"]["Function"]
+    functions = {f["Metadata"]["BuildProperties"]["Binary"]: f for f in template["Resources"].values()
+                 if f["Type"] == "AWS::Serverless::Function"}
+    for binary in functions.keys() & PERMISSIONS.keys():
+        check_environment(f"{way}: {binary}", functions[binary], globals_, data)
+        check_permissions(binary, f"{way}: {binary}", functions[binary], data)
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::IAM::ManagedPolicy":
+            check_managed(f"{way}: {name}", resource, data["key"])
+    for name, kind in (("Table", "table"), ("ClientSecret", "client secret"), ("TokenKey", "token key")):
+        check(f"{way}: {name} is made only where none is given", (name in template["Resources"]) == (data[kind] == {"Ref": name}))
+    check(f"{way}: outputs name what to keep", all(template["Outputs"][output]["Value"] == data[kind] for output, kind in {
+        "TableName": "table", "TokenKeyArn": "token key", "ClientSecretArn": "client secret"}.items()))
+
+
+def check_options(template):
+    """What is there only if asked for."""
+    def variables(**given):
+        return resolve(template, given)["Globals"]["Function"]["Environment"]["Variables"]
+
+    bare = resolve(template, {})
+    check("no concurrency is reserved unless asked for", "ReservedConcurrentExecutions" not in bare["Globals"]["Function"])
+    check("reserved concurrency is the parameter's", resolve(template, {"ReservedConcurrency": "5"})["Globals"]["Function"]
+          .get("ReservedConcurrentExecutions") == {"Ref": "ReservedConcurrency"})
+    topic = resolve(template, {"AlarmTopicArn": ARN("sns", "made-up")})
+    for name, r in bare["Resources"].items():
+        if r["Type"] == "AWS::CloudWatch::Alarm":
+            check(f"{name}: tells nobody without a topic", "AlarmActions" not in r["Properties"])
+            check(f"{name}: tells the topic where there is one", topic["Resources"][name]["Properties"].get("AlarmActions")
+                  == [{"Ref": "AlarmTopicArn"}])
+    check("no domain unless asked for", not any("Domain" in name for name in bare["Resources"]))
+    check("a domain comes with TLS 1.2 and its mapping", {"ApiDomain", "ApiDomainMapping"} <= resolve(
+        template, {"DomainName": "a.example"})["Resources"].keys())
+    check("finishUrl has the request's own domain", "PUBLIC_BASE_URL" not in variables())
+    check("finishUrl follows the domain", variables(DomainName="a.example")["PUBLIC_BASE_URL"] == {"Sub": "https://${DomainName}"})
+    check("PublicBaseUrl wins", variables(DomainName="a.example", PublicBaseUrl="https://b.example")["PUBLIC_BASE_URL"]
+          == {"Ref": "PublicBaseUrl"})
+    for name, p in template["Parameters"].items():
+        check(f"{name}: says what it is for", len(p.get("Description", "")) > 20)
+        check(f"{name}: says what it takes", p["Type"] == "Number" and "MinValue" in p or {"AllowedPattern", "AllowedValues"} & p.keys())
 
 
 def main(path, output):
@@ -452,8 +607,13 @@ def main(path, output):
     Path(output).write_text(json.dumps(made, indent=2))
     check_deployed_api(made["Resources"])
     check_deployed_policies(made["Resources"])
+    check_deployments(path, template, made)
     check_tls(parameters)
-    check_key(template)
+    check_key_policies(template)
+    for way, (given, data) in WAYS.items():
+        check_way(way, resolve(template, given), data)
+    check_options(template)
+    check_samconfig(path, parameters)
     check_alarms(template, api["Properties"])
     check_skips(resources)
     check_origins(parameters)
@@ -463,25 +623,19 @@ def main(path, output):
     table_name, table = only(resources, "AWS::DynamoDB::Table")
     check_table(table)
     secrets = of("AWS::SecretsManager::Secret")
-    client_secret, token_key = check_secrets(secrets, parameters)
-    for name, resource in {table_name: table, **secrets}.items():
+    check_secrets(secrets, parameters)
+    for name, resource in {table_name: table, **secrets, **of("AWS::KMS::Key")}.items():
         for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
             check(f"{name}: {policy} is Retain", resource.get(policy) == "Retain")
 
     managed = of("AWS::IAM::ManagedPolicy")
     check("no roles or policies but those checked here", not any(
         r["Type"].startswith("AWS::IAM::") and n not in managed for n, r in resources.items()))
-    groups = []
-    for name in functions.keys() & PERMISSIONS.keys():
-        groups.append(check_function(name, functions[name], globals_, resources))
-        check_environment(name, functions[name], globals_, table_name, client_secret, token_key)
-        check_permissions(name, functions[name], managed, table_name, {client_secret: "client secret", token_key: "token key"})
+    groups = [check_function(name, functions[name], globals_, resources) for name in functions.keys() & PERMISSIONS.keys()]
     check("every function has a log group of its own", len(set(groups)) == len(groups))
     for name, group in of("AWS::Logs::LogGroup").items():
         check(f"{name}: is kept for as long as the operator says",
               group.get("Properties", {}).get("RetentionInDays") == {"Ref": "LogRetentionDays"})
-    for name, policy in managed.items():
-        check_managed(name, policy)
     check("other backends get a policy that lets them call access-token", any(
         "execute-api:Invoke" in texts(p) for p in managed.values()))
 

@@ -1,0 +1,437 @@
+"""The whole story, deployed: story.py TARGET EMULATOR_PYTHON BUILD. Each line is something that is proven."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from botocore.exceptions import ClientError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
+from check import INDEXES, LISTS_VERSIONS_OF, PERMISSIONS, ROUTES, SCHEDULED  # what the contract says of each function: said once
+from world import UPSTREAM_TIMEOUT_MS, Api, Tally, World, post_json
+
+STACK = "human-connect"
+DOMAIN = "connect.example.test"
+tally = Tally()
+check, chapter = tally.check, tally.chapter
+
+
+def refused(call, **arguments):
+    """Whether IAM denies this; any other answer, an error about the request among them, means that it was allowed."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return error.response["Error"]["Code"] in ("AccessDenied", "AccessDeniedException")
+    return False
+
+
+def deployed(world):
+    failure = world.deploy(STACK, KmsKeyArn="create")
+    check("sam deploy takes the real template", failure is None, failure)
+    if failure:
+        sys.exit(1)
+    outputs = world.outputs(STACK)
+    check("the outputs name what a person needs next", {
+        "ApiUrl", "AccessTokenCallerPolicyArn", "FillInClientSecret", "TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn",
+        "DashboardUrl"} <= outputs.keys(), outputs.keys())
+    secret = world.client("secretsmanager")
+    value = secret.get_secret_value(SecretId=outputs["ClientSecretArn"]).get("SecretString")
+    check("the template gives the client secret no value", not value)
+    secret.put_secret_value(SecretId=outputs["ClientSecretArn"], SecretString=json.dumps({"clientSecret": "made-up-client-secret-1"}))
+    table = world.client("dynamodb").describe_table(TableName=outputs["TableName"])["Table"]
+    check("the table is protected from deletion", table["DeletionProtectionEnabled"])
+    keys = {secret.describe_secret(SecretId=outputs[name]).get("KmsKeyId") for name in ("ClientSecretArn", "TokenKeyArn")}
+    check("both secrets are under the stack's key", keys == {outputs["DataKeyArn"]}, keys)
+    return outputs
+
+
+def only_whom_the_routes_name(world, api):
+    for route, (_, who) in ROUTES.items():
+        bare = api.call(route.replace("{ticket}", "no-ticket"), body="" if route.startswith("POST") else None)
+        expected = {"JWT": 401, "AWS_IAM": 403, "NONE": 401}[who]
+        check(f"{route}: nobody gets {expected}", bare.status == expected, bare)
+    sign = world.issuer.sign
+    for what, token in {
+        "an expired token": sign("ada", exp=int(time.time()) - 60), "a token for somebody else": sign("ada", aud="somebody-else"),
+        "another issuer's token": sign("ada", iss="https://another.example"), "a forged token": sign("ada", key=world.issuer.other_key),
+        "no token at all": "nonsense",
+    }.items():
+        answer = api.call("GET /connect/connection", token=token)
+        check(f"{what} gets 401", answer.status == 401, answer)
+    answer = api.call("GET /connect/connection", token=sign("ada", aud="another"))
+    check("the second audience is as good as the first", answer.status == 200, answer)
+    answer = api.call("GET /connect/connection", token=sign(" "))
+    check("a token of a blank user gets 401, from the function", answer.code == "unauthenticated", answer)
+    answer = api.call("GET /connect/nothing", user="ada")
+    check("there is no other route", answer.status == 404, answer)
+
+
+def connect_flow(world, api, user="ada"):
+    session = api.call("POST /connect/session", user, {})
+    check("Connect: a new user gets a session token", session.status == 200 and session.tokenType == "session_token", session)
+    widget = post_json(world.human_api, "/widget/connect", {"token": session.token, "sourceId": "made-up-02"})
+    closed = {"status": "200", "sessionResults": {"connectedSources": json.loads(widget.text)["sources"]}}
+    finished = api.call("POST /connect/finish", user, closed)
+    check("Connect: closing the widget stores the tokens", finished.status == 201 and finished.connected is True, finished)
+    check("Connect: the page gets no access token", "access" not in finished.text, finished)
+    again = api.call("POST /connect/session", user, {})
+    check("Connect: a connected user gets an id token", again.status == 200 and again.tokenType == "id_token", again)
+    shown = api.call("GET /connect/connection", user)
+    check("Connect: the user sees the connection", shown.connected is True and shown.flow == "connect", shown)
+    other = api.call("GET /connect/connection", "eve")
+    check("Connect: another user sees nothing of it", other.connected is False, other)
+
+
+def popup_flow(world, api, user="grace hopper"):
+    session = api.call("POST /connect/session", user, {"flow": "popup"})
+    check("popup: a new user's session", session.status == 200 and (session.mode, session.publicToken) == ("create", ""), session)
+    check("popup: the user's id is encoded for the page", session.clientUserId == "grace%20hopper", session)
+    url = urlsplit(session.finishUrl)
+    check("popup: finishUrl is the API's own address", url.scheme == "https" and url.netloc == api.host.split(":")[0], url.netloc)
+    done = json.loads(post_json(world.human_api, "/popup/finish", {
+        "clientId": session.clientId, "clientUserId": session.clientUserId, "publicToken": ""}).text)
+    form = {"body": urlencode(done), "headers": {"Content-Type": "application/x-www-form-urlencoded"}}
+    stranger = api.call(f"POST /connect/finish/{'A' * len(url.path.rsplit('/', 1)[1])}", **form)
+    check("popup: a made-up ticket gets 401", stranger.status == 401, stranger)
+    finished = api.call(f"POST {url.path}", **form)
+    check("popup: the ticket finishes without a header, from a form", finished.status == 201 and bool(finished.publicToken), finished)
+    replayed = api.call(f"POST {url.path}", **form)
+    check("popup: a replay is answered, not exchanged", replayed.status == 200 and replayed.publicToken == finished.publicToken, replayed)
+    mine = api.call("POST /connect/finish", "eve", done)
+    check("popup: another user cannot take the session", mine.status in (403, 422), mine)
+    session = api.call("POST /connect/session", user, {"flow": "popup"})
+    check("popup: later the page gets the publicToken", (session.mode, session.publicToken) == ("edit", finished.publicToken), session)
+    token = api.call("POST /connect/public-token", user, {"refresh": True})
+    check("popup: a lost publicToken is recovered", token.status == 200 and token.recovered is True, token)
+
+
+def the_iam_route(world, api, outputs):
+    route, body = "POST /internal/access-token", {"clientUserId": "ada"}
+    backend = world.role("backend", outputs["AccessTokenCallerPolicyArn"])
+    stranger = world.role("stranger")
+    answer = api.call(route, body=body, credentials=backend)
+    check("a role with the policy gets an access token", answer.status == 200 and bool(answer.accessToken), answer)
+    check("it says what it is and until when", answer.tokenType == "Bearer" and answer.expiresAt is not None, answer)
+    answer = api.call(route, body={"clientUserId": "grace hopper"}, credentials=backend)
+    check("the popup user's access token too", answer.status == 200 and bool(answer.accessToken), answer)
+    answer = api.call(route, body={"clientUserId": "eve"}, credentials=backend)
+    check("a user without a connection is not_connected", (answer.status, answer.code) == (404, "not_connected"), answer)
+    answer = api.call(route, body=body, credentials=stranger)
+    check("a role without the policy is denied at the IAM route", answer.status == 403 and answer.code is None, answer)
+    answer = api.call(route, body=body, user="ada")
+    check("a user's token is denied at the IAM route", answer.status in (401, 403), answer)
+    answer = api.call(route, body=body, credentials={**backend, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    check("a wrong signature is denied at the IAM route", answer.status == 403, answer)
+    signed = api._signature("POST", "/internal/access-token", json.dumps(body), backend, {"Content-Type": "application/json"})
+    answer = api.call(route, body=json.dumps({"clientUserId": "grace hopper"}), headers=signed)
+    check("another body under the same signature is denied", answer.status == 403, answer)
+    answer = api.call("GET /connect/connection", credentials=backend)
+    check("the policy opens no user's route", answer.status == 401, answer)
+    table, secret = outputs["TableName"], outputs["ClientSecretArn"]
+    check("the policy allows nothing behind the route", refused(world.client("dynamodb", backend).scan, TableName=table)
+          and refused(world.client("secretsmanager", backend).get_secret_value, SecretId=secret)
+          and refused(world.client("lambda", backend).invoke,
+                      FunctionName=world.resources(STACK)["AccessTokenFunction"][1], Payload=b"{}"))
+    return backend
+
+
+def cors(api):
+    def preflight(origin):
+        return api.call("OPTIONS /connect/finish", headers={
+            "Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"})
+
+    for origin in ("https://app.example", "https://admin.example"):
+        allowed = preflight(origin)
+        check(f"{origin} may call", allowed.status in (200, 204) and allowed.headers.get("access-control-allow-origin") == origin
+              and "authorization" in allowed.headers.get("access-control-allow-headers", ""), allowed.headers)
+    denied = preflight("https://elsewhere.example")
+    check("a page elsewhere may not", "access-control-allow-origin" not in denied.headers, denied.headers)
+    answer = api.call("GET /connect/connection", "ada", headers={"Origin": "https://app.example"})
+    check("a page can read Retry-After", answer.headers.get("access-control-expose-headers", "").lower() == "retry-after",
+          answer.headers)
+    check("answers are not to be stored", answer.headers.get("cache-control") == "no-store", answer.headers)
+
+
+def least_privilege(world, outputs):
+    """Each function's role, taken on: what it must be allowed is allowed, and everything else is denied."""
+    iam, resources = world.client("iam"), world.resources(STACK)
+    others = world.client("dynamodb")
+    others.create_table(TableName="another", BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "userKey", "KeyType": "HASH"}],
+                        AttributeDefinitions=[{"AttributeName": "userKey", "AttributeType": "S"}])
+    another_secret = world.client("secretsmanager").create_secret(Name="another", SecretString="made-up")["ARN"]
+    logical = {name.replace("-", ""): name for name in PERMISSIONS}
+    key = {"userKey": {"S": "nobody"}}
+    condition = {"ConditionExpression": "attribute_exists(userKey)"}  # changes nothing, whoever is let through
+    secrets = {"client secret": outputs["ClientSecretArn"], "token key": outputs["TokenKeyArn"], "another": another_secret}
+    for logical_id, (kind, role_name) in resources.items():
+        name = logical.get(logical_id.removesuffix("FunctionRole").lower())
+        if kind != "AWS::IAM::Role" or name is None:
+            continue
+        role = iam.get_role(RoleName=role_name)["Role"]
+        trust = role["AssumeRolePolicyDocument"]
+        check(f"{name}: only Lambda may take on its role", [s["Principal"] for s in trust["Statement"]]
+              in ([{"Service": ["lambda.amazonaws.com"]}], [{"Service": "lambda.amazonaws.com"}]), trust)
+        # for this check the operator may too: whom a role trusts says nothing about what it may do
+        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}))
+        own = world.assume(role["Arn"])
+        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(trust))
+        dynamodb, manager = world.client("dynamodb", own), world.client("secretsmanager", own)
+        tries = {}
+        for table in (outputs["TableName"], "another"):
+            tries |= {
+                ("GetItem", table): lambda t=table: refused(dynamodb.get_item, TableName=t, Key=key),
+                ("UpdateItem", table): lambda t=table: refused(dynamodb.update_item, TableName=t, Key=key, **condition,
+                                                               UpdateExpression="REMOVE nothing"),
+                ("DeleteItem", table): lambda t=table: refused(dynamodb.delete_item, TableName=t, Key=key, **condition),
+                ("PutItem", table): lambda t=table: refused(dynamodb.put_item, TableName=t, Item=key, **condition),
+                ("BatchWriteItem", table): lambda t=table: refused(dynamodb.batch_write_item, RequestItems={
+                    t: [{"DeleteRequest": {"Key": key}}]}),
+                ("Query", table): lambda t=table: refused(dynamodb.query, TableName=t, KeyConditionExpression="userKey = :k",
+                                                          ExpressionAttributeValues={":k": {"S": "nobody"}}),
+                ("Scan", table): lambda t=table: refused(dynamodb.scan, TableName=t),
+                ("DescribeTable", table): lambda t=table: refused(dynamodb.describe_table, TableName=t),
+                ("UpdateTable", table): lambda t=table: refused(dynamodb.update_table, TableName=t, DeletionProtectionEnabled=False),
+                ("DeleteTable", table): lambda t=table: refused(dynamodb.delete_table, TableName=t),
+            }
+        for index, (attribute, kind, _) in INDEXES.items():
+            looked_for = {"S": "nothing"} if kind == "S" else {"N": "0"}
+            tries |= {
+                ("Scan", index): lambda i=index: refused(dynamodb.scan, TableName=outputs["TableName"], IndexName=i),
+                ("Query", index): lambda i=index, a=attribute, v=looked_for: refused(
+                    dynamodb.query, TableName=outputs["TableName"], IndexName=i, KeyConditionExpression=f"{a} = :v",
+                    ExpressionAttributeValues={":v": v}),
+            }
+        for kind, arn in secrets.items():
+            tries |= {
+                ("ListSecretVersionIds", kind): lambda a=arn: refused(manager.list_secret_version_ids, SecretId=a),
+                ("GetSecretValue", kind): lambda a=arn: refused(manager.get_secret_value, SecretId=a),
+                ("PutSecretValue", kind): lambda a=arn: refused(manager.put_secret_value, SecretId=a, SecretString="x" * 40),
+                ("DeleteSecret", kind): lambda a=arn: refused(manager.delete_secret, SecretId=a),
+            }
+        tries |= {
+            ("ListRoles", "iam"): lambda: refused(world.client("iam", own).list_roles),
+            ("ListBuckets", "s3"): lambda: refused(world.client("s3", own).list_buckets),
+            ("Invoke", "lambda"): lambda: refused(world.client("lambda", own).invoke, Payload=b"{}",
+                                                  FunctionName=resources["AccessTokenFunction"][1]),
+            ("ScheduleKeyDeletion", "kms"): lambda: refused(world.client("kms", own).schedule_key_deletion,
+                                                            KeyId=outputs["DataKeyArn"]),
+            ("Decrypt, not through the table or a secret", "kms"): lambda: refused(
+                world.client("kms", own).decrypt, KeyId=outputs["DataKeyArn"], CiphertextBlob=b"made-up"),
+        }
+        items, readable = PERMISSIONS[name]
+        needed = {(item, outputs["TableName"]) for item in items} | {("GetSecretValue", kind) for kind in readable}
+        if name == SCHEDULED:
+            needed |= {(verb, index) for index, (_, _, verb) in INDEXES.items()}
+            needed |= {("ListSecretVersionIds", kind) for kind in LISTS_VERSIONS_OF}
+        denied = {what for what, is_refused in tries.items() if is_refused()}
+        check(f"{name}: is allowed the {len(needed)} things that it needs", not needed & denied, needed & denied)
+        check(f"{name}: is denied the other {len(tries) - len(needed)}", denied == tries.keys() - needed, tries.keys() - needed - denied)
+    check("nothing was harmed", others.describe_table(TableName="another")["Table"]["TableStatus"] == "ACTIVE")
+
+
+def rows(world, outputs):
+    return world.client("dynamodb").scan(TableName=outputs["TableName"], ConsistentRead=True)["Items"]
+
+
+def versions(value):
+    """The key versions under which anything in a row is sealed."""
+    if not isinstance(value, dict):
+        return set()
+    own = {value["key"]["S"]} if "sealed" in value and "S" in value.get("key", {}) else set()
+    return own.union(*(versions(inner) for inner in value.values()))
+
+
+def rotation(world, api, outputs, backend):
+    manager = world.client("secretsmanager")
+    token = lambda user="ada", **more: api.call("POST /internal/access-token", body={"clientUserId": user, **more}, credentials=backend)
+
+    before = token(forceRefresh=True)
+    # Human API takes the newest two: after two rotations there not the one that the functions have cached
+    world.stand_in("rotate-secret")
+    world.stand_in("rotate-secret")
+    manager.put_secret_value(SecretId=outputs["ClientSecretArn"], SecretString=json.dumps({"clientSecret": "made-up-client-secret-3"}))
+    after = token("ada", forceRefresh=True)
+    check("client secret: rotated, and no call fails", before.status == after.status == 200, f"{before} {after}")
+
+    held = token("grace hopper")
+    old = set().union(*(versions(row) for row in rows(world, outputs)))
+    check("sealing key: rows are sealed with one version", len(old) == 1, old)
+    new = manager.put_secret_value(SecretId=outputs["TokenKeyArn"], SecretString="made-up-" + "k" * 40)["VersionId"]
+    kept = token("grace hopper")
+    check("sealing key: rotated, and old rows open", (held.status, kept.status) == (200, 200) and held.accessToken == kept.accessToken,
+          f"{held} {kept}")
+    time.sleep(11)  # SecretTtlSeconds is 2; a refresh is not asked for twice within 10 s
+    fresh = token("ada", forceRefresh=True)
+    sealed = [versions(row) for row in rows(world, outputs)]
+    check("sealing key: what is written now is sealed with the new version", fresh.status == 200 and any(new in s for s in sealed), sealed)
+    check("sealing key: what was not written is as it was", any(s == old for s in sealed), sealed)
+    text = json.dumps(rows(world, outputs))
+    check("no token stands in the table in the clear", "made-up-access-token" not in text and "made-up-id-token" not in text)
+
+
+def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
+    session = api.call("POST /connect/session", user, {"flow": "popup"})
+    done = json.loads(post_json(world.human_api, "/popup/finish", {
+        "clientId": session.clientId, "clientUserId": session.clientUserId, "publicToken": ""}).text)
+    world.stand_in("delay", ms=UPSTREAM_TIMEOUT_MS + 500)
+    lost = api.call("POST /connect/finish", user, done)
+    world.stand_in("delay", ms=0)
+    check("an exchange without an answer is said to be so", (lost.status, lost.code) == (504, "upstream_timeout"), lost)
+    row, = [row for row in rows(world, outputs) if row["clientUserId"]["S"] == user]
+    check("the row says that it is unresolved", "inflight" in row and "unresolvedSince" in row, row.keys())
+    # the user does not come back; that time has passed is the one thing that is made up here
+    world.client("dynamodb").update_item(
+        TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD heldUntil :ago, unresolvedSince :ago",
+        ExpressionAttributeValues={":ago": {"N": "-120000"}})
+    run = world.client("lambda").invoke(FunctionName=world.resources(STACK)["SweeperFunction"][1], Qualifier="live", Payload=b"{}")
+    report = json.loads(run["Payload"].read())
+    check("the sweeper resolves it", (report.get("outcome"), report.get("resolved"), report.get("leftUnresolved")) == ("ok", 1, 0), report)
+    check("it seals anew what the rotation has left, all of it", report.get("resealed", 0) > 0
+          and report.get("leftUnderOlderKeys") == 0, report)
+    newest = [versions(row) for row in rows(world, outputs)]
+    check("nothing is under an older key any more", len(set().union(*newest)) == 1, newest)
+    token = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
+    check("the user's token is there", token.status == 200 and bool(token.accessToken), token)
+
+
+def forgetting(world, api, outputs, backend):
+    before = len(rows(world, outputs))
+    answers = [api.call("DELETE /connect/connection", "ada") for _ in range(2)]
+    check("forgetting a user is 204, and again 204", [a.status for a in answers] == [204, 204], answers)
+    check("nothing of the user is left in the table", len(rows(world, outputs)) == before - 1)
+    gone = api.call("POST /internal/access-token", body={"clientUserId": "ada"}, credentials=backend)
+    check("nobody gets the forgotten user's tokens", gone.status == 404, gone)
+
+
+def live_version(world):
+    name = world.resources(STACK)["SessionStartFunction"][1]
+    return int(world.client("lambda").get_alias(FunctionName=name, Name="live")["FunctionVersion"])
+
+
+def by_cargo_lambda(world, api):
+    """New code for one function between two deployments, as the README says it."""
+    old = live_version(world)
+    failure = world.cargo_lambda_deploy(world.resources(STACK)["SessionStartFunction"][1], "session-start")
+    check("cargo lambda deploy gives a function new code", failure is None, failure)
+    check("its alias has the new version", live_version(world) > old, live_version(world))
+    session = api.call("POST /connect/session", "alan", {})
+    check("which still has its variables and its role", session.status == 200, session)
+
+
+def update(world, api, backend):
+    """-> the access token that was there before, and is"""
+    user = "grace hopper"
+    before = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
+    old = live_version(world)
+    failure = world.deploy(STACK, KmsKeyArn="create", DefaultFlow="popup", Revision="2")
+    check("a stack update with changed parameters", failure is None, failure)
+    check("it publishes another version, and the alias is there", live_version(world) > old, live_version(world))
+    session = api.call("POST /connect/session", "linus", {})
+    check("the changed parameter is in force, at the same address", session.flow == "popup", session)
+    after = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
+    check("no data is lost", before.status == after.status == 200 and before.accessToken == after.accessToken, f"{before} {after}")
+    return after.accessToken
+
+
+def logs(world):
+    """What the functions printed, where the emulator hands it on."""
+    client = world.client("logs")
+    groups = {physical for kind, physical in world.resources(STACK).values() if kind == "AWS::Logs::LogGroup"}
+    events = [json.loads(event["message"]) for group in groups if group.startswith("/aws/lambda/")
+              for event in client.filter_log_events(logGroupName=group)["events"] if event["message"].startswith("{")]
+    check("the functions' lines reach their log groups", len(events) > 0, groups)
+    text = json.dumps(events)
+    for secret in ("made-up-access-token", "made-up-client-secret", "made-up-popup-session", "example.test", "eyJ"):
+        check(f"no line holds {secret}", secret not in text)
+    callers = {event.get("caller", "") for event in events if event.get("message") == "audit"}
+    check("the audit names the calling role", any("assumed-role/backend" in (caller or "") for caller in callers), callers)
+
+
+def left_behind(world, outputs):
+    before = len(rows(world, outputs))
+    functions = [physical for kind, physical in world.resources(STACK).values() if kind == "AWS::Lambda::Function"]
+    policies = world.client("iam")
+    for role in ("backend", "stranger"):
+        for policy in policies.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+            policies.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    world.delete_stack(STACK)
+    listed = {f["FunctionName"] for f in world.client("lambda").list_functions()["Functions"]}
+    check("deleting the stack deletes its functions", not listed & set(functions), listed)
+    check("the table stays, with its rows", len(rows(world, outputs)) == before)
+    manager = world.client("secretsmanager")
+    for name in ("ClientSecretArn", "TokenKeyArn"):
+        check(f"{name} stays, with its value", bool(manager.get_secret_value(SecretId=outputs[name])["SecretString"]))
+    key = world.client("kms").describe_key(KeyId=outputs["DataKeyArn"])["KeyMetadata"]
+    check("the key stays, enabled", key["KeyState"] == "Enabled", key)
+
+
+def adopted(world, outputs, token):
+    stack = "human-connect-again"
+    data = {"ExistingTableName": outputs["TableName"], "ExistingTokenKeyArn": outputs["TokenKeyArn"],
+            "ExistingClientSecretArn": outputs["ClientSecretArn"], "KmsKeyArn": outputs["DataKeyArn"]}
+    keyless = world.deploy("keyless", ExistingTableName=outputs["TableName"])
+    check("a table without its sealing key is not taken", keyless is not None and "sealing key" in keyless, keyless)
+    failure = world.deploy(stack, **data, DomainName=DOMAIN,
+                           CertificateArn="arn:aws:acm:us-east-1:000000000000:certificate/made-up")
+    check("a new stack adopts table, secrets and key", failure is None, failure)
+    made = {kind for kind, _ in world.resources(stack).values()}
+    check("it makes none of its own", not made & {"AWS::DynamoDB::Table", "AWS::SecretsManager::Secret", "AWS::KMS::Key"}, made)
+    found = world.outputs(stack)
+    check("it says which it has", all(found[name] == outputs[name] for name in ("TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn")),
+          found)
+    api = world.api(stack)
+    backend = world.role("backend-again", found["AccessTokenCallerPolicyArn"])
+    answer = api.call("POST /internal/access-token", body={"clientUserId": "grace hopper"}, credentials=backend)
+    check("a token from before opens in the new stack", (answer.status, answer.accessToken) == (200, token), answer)
+    session = api.call("POST /connect/session", "grace hopper", {"flow": "popup"})
+    check("its user goes on", (session.status, session.mode) == (200, "edit"), session)
+    check("finishUrl is at the stack's own domain", (session.finishUrl or "").startswith(f"https://{DOMAIN}/connect/finish/"), session)
+    by_domain = Api(world, host=DOMAIN).call("GET /connect/connection", "grace hopper")
+    check("the domain serves the API", by_domain.connected is True, by_domain)
+
+
+def main(target, emulator_python, build):
+    began = time.monotonic()
+    with World(target, emulator_python, build) as world:
+        tally.chapters.append(("start", time.monotonic() - began))
+        with chapter("The template is deployed"):
+            outputs = deployed(world)
+            api = world.api(STACK)
+        with chapter("Only whom a route names may call it"):
+            only_whom_the_routes_name(world, api)
+        with chapter("A user connects with Connect"):
+            connect_flow(world, api)
+        with chapter("A user connects with the popup"):
+            popup_flow(world, api)
+        with chapter("Another backend asks for access tokens"):
+            backend = the_iam_route(world, api, outputs)
+        with chapter("Pages of other origins"):
+            cors(api)
+        with chapter("Least privilege"):
+            least_privilege(world, outputs)
+        with chapter("Both secrets are rotated"):
+            rotation(world, api, outputs, backend)
+        with chapter("The sweeper finds the lost"):
+            the_sweeper(world, api, outputs, backend)
+        with chapter("A user is forgotten"):
+            forgetting(world, api, outputs, backend)
+        with chapter("New code without SAM"):
+            by_cargo_lambda(world, api)
+        with chapter("The stack is updated"):
+            token = update(world, api, backend)
+        with chapter("What was logged"):
+            logs(world)
+        with chapter("The stack is deleted"):
+            left_behind(world, outputs)
+        with chapter("What it left is adopted"):
+            adopted(world, outputs, token)
+    print("\nseconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in tally.chapters))
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
