@@ -2,6 +2,8 @@
 //!
 //! From AWS's "Configure CORS for HTTP APIs": preflights are answered whether or not there is a route; a request counts
 //! only with `Origin`, a preflight only with `Access-Control-Request-Method` too; what functions say of CORS is dropped.
+//! That page says nothing of what the API refuses by itself (401 of an authorizer, 404, 429): that these carry the headers too is
+//! what is seen in the field. Where they did not, a page would see no answer (`network`) instead of the 401.
 
 use axum::body::Body;
 use axum::http::header::{
