@@ -295,6 +295,8 @@ impl Turn<'_> {
         if matches!(ending, Ending::Unresolved) {
             self.invocation.note(|tally| tally.unresolved += 1);
         }
+        // or a value of an older key could hide behind the newest
+        self.reseal().await;
         match self.connect.store.commit(&mut self.hold, ending, self.key.version(), self.invocation).await {
             // what Human API said may be about what another call has done meanwhile
             Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),

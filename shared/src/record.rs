@@ -193,6 +193,8 @@ pub enum Asked {
     Public,
     /// A session or id token: to lose one costs nothing.
     Start,
+    /// Nothing: the row is held to be sealed anew.
+    Nothing,
 }
 
 /// A popup's exchange under way.
@@ -256,7 +258,7 @@ impl Record {
         let start = self.start.iter().flat_map(|start| [Some(&start.token), start.refresh.as_ref()]);
         let session = self.inflight.as_ref().and_then(|inflight| match &inflight.request {
             Asked::Exchange(exchange) => Some(&exchange.session),
-            Asked::Access | Asked::Public | Asked::Start => None,
+            Asked::Access | Asked::Public | Asked::Start | Asked::Nothing => None,
         });
         let others = [self.public.as_ref(), self.human_proof.as_ref(), session];
         let versions = access.chain(start).chain(others).flatten().map(|sealed| sealed.version.as_str());

@@ -14,16 +14,14 @@ use shared::lambda::job::{Job, Report, Run};
 use shared::record::{Asked, Record};
 use shared::store::{Claim, Hints, StoreError, Taken};
 use shared::telemetry::milliseconds;
-use tracing::info;
+use tracing::{info, warn};
 
 /// What is younger than this may be somebody's who is being served: a hold ends within 30 s.
 const ABANDONED: Millis = 60_000;
-/// Users a run that something is resolved for.
-const RESOLVED_A_RUN: usize = 20;
-/// So many of them are the oldest in any case.
-const OLDEST: usize = 10;
+/// Users a run that something is resolved for; where Human API is well, fewer than there is time for.
+const RESOLVED_A_RUN: usize = 100;
 /// Rows a run that are sealed anew.
-const SEALED_A_RUN: usize = 50;
+const SEALED_A_RUN: usize = 500;
 /// No turn to resolve something begins later than this after the run's start. A turn lasts up to 22 s, and sealing anew,
 /// which needs no answer of Human API, shall have time left where that is slow.
 const RESOLVES_UNTIL: Duration = Duration::from_secs(60);
@@ -53,7 +51,7 @@ enum Visit {
     /// Another call is at it, or has to be first.
     Busy,
     /// The row cannot be read.
-    Unreadable,
+    Unreadable(StoreError),
     /// Something does not open.
     StillSealed,
 }
@@ -100,7 +98,7 @@ impl Job for Sweeper {
 }
 
 impl Sweeper {
-    /// Resolves what a call left unresolved that nobody has come back for, oldest first.
+    /// Resolves what a call left unresolved that nobody has come back for.
     async fn resolve_lost(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
         let part = run.invocation.part();
         let found = async { Ok(self.connect.store.unresolved(&part).await?) };
@@ -110,7 +108,7 @@ impl Sweeper {
         lost.sort_unstable_by_key(|(since, _)| *since);
         sums.more |= more;
 
-        let (chosen, later) = choose(lost, OLDEST, RESOLVED_A_RUN, turn);
+        let (chosen, later) = choose(lost, RESOLVED_A_RUN, turn);
         sums.unresolved.extend(later.into_iter().map(|(since, _)| since));
         for (since, key) in chosen {
             let in_time = run.invocation.elapsed() < RESOLVES_UNTIL;
@@ -142,7 +140,7 @@ impl Sweeper {
         let Hints { rows, more } = run.attempt(&part, found).await?;
         sums.more |= more;
 
-        let (chosen, later) = choose(rows, 0, SEALED_A_RUN, turn);
+        let (chosen, later) = choose(rows, SEALED_A_RUN, turn);
         let mut left = later.len();
         for key in chosen {
             let in_time = run.invocation.elapsed() < SEALS_UNTIL;
@@ -164,12 +162,18 @@ impl Sweeper {
         let outcome = Box::pin(async {
             match self.take_turn(key, want, &part).await {
                 Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
-                Err(Error::Store(StoreError::Unreadable(_))) => Ok(Visit::Unreadable),
+                Err(Error::Store(error @ StoreError::Unreadable(_))) => Ok(Visit::Unreadable(error)),
                 outcome => outcome,
             }
         });
         match run.attempt(&part, outcome).await {
             Ok(visit) => {
+                let user = part.user().and_then(|user| self.connect.sealer.user_hash(&user));
+                match &visit {
+                    Visit::Unreadable(error) => warn!(%error, "a row is left unresolved"),
+                    Visit::StillSealed => warn!(user, "something in a row does not open, and stays under an older key"),
+                    Visit::Done | Visit::Nothing | Visit::Busy => {}
+                }
                 sums.skipped += u64::from(!matches!(visit, Visit::Done));
                 Some(visit)
             }
@@ -199,15 +203,14 @@ impl Sweeper {
             (Want::Sealed, true, _) => return Ok(Visit::Busy),
             (Want::Resolved, false, _) | (Want::Sealed, false, false) => return Ok(Visit::Nothing),
         }
-        // to seal anew, nothing is asked: a crash in between costs no question either
-        let request = if want == Want::Resolved { Asked::Access } else { Asked::Start };
+        let request = if want == Want::Resolved { Asked::Access } else { Asked::Nothing };
         let claim = Claim { key, user: None, seen: Some(&row), request, session: None, ticket: None };
         let whoever_holds_it = |_: &Record| Some(Visit::Busy);
         let mut turn = match self.connect.turn(claim, whoever_holds_it, invocation).await? {
             Taken::Held(turn) => turn,
             Taken::Answered(visit) => return Ok(visit),
         };
-        let settled = turn.settle(Asked::Start).await;
+        let settled = turn.settle(Asked::Nothing).await;
         let (_, row) = turn.close(settled).await?;
         Ok(if want == Want::Sealed && self.is_under_older_key(&row).await? { Visit::StillSealed } else { Visit::Done })
     }
@@ -264,38 +267,56 @@ impl Sums {
     }
 }
 
-/// The first few, and of the others as many as there is room for, each time further on: what fails again and again keeps
-/// nobody waiting. And those that are left for later.
-fn choose<T>(mut rows: Vec<T>, first: usize, most: usize, turn: usize) -> (Vec<T>, Vec<T>) {
-    if rows.len() > most
-        && let Some(others) = rows.get_mut(first..)
-    {
-        let further = turn.wrapping_mul(most - first) % others.len();
-        others.rotate_left(further);
+/// Which rows a run takes on, and in which order; and those that are left for later. The first one first, then each run begins
+/// somewhere else: what is slow or fails each time keeps nobody waiting for long.
+fn choose<T>(mut rows: Vec<T>, most: usize, turn: usize) -> (Vec<T>, Vec<T>) {
+    if let Some(others) = rows.get_mut(1..).filter(|others| !others.is_empty()) {
+        others.rotate_left(elsewhere(turn, others.len()));
     }
     let later = rows.split_off(most.min(rows.len()));
     (rows, later)
 }
 
+/// A place among so many, each time far from the last ones, and in time everywhere: multiples of the golden ratio.
+fn elsewhere(turn: usize, places: usize) -> usize {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let part = (turn as u64).wrapping_mul(GOLDEN) >> 32;
+    usize::try_from((part * places as u64) >> 32).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn where_there_is_room_for_all_all_are_chosen_in_their_order() {
-        assert_eq!(choose(vec![1, 2, 3], 2, 3, 7), (vec![1, 2, 3], vec![]));
-        assert_eq!(choose(Vec::<u8>::new(), 2, 3, 7), (vec![], vec![]));
+    fn where_there_is_room_for_all_all_are_chosen() {
+        for turn in 0..9 {
+            let (mut chosen, later) = choose(vec![1, 2, 3], 3, turn);
+            assert_eq!(chosen[0], 1, "the oldest first");
+            chosen.sort_unstable();
+            assert_eq!((chosen, later), (vec![1, 2, 3], vec![]));
+        }
+        assert_eq!(choose(Vec::<u8>::new(), 3, 7), (vec![], vec![]));
     }
 
     #[test]
-    fn the_oldest_are_always_chosen_and_the_others_in_turn() {
-        let mut seen = Vec::new();
-        for turn in 5..9 {
-            let (chosen, later) = choose((0..10).collect(), 2, 4, turn);
-            assert_eq!((&chosen[..2], chosen.len(), later.len()), (&[0, 1][..], 4, 6));
-            seen.extend_from_slice(&chosen[2..]);
+    fn the_oldest_is_always_chosen_and_the_others_in_turn() {
+        let mut seen = BTreeSet::new();
+        for turn in 5..15 {
+            let (chosen, later) = choose((0..10).collect(), 4, turn);
+            assert_eq!((chosen[0], chosen.len(), later.len()), (0, 4, 6));
+            seen.extend(chosen);
         }
-        seen.sort_unstable();
-        assert_eq!(seen, [2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(seen, (0..10).collect());
+    }
+
+    #[test]
+    fn where_time_ends_a_run_early_each_has_a_turn_all_the_same() {
+        for count in [2, 3, 10, 37, 300] {
+            let reached = (0..count).flat_map(|turn| choose((0..count).collect(), 100, turn).0.into_iter().take(7));
+            assert_eq!(reached.collect::<BTreeSet<_>>(), (0..count).collect(), "{count}");
+        }
     }
 }

@@ -204,19 +204,17 @@ async fn of_a_user_who_is_deleted_meanwhile_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn a_run_takes_on_so_many_users_and_the_oldest_first() {
+async fn a_run_takes_on_so_many_users_and_the_oldest_in_any_case() {
     let world = World::new().await;
-    let user = |number: usize| format!("user-{number:02}");
-    for number in 0..25 {
+    let user = |number: usize| format!("user-{number:03}");
+    for number in 0..105 {
         lose(&world, &user(number)).await;
         world.pass_seconds(1);
     }
     world.pass_seconds(61);
-    assert_eq!(resolving(&world.sweep().await), [20, 0, 0, 5]);
-    for number in 0..10 {
-        let row = world.laptop.row(&UserId::new(user(number)).unwrap()).await.unwrap().unwrap();
-        assert!(!row.contains_key("inflight"), "{number}");
-    }
+    assert_eq!(resolving(&world.sweep().await), [100, 0, 0, 5]);
+    let oldest = world.laptop.row(&UserId::new(user(0)).unwrap()).await.unwrap().unwrap();
+    assert!(!oldest.contains_key("inflight"));
     assert_eq!(resolving(&world.sweep().await), [5, 0, 0, 0]);
     assert_eq!(indexed(&world, "unresolved").await, 0);
 }
@@ -253,8 +251,8 @@ async fn a_row_that_cannot_be_resolved_keeps_no_other_waiting() {
 #[tokio::test]
 async fn many_rows_that_cannot_be_resolved_starve_no_other() {
     let world = World::new().await;
-    for number in 0..21 {
-        let user = format!("user-{number:02}");
+    for number in 0..101 {
+        let user = format!("user-{number:03}");
         lose(&world, &user).await;
         put(&world, &user, "access", Some(AttributeValue::Null(true))).await;
     }
@@ -286,11 +284,11 @@ async fn two_sweepers_at_once_do_nothing_twice() {
 #[tokio::test]
 async fn rows_under_an_older_key_are_sealed_anew_so_many_a_run_and_nobody_is_asked() {
     let world = World::new().await;
-    for number in 0..55 {
-        let user = format!("user-{number:02}");
+    for number in 0..505 {
+        let user = format!("user-{number:03}");
         is(&world.finish(&user, &world.popup(&user)).await, 201, "ok");
     }
-    lose(&world, "user-00").await;
+    lose(&world, "user-000").await;
     world.pass_seconds(61);
     assert_eq!(sealing(&world.sweep().await), [0; 4], "all are under the current one, which the sweeper has read");
     // the version before the last has no stage any more
@@ -298,19 +296,45 @@ async fn rows_under_an_older_key_are_sealed_anew_so_many_a_run_and_nobody_is_ask
     world.laptop.secrets.rotate(TOKEN_KEY);
     world.asked();
     let report = world.sweep().await;
-    assert_eq!((&report["outcome"], sealing(&report)), (&json!("ok"), [50, 0, 0, 5]));
+    assert_eq!((&report["outcome"], sealing(&report)), (&json!("ok"), [500, 0, 0, 5]));
     assert_eq!(sealing(&world.sweep().await), [5, 0, 0, 0]);
     assert_eq!(sealing(&world.sweep().await), [0; 4]);
     assert_eq!(world.asked().len(), 0);
 
     world.laptop.secrets.drop_old_versions(TOKEN_KEY);
     world.laptop.gateway.restart();
-    for number in 0..55 {
-        let user = format!("user-{number:02}");
+    for number in 0..505 {
+        let user = format!("user-{number:03}");
         is(&world.access(&user, false).await, 200, "ok");
         is(&world.public_token(&user, false).await, 200, "ok");
     }
     assert_eq!(world.asked().len(), 0, "as they were");
+}
+
+#[tokio::test]
+async fn a_death_while_a_row_is_sealed_anew_costs_nothing() {
+    let world = World::new().await;
+    is(&world.connect("ada").await, 201, "ok");
+    let token = is(&world.session("ada", json!({"flow": "connect"})).await, 200, "ok")["token"].clone();
+    world.laptop.secrets.rotate(TOKEN_KEY);
+    let before = world.laptop.row(&UserId::new("ada").unwrap()).await.unwrap().unwrap();
+    let held =
+        world.laptop.dynamodb.update_item().table_name("human-connect").key("userKey", before["userKey"].clone());
+    let inflight =
+        [("by", "made-up"), ("request", "nothing")].map(|(name, text)| (name, AttributeValue::S(text.into())));
+    let now = AttributeValue::N(shared::clock::Clock::system().now().to_string());
+    let inflight = inflight.into_iter().chain([("since", now.clone())]).map(|(name, value)| (name.to_owned(), value));
+    held.update_expression("SET inflight = :inflight, unresolvedSince = :now")
+        .expression_attribute_values(":inflight", AttributeValue::M(inflight.collect()))
+        .expression_attribute_values(":now", now)
+        .send()
+        .await
+        .unwrap();
+    world.pass_seconds(61);
+    world.asked();
+    assert_eq!(resolving(&world.sweep().await), [1, 0, 0, 0]);
+    assert_eq!(is(&world.session("ada", json!({"flow": "connect"})).await, 200, "ok")["token"], token);
+    assert_eq!(world.asked().len(), 0);
 }
 
 #[tokio::test]

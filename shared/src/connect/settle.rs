@@ -35,7 +35,7 @@ impl Turn<'_> {
                 self.hold.record.start = None;
                 false
             }
-            None => false,
+            Some(Asked::Nothing) | None => false,
         };
         if self.hold.in_doubt() && !superseded {
             self.recover(None).await?;

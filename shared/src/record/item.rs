@@ -160,6 +160,7 @@ pub(crate) fn encode_inflight(inflight: &Inflight) -> AttributeValue {
         Asked::Access => "access",
         Asked::Public => "public",
         Asked::Start => "start",
+        Asked::Nothing => "nothing",
     };
     map.insert("request".to_owned(), AttributeValue::S(kind.to_owned()));
     AttributeValue::M(map)
@@ -177,6 +178,7 @@ fn decode_inflight(map: &Item) -> Result<Inflight, Unreadable> {
         Some("access") => Asked::Access,
         Some("public") => Asked::Public,
         Some("start") => Asked::Start,
+        Some("nothing") => Asked::Nothing,
         _ => return Err(unreadable()),
     };
     Ok(Inflight { by: text(map, "by")?.ok_or_else(unreadable)?, since: number_in(map, "since", INFLIGHT)?, request })

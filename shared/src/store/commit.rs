@@ -46,7 +46,7 @@ impl Store {
                 // once more: now the doubt is known
                 Ok(false) => continue,
                 // a session or id token that nobody has costs nothing
-                Err(StoreError::TakenOver) if !hold.asks_for_a_start() => {
+                Err(StoreError::TakenOver) if !hold.asks_for_nothing_lasting() => {
                     self.mark_doubt(hold, invocation).await.and(Err(StoreError::TakenOver))
                 }
                 Err(error) => Err(error),

@@ -224,8 +224,10 @@ impl Hold {
         !self.doubts.is_empty()
     }
 
-    pub(super) fn asks_for_a_start(&self) -> bool {
-        self.record.inflight.as_ref().is_some_and(|inflight| inflight.request == Asked::Start)
+    /// Whether an answer that comes too late is nobody's loss.
+    pub(super) fn asks_for_nothing_lasting(&self) -> bool {
+        let request = self.record.inflight.as_ref().map(|inflight| &inflight.request);
+        matches!(request, Some(Asked::Start | Asked::Nothing))
     }
 
     pub(super) fn lost_to(&self, row: Option<&Record>) -> StoreError {
