@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -135,6 +137,7 @@ class World:
         self.target, self.build = Path(target), Path(build)
         self.work = self.target / "checks/rehearse-work"
         self.work.mkdir(parents=True, exist_ok=True)
+        self.scratch = Path(tempfile.mkdtemp(prefix="rehearsal-"))  # the emulator unpacks each function there
         self.emulator_python = emulator_python
         self.processes = []
 
@@ -158,6 +161,7 @@ class World:
                 pass
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _start(self, name, command, cwd=None, **env):
         log = open(self.work / f"{name}.log", "wb")
@@ -179,7 +183,7 @@ class World:
 
     def _start_human_api(self):
         """The laptop, of which only the stand-in for Human API is used."""
-        folder = self.work / f"laptop-{os.getpid()}"
+        folder = self.scratch / "laptop"
         folder.mkdir()
         process = self._start("laptop", [self.target / "debug/local"], cwd=folder)
         log = self.work / "laptop.log"
@@ -199,7 +203,7 @@ class World:
         process = self._start(
             "emulator", [self.emulator_python, ROOT / "checks/rehearse/emulator.py"], cwd=self.work, AUTH="true",
             GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1", IOT_MTLS_ENABLED="0", AWS_ENDPOINT_URL=self.aws, SERVICES=services,
-            LAMBDA_EXECUTOR="local", AWS_DEFAULT_REGION=REGION, MINISTACK_REGION=REGION, **OPERATOR)
+            LAMBDA_EXECUTOR="local", TMPDIR=str(self.scratch), AWS_DEFAULT_REGION=REGION, MINISTACK_REGION=REGION, **OPERATOR)
         self._wait("emulator", process, lambda: send(self.aws, "GET", "/_ministack/health").status == 200)
         self.client("s3").create_bucket(Bucket="rehearsal")
 

@@ -3,8 +3,11 @@
 import hashlib
 import io
 import pathlib
+import re
 import sys
 import zipfile
+
+GLIBC = 34  # provided.al2023 has 2.34: a binary that asks for a newer one does not start there
 
 built, zips = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 zips.mkdir(parents=True, exist_ok=True)
@@ -12,6 +15,9 @@ digests = []
 print(f"{'function':<14} {'binary':>10} {'zip':>10}  SHA-256")
 for name in sys.argv[3:]:
     binary = (built / name).read_bytes()
+    wanted = max(map(int, re.findall(rb"GLIBC_2\.(\d+)", binary)), default=0)
+    if wanted > GLIBC:
+        sys.exit(f"{name} wants glibc 2.{wanted}, Lambda has 2.{GLIBC}: build on an older system, or with cargo-lambda's zig")
     entry = zipfile.ZipInfo("bootstrap", date_time=(1980, 1, 1, 0, 0, 0))  # as old as a zip can be
     entry.external_attr = 0o100755 << 16
     entry.create_system = 3  # Unix, whatever this runs on

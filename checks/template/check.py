@@ -55,6 +55,33 @@ NEVER_LOGGED = re.compile(r"path|query|body|header|override|authorization|claims
 # what SAM adds to each role: logs, and X-Ray, whose actions know no resource but "*"
 ADDED_BY_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
 
+# each alarm: what it looks at (namespace, metric, statistic, seconds), how it is added up, from when on it rings
+OURS = "HumanConnect"
+FAULTS_ALARM = ({(OURS, "Faults", "Sum", 300), (OURS, "Requests", "Sum", 300)}, ["IF(faults >= 3, 100 * faults / requests, 0)"],
+                {"Ref": "FaultsAlarmPercent"})
+SUM = ["SUM(FILL(METRICS(), 0))"]
+ALARMS = {
+    "UnauthorizedAlarm": ({(OURS, "Unauthorized", "Sum", 300)}, [], {"Ref": "UnauthorizedAlarmCount"}),
+    "ForbiddenAlarm": ({(OURS, "Forbidden", "Sum", 300)}, [], {"Ref": "ForbiddenAlarmCount"}),
+    "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, SUM, 1),
+    "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, SUM, {"Ref": "StoreUnavailableAlarmCount"}),
+    "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, ["MAX(METRICS())"], 900),
+    "SweeperFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, [], 3),
+    "SweeperSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, [], 1),
+    "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM, 1),
+    "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM, 1),
+    "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, [], {"Ref": "LatencyAlarmMs"}),
+}
+CALLED = ("SessionStart", "Finish", "PublicToken", "AccessToken", "Connection")
+
+# which parameter each variable is
+PARAMETERS = {
+    "HUMAN_API_CLIENT_ID": "HumanApiClientId", "HUMAN_API_AUTH_URL": "HumanApiAuthUrl", "HUMAN_API_USER_URL": "HumanApiUserUrl",
+    "DEFAULT_FLOW": "DefaultFlow", "USER_ID_CLAIM": "UserIdClaim", "USER_EMAIL_CLAIM": "UserEmailClaim",
+    "SECRET_TTL_SECONDS": "SecretTtlSeconds", "UPSTREAM_TIMEOUT_MS": "UpstreamTimeoutMs", "LOG_LEVEL": "LogLevel",
+    "REVISION": "Revision", "PUBLIC_BASE_URL": "PublicBaseUrl",
+}
+
 # the statuses that are counted in the access log
 COUNTED = {"401", "403"}
 
@@ -262,10 +289,15 @@ def check_deployments(path, template, made):
         check(f"deployed: {name}: goes back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
               and "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"])
         function = template["Resources"][name.removesuffix("DeploymentGroup")]["Metadata"]["BuildProperties"]["Binary"]
-        alarms = [template["Resources"][a["Name"]["Ref"]]["Properties"] for a in group["AlarmConfiguration"]["Alarms"]]
-        watched = [(m["MetricStat"]["Metric"]["MetricName"], d["Value"]) for a in alarms for m in a["Metrics"] if "MetricStat" in m
+        # where all are moved at once there is nothing to go back from, and no alarm keeps a fix from being deployed
+        condition, shifting, at_once = group["AlarmConfiguration"]["Fn::If"]
+        check(f"deployed: {name}: alarms where calls are shifted, none else", condition == "ShiftsTraffic" and at_once == {}
+              and template["Conditions"]["ShiftsTraffic"] == {"Not": [{"Equals": [{"Ref": "Deployment"}, "AllAtOnce"]}]})
+        alarms = [template["Resources"][a["Name"]["Ref"]]["Properties"] for a in shifting["Alarms"]]
+        watched = [(m["MetricStat"]["Metric"]["MetricName"], d["Value"]) for m in alarms[0]["Metrics"] if "MetricStat" in m
                    for d in m["MetricStat"]["Metric"]["Dimensions"]]
         check(f"deployed: {name}: the alarm is on {function}'s own faults", watched == [("Faults", function), ("Requests", function)])
+        check(f"deployed: {name}: and on crashes", alarms[1:] == [template["Resources"]["CrashedAlarm"]["Properties"]])
 
 
 def check_tls(parameters):
@@ -334,11 +366,21 @@ def check_alarms(template, api):
               Path("functions", name, "src/lib.rs").read_text())
 
     alarms = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+    check("the alarms are those that are expected", alarms.keys() == {*ALARMS, *(f"{f}FaultsAlarm" for f in CALLED)})
     for name, alarm in alarms.items():
         check(f"{name}: says what it means", bool(alarm.get("AlarmDescription")))
-        check(f"{name}: silence is no alarm", alarm.get("TreatMissingData") == "notBreaching")
-        check(f"{name}: rings when there is too much", alarm.get("ComparisonOperator") == "GreaterThanOrEqualToThreshold"
-              and alarm.get("EvaluationPeriods") == 1)
+        silence = name == "SweeperSilentAlarm"
+        check(f"{name}: what no data means", alarm.get("TreatMissingData") == ("breaching" if silence else "notBreaching"))
+        check(f"{name}: rings when there is too much", alarm.get("EvaluationPeriods") == 1 and alarm.get("ComparisonOperator")
+              == ("LessThanThreshold" if silence else "GreaterThanOrEqualToThreshold"))
+        stats = [q["MetricStat"] for q in alarm.get("Metrics", []) if "MetricStat" in q]
+        expressions = [q["Expression"] for q in alarm.get("Metrics", []) if "Expression" in q]
+        metrics = {(s["Metric"]["Namespace"], s["Metric"]["MetricName"], s["Stat"], s["Period"]) for s in stats} or {
+            (alarm["Namespace"], alarm["MetricName"], alarm.get("Statistic") or alarm.get("ExtendedStatistic"), alarm["Period"])}
+        expected = ALARMS.get(name) or FAULTS_ALARM
+        check(f"{name}: rings for what it is meant for", (metrics, expressions, alarm["Threshold"]) == expected)
+        codes = {d["Value"] for s in stats for d in s["Metric"]["Dimensions"] if d["Name"] == "code"}
+        check(f"{name}: one code throughout", len(codes) <= 1 and codes <= {"upstream_unauthorized", "store_unavailable"})
 
     fields = json.loads(api["AccessLogSettings"]["Format"])
     log = {"Ref": api["AccessLogSettings"]["DestinationArn"]["GetAtt"].split(".")[0]}
@@ -580,6 +622,11 @@ def check_options(template):
     check("no domain unless asked for", not any("Domain" in name for name in bare["Resources"]))
     check("a domain comes with TLS 1.2 and its mapping", {"ApiDomain", "ApiDomainMapping"} <= resolve(
         template, {"DomainName": "a.example"})["Resources"].keys())
+    given = variables(HumanApiAuthUrl="https://a.example", HumanApiUserUrl="https://a.example", PublicBaseUrl="https://a.example")
+    check("each variable is its parameter", {name: value for name, value in given.items() if name in PARAMETERS}
+          == {name: {"Ref": parameter} for name, parameter in PARAMETERS.items()})
+    domain = resolve(template, {"DomainName": "a.example"})["Resources"]["ApiDomain"]["Properties"]
+    check("a domain speaks TLS 1.2 at the least", [c.get("SecurityPolicy") for c in domain["DomainNameConfigurations"]] == ["TLS_1_2"])
     check("finishUrl has the request's own domain", "PUBLIC_BASE_URL" not in variables())
     check("finishUrl follows the domain", variables(DomainName="a.example")["PUBLIC_BASE_URL"] == {"Sub": "https://${DomainName}"})
     check("PublicBaseUrl wins", variables(DomainName="a.example", PublicBaseUrl="https://b.example")["PUBLIC_BASE_URL"]
