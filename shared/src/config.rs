@@ -112,6 +112,14 @@ fn bad(variable: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Co
 }
 
 impl Config {
+    /// The origin of Human API that the default flow's calls go to.
+    pub fn human_api_url(&self) -> &Url {
+        match self.default_flow {
+            Flow::Connect => &self.auth_url,
+            Flow::Popup => &self.user_url,
+        }
+    }
+
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let unreadable = Cell::new(None);
@@ -218,7 +226,11 @@ fn number(name: &'static str, text: &str, least: u64, most: u64) -> Result<u64, 
 }
 
 fn base_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
-    let url = Url::parse(text.trim()).map_err(|_| bad(name, "is not a URL"))?;
+    let url = Url::parse(text.trim()).map_err(|_| match text.is_ascii() {
+        true => bad(name, "is not a URL"),
+        // tables of Unicode are left out: Cargo.lock has idna_adapter 1.0.0, which is its documented way
+        false => bad(name, "is not a URL whose host is ASCII; its other letters are written in Punycode (xn--)"),
+    })?;
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(bad(name, "must have no user, query or fragment"));
     }
@@ -322,6 +334,14 @@ mod tests {
         for url in ["http://10.0.0.1", "http://[::2]", "http://169.254.169.254", "ftp://127.0.0.1"] {
             assert!(read(&[("HUMAN_API_AUTH_URL", url)]).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_host_is_ascii() {
+        let error = read(&[("HUMAN_API_AUTH_URL", "https://bücher.example")]).unwrap_err().to_string();
+        assert!(error.contains("Punycode"), "{error}");
+        assert!(read(&[("HUMAN_API_AUTH_URL", "https://xn--bcher-kva.example")]).is_ok());
+        assert!(read(&[("PUBLIC_BASE_URL", "https://api.example.com/büch")]).is_ok());
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl Connect {
     /// Reads the client secret and opens connections at the same time, so that the first request need not.
     pub async fn prepare(&self) {
         let secret = async {
+            // one after the other: over one connection, for a handshake costs more than a second answer does
+            let _ = self.sealer.current().await;
             if let Err(error) = self.human_api.read_secret().await {
                 tracing::error!(error = %error, "the client secret cannot be read");
             }

@@ -61,6 +61,8 @@ pub struct Parts<'a> {
     pub config: &'a Config,
     /// The one HTTP client.
     pub http: &'a reqwest::Client,
+    /// Secrets Manager's client.
+    pub secrets: &'a aws_sdk_secretsmanager::Client,
     /// The clock.
     pub clock: &'a Clock,
     /// The sealing key; logs take their hash of user ids from it.
@@ -76,13 +78,13 @@ impl Parts<'_> {
     /// Human API and the table, joined.
     pub fn connect(&self) -> Connect {
         let config = self.config;
-        let secrets = network::secrets_manager(config, self.http);
-        let secret = Secret::new(secrets, config.client_secret_id.clone(), config.secret_ttl, parse_client_secret);
+        let secret =
+            Secret::new(self.secrets.clone(), config.client_secret_id.clone(), config.secret_ttl, parse_client_secret);
         Connect {
             human_api: HumanApi::new(config, self.http.clone(), secret, self.clock.clone()),
             store: self.store(),
             sealer: self.sealer.clone(),
-            connections: Connections::new(config, self.http, &[&config.auth_url, &config.user_url]),
+            connections: Connections::new(config, self.http, &[config.human_api_url()]),
         }
     }
 }
@@ -104,10 +106,10 @@ impl<F> Host<F> {
         function: impl FnOnce(Parts<'_>) -> F,
     ) -> Result<Self, NetworkError> {
         let http = network::http_client(config)?;
-        let keys = network::secrets_manager(config, &http);
-        let key = Secret::new(keys, config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
+        let secrets = network::secrets_manager(config, &http);
+        let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
-        let function = function(Parts { config, http: &http, clock: &clock, sealer: &sealer });
+        let function = function(Parts { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });
         Ok(Self { function, sealer, clock, output, cold: AtomicBool::new(true) })
     }
 
@@ -171,7 +173,8 @@ impl<F: Function> Host<F> {
         async {
             let (payload, gateway_id, answer) = match Request::read(event) {
                 Ok(request) => {
-                    let answer = guarded(&invocation, self.answer(&request, &invocation)).await;
+                    // boxed: a story's future is large, and would be moved through each layer around it
+                    let answer = guarded(&invocation, Box::pin(self.answer(&request, &invocation))).await;
                     (request.payload, request.request_id, answer)
                 }
                 Err(problem) => (Payload::V2, None, Err(problem)),

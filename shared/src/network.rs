@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, HttpClient, RuntimeComponents, SharedCredentialsProvider,
+    BehaviorVersion, HttpClient, IdentityCache, RuntimeComponents, SharedCredentialsProvider,
+    StalledStreamProtectionConfig,
     retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition},
     timeout::TimeoutConfig,
 };
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_smithy_runtime_api::client::endpoint::{
+    EndpointFuture, EndpointResolverParams, ResolveEndpoint, SharedEndpointResolver,
+};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -102,10 +106,11 @@ pub fn dynamodb(config: &Config, http: &reqwest::Client) -> aws_sdk_dynamodb::Cl
         .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
         .retry_partition(RetryPartition::custom("dynamodb").build())
         .retry_classifier(Conflicts)
-        .timeout_config(timeouts());
-    if let Some(endpoint) = &config.aws.dynamodb_endpoint {
-        builder = builder.endpoint_url(endpoint);
-    }
+        .timeout_config(timeouts())
+        // an attempt's time limits a stalled body too, and the credentials last as long as the process
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .identity_cache(IdentityCache::no_cache());
+    builder.set_endpoint_resolver(endpoint(&config.aws, config.aws.dynamodb_endpoint.as_deref(), "dynamodb"));
     aws_sdk_dynamodb::Client::from_conf(builder.build())
 }
 
@@ -118,11 +123,44 @@ pub fn secrets_manager(config: &Config, http: &reqwest::Client) -> aws_sdk_secre
         .http_client(SdkHttp(http.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(AWS_ATTEMPTS))
         .retry_partition(RetryPartition::custom("secrets-manager").build())
-        .timeout_config(timeouts());
-    if let Some(endpoint) = &config.aws.secrets_manager_endpoint {
-        builder = builder.endpoint_url(endpoint);
-    }
+        .timeout_config(timeouts())
+        // an attempt's time limits a stalled body too, and the credentials last as long as the process
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .identity_cache(IdentityCache::no_cache());
+    let named = config.aws.secrets_manager_endpoint.as_deref();
+    builder.set_endpoint_resolver(endpoint(&config.aws, named, "secretsmanager"));
     aws_sdk_secretsmanager::Client::from_conf(builder.build())
+}
+
+/// Where a service is, said outright where its name is known: the SDK would read a table of all partitions first, for each
+/// client. `None` leaves it to the SDK.
+fn endpoint(aws: &Aws, named: Option<&str>, service: &str) -> Option<SharedEndpointResolver> {
+    let url = match named {
+        Some(url) => url.to_owned(),
+        None => format!("https://{service}.{}.{}", aws.region, domain(&aws.region)?),
+    };
+    Some(SharedEndpointResolver::new(Endpoint(aws_smithy_types::endpoint::Endpoint::builder().url(url).build())))
+}
+
+/// The domain of a region's endpoints, of those partitions that have customers on the internet.
+fn domain(region: &str) -> Option<&'static str> {
+    let mut parts = region.split('-');
+    let (Some(area), Some(place), Some(_)) = (parts.next(), parts.next(), parts.next_back()) else { return None };
+    let plain = region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    match area {
+        _ if !plain || place.starts_with("iso") || area.len() != 2 => None,
+        "cn" => Some("amazonaws.com.cn"),
+        _ => Some("amazonaws.com"),
+    }
+}
+
+#[derive(Debug)]
+struct Endpoint(aws_smithy_types::endpoint::Endpoint);
+
+impl ResolveEndpoint for Endpoint {
+    fn resolve_endpoint<'a>(&'a self, _: &'a EndpointResolverParams) -> EndpointFuture<'a> {
+        EndpointFuture::ready(Ok(self.0.clone()))
+    }
 }
 
 fn credentials(aws: &Aws) -> SharedCredentialsProvider {
@@ -170,9 +208,12 @@ impl Connections {
     /// DynamoDB, and these.
     pub fn new(config: &Config, http: &reqwest::Client, others: &[&Url]) -> Self {
         let aws = &config.aws;
-        let dynamodb =
-            aws.dynamodb_endpoint.clone().unwrap_or_else(|| format!("https://dynamodb.{}.amazonaws.com", aws.region));
-        let mut urls: Vec<Url> = Url::parse(&dynamodb).into_iter().chain(others.iter().copied().cloned()).collect();
+        let dynamodb = match (&aws.dynamodb_endpoint, domain(&aws.region)) {
+            (Some(endpoint), _) => Url::parse(endpoint).ok(),
+            (None, Some(domain)) => Url::parse(&format!("https://dynamodb.{}.{domain}", aws.region)).ok(),
+            (None, None) => None,
+        };
+        let mut urls: Vec<Url> = dynamodb.into_iter().chain(others.iter().copied().cloned()).collect();
         urls.dedup();
         Self { http: http.clone(), urls }
     }
@@ -272,6 +313,17 @@ mod tests {
         assert!(tunnel.starts_with("CONNECT made-up.example.test:443 "), "{tunnel}");
         let (_, request) = tokio::join!(client.get(&plain_url).send(), heard(plain));
         assert!(request.starts_with("GET / "), "{request}");
+    }
+
+    #[test]
+    fn endpoints_are_known_by_their_region_or_left_to_the_sdk() {
+        for region in ["us-east-1", "eu-central-2", "us-gov-west-1", "ap-southeast-7"] {
+            assert_eq!(domain(region), Some("amazonaws.com"), "{region}");
+        }
+        assert_eq!(domain("cn-north-1"), Some("amazonaws.com.cn"));
+        for region in ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "eusc-de-east-1", "local", "", "a.b/-c-1"] {
+            assert_eq!(domain(region), None, "{region}");
+        }
     }
 
     #[test]

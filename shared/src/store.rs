@@ -99,20 +99,46 @@ impl Store {
         key: &UserKey,
         e: Expression,
         invocation: &Invocation,
+    ) -> Result<Result<(), Option<Record>>, StoreError> {
+        let updated = self.send_update(key, e, ReturnValue::None, invocation).await?;
+        Ok(updated.map(drop))
+    }
+
+    /// The same; what comes back is the row as it is afterwards.
+    async fn update_and_read(
+        &self,
+        key: &UserKey,
+        e: Expression,
+        invocation: &Invocation,
     ) -> Result<Result<Record, Option<Record>>, StoreError> {
+        match self.send_update(key, e, ReturnValue::AllNew, invocation).await? {
+            Ok(row) => Ok(Ok(decode(key, &row)?)),
+            Err(row) => Ok(Err(row)),
+        }
+    }
+
+    async fn send_update(
+        &self,
+        key: &UserKey,
+        e: Expression,
+        returned: ReturnValue,
+        invocation: &Invocation,
+    ) -> Result<Result<item::Item, Option<Record>>, StoreError> {
+        let (condition, update) = (e.condition(), e.update());
+        let (names, values) = e.placeholders();
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key(USER_KEY, key_value(key))
-            .condition_expression(e.condition())
-            .update_expression(e.update())
-            .set_expression_attribute_names(Some(e.names))
-            .set_expression_attribute_values(Some(e.values))
-            .return_values(ReturnValue::AllNew)
+            .condition_expression(condition)
+            .update_expression(update)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .return_values(returned)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match self.run(invocation, request.send()).await? {
-            Ok(answer) => Ok(Ok(decode(key, &answer.attributes.unwrap_or_default())?)),
+            Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                     Ok(Err(failed.item().map(|item| decode(key, item)).transpose()?))

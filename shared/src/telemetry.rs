@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{FilterFn, Targets};
-use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::filter::{FilterFn, LevelFilter, Targets};
+use tracing_subscriber::layer::{Filter, Layered, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
 use crate::clock::{Millis, rfc3339};
@@ -36,13 +36,16 @@ pub fn info() -> Targets {
 /// A subscriber that writes each event as one JSON line.
 pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscriber + Send + Sync + 'static + use<> {
     let ours = |metadata: &Metadata<'_>| OURS.contains(&metadata.target().split("::").next().unwrap_or_default());
-    let allowed = FilterFn::new(move |metadata| {
+    // so that the libraries' trace points cost a comparison each
+    let most = Filter::<Registry>::max_level_hint(&level).unwrap_or(LevelFilter::TRACE).max(LevelFilter::WARN);
+    let allowed = FilterFn::new(move |metadata: &Metadata<'_>| {
         if ours(metadata) {
             level.would_enable(metadata.target(), metadata.level())
         } else {
             *metadata.level() <= Level::WARN
         }
-    });
+    })
+    .with_max_level_hint(most);
     let subscriber: Layered<_, Registry> =
         tracing_subscriber::registry().with(lines::JsonLines::new(SERVICE, function, output).with_filter(allowed));
     subscriber

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -64,7 +66,7 @@ struct RawEvent<'a> {
     #[serde(borrow)]
     http_method: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    headers: Option<HashMap<Cow<'a, str>, Value>>,
+    headers: Option<ContentType<'a>>,
     body: Option<String>,
     is_base64_encoded: Option<bool>,
     path_parameters: Option<HashMap<String, Value>>,
@@ -81,6 +83,42 @@ struct RawContext {
     authorizer: Option<Box<RawValue>>,
     identity: Option<Value>,
 }
+
+/// The one header that is looked at, with its name; the others are passed over.
+#[derive(Default)]
+struct ContentType<'a>(Option<(Cow<'a, str>, Value)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ContentType<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ContentType::default())
+    }
+}
+
+impl<'de: 'a, 'a> Visitor<'de> for ContentType<'a> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("headers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut headers: A) -> Result<Self, A::Error> {
+        while let Some(HeaderName(name)) = headers.next_key()? {
+            if !name.eq_ignore_ascii_case("content-type") {
+                headers.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = headers.next_value()?;
+            // API Gateway sends one; of several, always the same
+            if self.0.as_ref().is_none_or(|(known, _)| name <= *known) {
+                self.0 = Some((name, value));
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[derive(Deserialize)]
+struct HeaderName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What tells the route, where the rest cannot be read.
 #[derive(Deserialize, Default)]
@@ -121,12 +159,7 @@ impl Request {
             },
             Payload::V1 => (raw.http_method.map(Cow::into_owned), raw.resource.map(Cow::into_owned)),
         };
-        let content_type = raw.headers.and_then(|headers| {
-            // API Gateway sends one; of several, always the same
-            let named = headers.into_iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-            let (_, value) = named.min_by(|(one, _), (other, _)| one.cmp(other))?;
-            value.as_str().map(str::to_owned)
-        });
+        let content_type = raw.headers.and_then(|headers| headers.0?.1.as_str().map(str::to_owned));
         Ok(Self {
             payload,
             request_id: context.request_id.filter(|id| is_request_id(id)),

@@ -164,14 +164,16 @@ impl Store {
             let mut e = Expression::default();
             let (id, mine, tickets, waited) = (e.name(HOLD_ID), e.text(&hold.id), e.name(TICKETS), e.name(WAITED));
             e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
+            let condition = e.condition();
+            let (names, values) = e.placeholders();
             let request = self
                 .client
                 .delete_item()
                 .table_name(&self.table)
                 .key(USER_KEY, key_value(&hold.key))
-                .condition_expression(e.condition())
-                .set_expression_attribute_names(Some(e.names))
-                .set_expression_attribute_values(Some(e.values))
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(Some(values))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .customize()
                 // a second try of the SDK's could not tell its own first from the user's delete

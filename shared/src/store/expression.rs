@@ -9,8 +9,8 @@ use crate::clock::Millis;
 /// An update under construction.
 #[derive(Default)]
 pub(super) struct Expression {
-    pub(super) names: HashMap<String, String>,
-    pub(super) values: HashMap<String, AttributeValue>,
+    names: Vec<String>,
+    values: Vec<AttributeValue>,
     conditions: Vec<String>,
     sets: Vec<String>,
     removes: Vec<String>,
@@ -21,19 +21,17 @@ pub(super) struct Expression {
 impl Expression {
     /// The placeholder of an attribute's name.
     pub(super) fn name(&mut self, name: &str) -> String {
-        if let Some((placeholder, _)) = self.names.iter().find(|(_, known)| *known == name) {
-            return placeholder.clone();
-        }
-        let placeholder = format!("#n{}", self.names.len());
-        self.names.insert(placeholder.clone(), name.to_owned());
-        placeholder
+        let number = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
+        format!("#n{number}")
     }
 
     /// The placeholder of a value.
     pub(super) fn value(&mut self, value: AttributeValue) -> String {
-        let placeholder = format!(":v{}", self.values.len());
-        self.values.insert(placeholder.clone(), value);
-        placeholder
+        self.values.push(value);
+        format!(":v{}", self.values.len() - 1)
     }
 
     pub(super) fn text(&mut self, text: &str) -> String {
@@ -95,6 +93,13 @@ impl Expression {
     pub(super) fn delete_from_set(&mut self, name: &str, members: Vec<String>) {
         let (name, members) = (self.name(name), self.value(AttributeValue::Ss(members)));
         self.deletes.push(format!("{name} {members}"));
+    }
+
+    /// The names and the values by their placeholders.
+    pub(super) fn placeholders(self) -> (HashMap<String, String>, HashMap<String, AttributeValue>) {
+        let names = self.names.into_iter().enumerate().map(|(number, name)| (format!("#n{number}"), name));
+        let values = self.values.into_iter().enumerate().map(|(number, value)| (format!(":v{number}"), value));
+        (names.collect(), values.collect())
     }
 
     pub(super) fn condition(&self) -> String {

@@ -176,7 +176,7 @@ impl Store {
             e.set_if_absent(USER, AttributeValue::S(user.as_str().to_owned()));
         }
         e.remove(EXPIRES);
-        self.update(&claim.key, e, invocation).await
+        self.update_and_read(&claim.key, e, invocation).await
     }
 
     /// Says that a call waits which has seen this row. `false` if the row is another one by now, or none.

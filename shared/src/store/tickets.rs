@@ -76,7 +76,7 @@ impl Store {
             e.set(HOLD_ID, AttributeValue::S(id.to_owned()));
             e.set(TICKETS, AttributeValue::M(HashMap::from([(hash.0.clone(), ticket)])));
             e.set(EXPIRES, idle_row_expiry(now));
-            return self.update(key, e, invocation).await;
+            return self.update_and_read(key, e, invocation).await;
         };
         // the same hold id: nobody has held the row since it was read, so what is said of its expiry still holds
         e.require_text(BORN, &seen.born);
@@ -106,7 +106,7 @@ impl Store {
             e.require(format!("attribute_not_exists({doubts})"));
             e.set(EXPIRES, idle_row_expiry(now));
         }
-        self.update(key, e, invocation).await
+        self.update_and_read(key, e, invocation).await
     }
 }
 

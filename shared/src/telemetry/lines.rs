@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -29,12 +29,16 @@ impl Output {
     }
 
     /// Writes one line at once, so that no two can mix.
-    pub(crate) fn line(&self, line: &Value) {
-        let mut text = line.to_string();
-        text.push('\n');
+    pub(crate) fn line(&self, line: &impl Serialize) {
+        // strings and numbers: cannot fail
+        self.write(serde_json::to_vec(line).unwrap_or_default());
+    }
+
+    fn write(&self, mut line: Vec<u8>) {
+        line.push(b'\n');
         let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // nowhere to complain to
-        let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+        let _ = writer.write_all(&line).and_then(|()| writer.flush());
     }
 }
 
@@ -51,9 +55,19 @@ impl JsonLines {
     }
 }
 
-/// The fields of a span or an event.
+/// The fields of a span or an event, as members of a JSON object: `,"name":value` each.
 #[derive(Default)]
-struct Fields(Map<String, Value>);
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn add(&mut self, name: &str, value: impl Serialize) {
+        self.0.push(b',');
+        // into memory, strings and numbers: cannot fail
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+        let _ = serde_json::to_writer(&mut self.0, &value);
+    }
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -75,42 +89,46 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = Fields::default();
         let timestamp = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        line.0.insert("level".to_owned(), json!(event.metadata().level().as_str()));
-        line.0.insert("timestamp".to_owned(), json!(timestamp));
-        line.0.insert("service".to_owned(), json!(self.service));
-        line.0.insert("function_name".to_owned(), json!(self.function));
+        line.add("level", event.metadata().level().as_str());
+        line.add("timestamp", timestamp);
+        line.add("service", self.service);
+        line.add("function_name", &self.function);
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<Fields>() {
-                line.0.extend(fields.0.clone());
+                line.0.extend_from_slice(&fields.0);
             }
         }
         event.record(&mut line);
-        self.output.line(&Value::Object(line.0));
+        if let Some(comma) = line.0.first_mut() {
+            *comma = b'{';
+        }
+        line.0.push(b'}');
+        self.output.write(line.0);
     }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name().to_owned(), json!(format!("{value:?}")));
+        self.add(field.name(), format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.add(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.add(field.name(), value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.add(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.add(field.name(), value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name().to_owned(), json!(value));
+        self.add(field.name(), value);
     }
 }

@@ -1,0 +1,111 @@
+"""bench.py TARGET BUILT [--check | --budget | --profile FUNCTION]: see checks/bench/run."""
+
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+
+import cases
+import measure
+from cases import CASES, Case
+
+HERE = pathlib.Path(__file__).parent
+BUDGET = HERE / "budget.json"
+# how much more is let pass
+ALLOWED = 1.05
+UNITS = {
+    "init": "instructions of start-up",
+    "first": "instructions of the first request",
+    "warm": "instructions of a warm request",
+    "rss_kib": "KiB of memory at the most",
+    "zip_bytes": "bytes of the zip",
+}
+
+
+def connect_users(around, built, count):
+    """Lets `finish` connect so many users, from number 0 on: the other stories are about them."""
+    first = around.new_users(count)
+    around.tell("event " + json.dumps(cases.FINISH.event))
+    with measure.running(around, [built / "finish"], cases.FINISH):
+        around.tell("wait")
+        measure.checked(cases.FINISH, around.tell(f"invoke {count} {first}"))
+    Case.connected = first + count
+
+
+def weigh(around, target, built, case):
+    """What the budget is about: all that comes out the same each time."""
+    binary = built / case.name
+    zipped = (target / "zips" / f"{case.name}.zip").stat().st_size
+    memory = [measure.timed(around, case, [binary], 50)["rss_mib"] * 1024 for _ in range(3)]
+    return {**measure.counted(around, case, binary), "rss_kib": round(min(memory)), "zip_bytes": zipped}
+
+
+def weigh_all(target, built):
+    with measure.world(target / "world" / "bench") as around:
+        connect_users(around, built, 51)
+        return {case.name: weigh(around, target, built, case) for case in CASES}
+
+
+def check(target, built):
+    budgets = json.loads(BUDGET.read_text())
+    machine = platform.machine()
+    if machine not in budgets:
+        sys.exit(f"no budget for {machine}: checks/bench/run --budget measures one")
+    over = False
+    print(f"{'function':<14} {'init':>12} {'first':>12} {'warm':>12} {'memory':>9} {'zip':>10}")
+    for name, now in weigh_all(target, built).items():
+        budget = budgets[machine][name]
+        print(f"{name:<14} {now['init']:>12,} {now['first']:>12,} {now['warm']:>12,} {now['rss_kib']:>5} KiB {now['zip_bytes']:>10,}")
+        for what, unit in UNITS.items():
+            if now[what] > budget[what] * ALLOWED:
+                over = True
+                more = now[what] / budget[what] * 100 - 100
+                print(f"  {name} takes {now[what]:,} {unit}, {more:.1f} % more than the {budget[what]:,} of {BUDGET.name}")
+                if what in ("init", "first", "warm"):
+                    print(f"  where they go: checks/bench/run --profile {name}; on the commit before too, and compare")
+                elif what == "zip_bytes":
+                    print("  what came in: git diff Cargo.lock; cargo tree --edges features --package shared")
+    if over:
+        sys.exit("over the budget. If it is worth its price: checks/bench/run --budget, and say in the commit what it buys.")
+
+
+def write_budget(target, built):
+    budgets = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
+    budgets[platform.machine()] = weigh_all(target, built)
+    BUDGET.write_text(json.dumps(budgets, indent=2) + "\n")
+    print(BUDGET.read_text())
+
+
+def profile(target, built, name):
+    case = next((case for case in CASES if case.name == name), None)
+    if case is None:
+        sys.exit(f"no such function: {name}")
+    out = target / "checks" / f"{name}.callgrind"
+    with measure.world(target / "world" / "bench") as around:
+        connect_users(around, built, 1 + case.counted)
+        print(measure.counted(around, case, built / name, out))
+    command = ["callgrind_annotate", "--inclusive=yes", str(out)]
+    print(f"start-up and {1 + case.counted} requests, callees included; the same without them: drop --inclusive=yes\n$ {' '.join(command)}")
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    print("\n".join(line[:200] for line in lines[:120]))
+
+
+def main():
+    target, built = (pathlib.Path(path) for path in sys.argv[1:3])
+    match sys.argv[3:]:
+        case ["--check"]:
+            check(target, built)
+        case ["--budget"]:
+            write_budget(target, built)
+        case ["--profile", name]:
+            profile(target, built, name)
+        case []:
+            import report
+
+            report.write(target, built, connect_users)
+        case _:
+            sys.exit("usage: checks/bench/run [--check | --budget | --profile FUNCTION]")
+
+
+main()

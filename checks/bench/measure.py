@@ -1,0 +1,184 @@
+"""Starts the world and, in it, one process of a function after another, and measures them."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+# after which a function or the world is taken for stuck
+PATIENCE_S = 120
+
+
+class World:
+    """checks/bench/src around one function at a time; see there for the commands."""
+
+    def __init__(self, program, folder):
+        self.ca = make_certificate(folder)
+        self.users = 0
+        self.process = subprocess.Popen([program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ports = json.loads(self.process.stdout.readline())
+
+    def tell(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], PATIENCE_S)[0]:
+            raise SystemExit(f"no answer to {command[:40]!r}: the function is stuck, or ended")
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("the world around the function ended")
+        return json.loads(answer)
+
+    def new_users(self, count):
+        """The number of the first of so many users that nothing has been done for yet."""
+        first, self.users = self.users, self.users + count
+        return first
+
+    def environment(self, case):
+        """What the template and Lambda set; the hosts are the world's, and so is who vouches for them."""
+        def origin(service):
+            return f"https://localhost:{self.ports[service]}"
+
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "TABLE_NAME": "human-connect",
+            "HUMAN_API_CLIENT_ID": "made-up-client-id",
+            "HUMAN_API_SECRET_ID": "human-connect/client-secret",
+            "TOKEN_KEY_SECRET_ID": "human-connect/token-key",
+            "DEFAULT_FLOW": case.flow,
+            "HUMAN_API_AUTH_URL": origin("human_api_auth"),
+            "HUMAN_API_USER_URL": origin("human_api_user"),
+            "AWS_ENDPOINT_URL_DYNAMODB": origin("dynamodb"),
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER": origin("secrets_manager"),
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "made-up",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_SESSION_TOKEN": "made-up",
+            "AWS_CA_BUNDLE": self.ca,
+            "NODE_EXTRA_CA_CERTS": self.ca,
+            "SSL_CERT_FILE": self.ca,
+            "NODE_NO_WARNINGS": "1",
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.ports['runtime_api']}",
+            "AWS_LAMBDA_FUNCTION_NAME": case.name,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        }
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def world(program):
+    with tempfile.TemporaryDirectory() as folder:
+        around = World(program, folder)
+        try:
+            yield around
+        finally:
+            around.end()
+
+
+def make_certificate(folder):
+    """A made-up authority, and a certificate of it for localhost: P-256, as most hosts have by now. The authority's file."""
+    at = pathlib.Path(folder)
+    (at / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
+    for command in (
+        ["req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2", "-subj", "/CN=made-up authority"],
+        ["req", *key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=localhost"],
+        ["x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
+         "-out", "certificate.pem", "-days", "2", "-extfile", "names"],
+    ):
+        subprocess.run(["openssl", *command], cwd=at, check=True, capture_output=True)
+    return str(at / "ca.pem")
+
+
+@contextlib.contextmanager
+def running(around, command, case):
+    """A process of a function, from its start until Lambda would freeze it for good."""
+    process = subprocess.Popen(
+        command, env=around.environment(case), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        # valgrind writes its counts on this signal
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def cpu_seconds(process):
+    """User and system time of all its threads, to the nanosecond: the process's clock, as clock_getcpuclockid(3) has it."""
+    return time.clock_gettime((~process.pid << 3) | 2)
+
+
+def peak_memory(process):
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+def checked(case, outcomes, first=False):
+    """What was measured has to be what was meant."""
+    calls = case.first_calls if first and case.first_calls else case.calls
+    for outcome in outcomes:
+        if outcome["status"] != case.status or (calls is not None and outcome["calls"] != calls):
+            raise SystemExit(f"{case.name}: {outcome}, not {case.status} with {calls}")
+    return outcomes
+
+
+def timed(around, case, command, warm):
+    """One launch: start, first invocation, and so many more."""
+    first_user = case.users(around, 1 + warm)
+    around.tell("event " + json.dumps(case.event))
+    started = time.monotonic()
+    with running(around, command, case) as process:
+        around.tell("wait")
+        init_s = time.monotonic() - started
+        init_cpu = cpu_seconds(process)
+        first = checked(case, around.tell(f"invoke 1 {first_user}"), first=True)[0]
+        first_cpu = cpu_seconds(process) - init_cpu
+        rest = checked(case, around.tell(f"invoke {warm} {first_user + 1}"))
+        rest_cpu = cpu_seconds(process) - init_cpu - first_cpu
+        return {
+            "init_ms": init_s * 1000,
+            "first_ms": first["ms"],
+            "warm_ms": sorted(outcome["ms"] for outcome in rest),
+            "own_ms": sorted(outcome["ms"] - outcome["calls_ms"] for outcome in rest),
+            "init_cpu_ms": init_cpu * 1000,
+            "first_cpu_ms": first_cpu * 1000,
+            "warm_cpu_ms": rest_cpu * 1000 / warm,
+            "rss_mib": peak_memory(process),
+        }
+
+
+def counted(around, case, binary, keep=None):
+    """Instructions in user space, by callgrind: of init, of the first invocation, and of a warm one. Three runs of different
+    length, and what is between them."""
+    totals = []
+    for invocations in (0, 1, 1 + case.counted):
+        with tempfile.TemporaryDirectory() as folder:
+            out = keep or pathlib.Path(folder) / "callgrind.out"
+            command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--log-file={folder}/log", str(binary)]
+            first_user = case.users(around, invocations)
+            around.tell("event " + json.dumps(case.event))
+            with running(around, command, case):
+                around.tell("wait")
+                checked(case, around.tell(f"invoke {invocations} {first_user}"))
+            totals.append(int(re.search(r"^(?:summary|totals): (\d+)", pathlib.Path(out).read_text(), re.MULTILINE)[1]))
+    init, one, many = totals
+    return {"init": init, "first": one - init, "warm": (many - one) // case.counted}

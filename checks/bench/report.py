@@ -1,0 +1,224 @@
+"""The whole measurement: ours, the peers and the floor in one run, as the tables of docs/performance.md and its picture."""
+
+import dataclasses
+import datetime
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import sys
+import zipfile
+
+import measure
+import picture
+from cases import ACCESS_TOKEN, CASES, FINISH, HELLO, PEER
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+LAUNCHES = 7
+WARM = 300
+# with delays: what Human API and DynamoDB may take, in milliseconds
+HUMAN_API_MS, DYNAMODB_MS = 150, 5
+MEMORIES = (128, 256, 512)
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: so much memory comes with one vCPU
+VCPU_MB = 1769
+# one request in so many starts an environment, as docs/cost.md assumes
+COLD_ONE_IN = 50
+
+
+@dataclasses.dataclass
+class Variant:
+    """Something to be measured: its process, its story, its size."""
+
+    name: str
+    case: object
+    command: list
+    binary: int | None
+    zipped: int
+    counted: bool = True
+
+
+def variants(target, built):
+    def ours(case):
+        binary = built / case.name
+        return Variant(case.name, case, [binary], binary.stat().st_size, (target / "zips" / f"{case.name}.zip").stat().st_size)
+
+    hello = built / "hello"
+    node, python = HERE / "peers/node", HERE / "peers/python"
+    venv = target / "checks/bench-peer"
+    site_packages = next((venv / "lib").glob("python3*/site-packages"))
+    packages = [site_packages / name for name in ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "urllib3", "six.py")]
+    node_version = os.popen("node --version").read().strip().removeprefix("v")
+    yield Variant("`lambda_http` hello: the floor", HELLO, [hello], hello.stat().st_size, zipped([hello]))
+    for case in CASES:
+        yield ours(case)
+    yield Variant(f"Node.js {node_version}, AWS SDK v3", PEER, ["node", node / "bootstrap.mjs"], None, zipped([node]), False)
+    yield Variant(
+        f"Python {python_version(venv)}, boto3", PEER, [venv / "bin/python", python / "bootstrap.py"], None, zipped([python, *packages]), False
+    )
+
+
+def python_version(venv):
+    return re.search(r"version\s*=\s*(\S+)", (venv / "pyvenv.cfg").read_text())[1]
+
+
+def zipped(paths):
+    """How long a zip of these is."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in paths:
+            for file in [path] if path.is_file() else path.rglob("*"):
+                if file.is_file() and "__pycache__" not in file.parts:
+                    archive.write(file, file.relative_to(path.parent))
+    return len(buffer.getvalue())
+
+
+def median_of(runs, name):
+    return statistics.median(run[name] for run in runs)
+
+
+def percentile(values, percent):
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def launches(around, variant, number=LAUNCHES, warm=WARM):
+    runs = [measure.timed(around, variant.case, variant.command, warm) for _ in range(number)]
+    warm_ms = [sorted(run["warm_ms"]) for run in runs]
+    figures = {name: median_of(runs, name) for name in ("init_ms", "first_ms", "init_cpu_ms", "first_cpu_ms", "warm_cpu_ms", "rss_mib")}
+    for percent in (50, 90, 99):
+        figures[f"p{percent}"] = statistics.median(percentile(run, percent) for run in warm_ms)
+    figures["own_p50"] = statistics.median(percentile(run["own_ms"], 50) for run in runs)
+    return figures
+
+
+def measured(target, built, connect_users):
+    with measure.world(target / "world" / "bench") as around:
+        connect_users(around, built, 1 + WARM)
+        for variant in variants(target, built):
+            print(variant.name, file=sys.stderr)
+            figures = launches(around, variant)
+            if variant.counted:
+                figures["instructions"] = measure.counted(around, variant.case, variant.command[0])
+            if variant.case in (FINISH, ACCESS_TOKEN):
+                around.tell(f"delay {HUMAN_API_MS} {DYNAMODB_MS} {DYNAMODB_MS}")
+                figures["delayed"] = launches(around, variant, 3, 50)
+                around.tell("delay 0 0 0")
+            yield variant, figures
+
+
+def millions(count):
+    return f"{count / 1e6:.2f}"
+
+
+def figures_table(rows):
+    yield (
+        "| | init ms | first ms | warm p50 | p90 | p99 ms | CPU init | first | warm ms | peak MiB | binary KiB | zip KiB "
+        "| Mi init | first | warm |"
+    )
+    yield "|---|" + "--:|" * 14
+    for variant, f in rows:
+        counts = f.get("instructions")
+        cells = [
+            f"{f['init_ms']:.1f}", f"{f['first_ms']:.2f}", f"{f['p50']:.2f}", f"{f['p90']:.2f}", f"{f['p99']:.2f}",
+            f"{f['init_cpu_ms']:.1f}", f"{f['first_cpu_ms']:.2f}", f"{f['warm_cpu_ms']:.2f}", f"{f['rss_mib']:.1f}",
+            f"{variant.binary // 1024:,}" if variant.binary else "–", f"{variant.zipped // 1024:,}",
+            *([millions(counts[name]) for name in ("init", "first", "warm")] if counts else ["–"] * 3),
+        ]
+        yield f"| {variant.name} | " + " | ".join(cells) + " |"
+
+
+def bars(rows):
+    by_name = {variant.name: (variant, f) for variant, f in rows}
+    variant, finish = by_name["finish"]
+    hit = by_name["access-token"][1]["instructions"]["warm"]
+    peers = [(variant.name, f) for variant, f in rows if variant.case is PEER]
+    counts = finish["instructions"]
+    cold = finish["init_cpu_ms"] + finish["first_cpu_ms"]
+    node = peers[0][1]
+    yield "| bar | measured | |"
+    yield "|---|--:|---|"
+
+    def bar(text, figure, met):
+        return f"| {text} | {figure} | {'met' if met else '**not met**'} |"
+
+    def most(text, figure, limit, show):
+        return bar(f"{text} ≤ {limit}", show(figure), figure <= limit)
+
+    yield most("init + first, Mi", (counts["init"] + counts["first"]) / 1e6, 12, "{:.2f}".format)
+    yield most("first / warm", counts["first"] / counts["warm"], 1.2, "{:.2f}".format)
+    yield most("warm, Mi", counts["warm"] / 1e6, 1.1, "{:.2f}".format)
+    yield most("peak memory, MiB", finish["rss_mib"], 9, "{:.1f}".format)
+    yield most("zip, MB", variant.zipped / 1e6, 2.6, "{:.2f}".format)
+    yield most("warm p50 without delay, ms", finish["p50"], 1.0, "{:.2f}".format)
+    for name, peer in peers:
+        times = (peer["init_cpu_ms"] + peer["first_cpu_ms"]) / cold
+        yield bar(f"CPU of init + first: {name} takes at least 50 times as much", f"{times:.0f} times", times >= 50)
+    yield bar(
+        "CPU of init + first ≤ one warm request of the Node.js peer, ms", f"{cold:.1f} to {node['warm_cpu_ms']:.1f}", cold <= node["warm_cpu_ms"]
+    )
+    yield most("`access-token` hit, warm, Mi", hit / 1e6, 0.45, "{:.2f}".format)
+    yield most(
+        f"with {HUMAN_API_MS} ms at Human API and {DYNAMODB_MS} ms at DynamoDB, p50 beyond the sum of its calls, ms",
+        finish["delayed"]["own_p50"], 1.0, "{:.2f}".format,
+    )
+
+
+def prices():
+    """The list prices that docs/cost.md is computed from."""
+    path = str(ROOT / "checks/cost/run")
+    loader = importlib.machinery.SourceFileLoader("cost", path)
+    cost = importlib.util.module_from_spec(importlib.util.spec_from_loader("cost", loader))
+    loader.exec_module(cost)
+    return cost.PRICES
+
+
+def costs(rows):
+    price = prices()
+    yield "| a million callbacks, US$ | our own CPU, at any size | " + " | ".join(f"{memory} MB" for memory in MEMORIES) + " |"
+    yield "|---|" + "--:|" * (1 + len(MEMORIES))
+    for variant, f in rows:
+        if variant.case not in (FINISH, PEER):
+            continue
+        cpu_ms = f["warm_cpu_ms"] + (f["init_cpu_ms"] + f["first_cpu_ms"] - f["warm_cpu_ms"]) / COLD_ONE_IN
+        calls = variant.case.calls
+        wait_ms = sum(DYNAMODB_MS if call.endswith("Item") else HUMAN_API_MS for call in calls)
+
+        def dollars(memory, wait_ms=wait_ms, cpu_ms=cpu_ms):
+            return 1000 * memory / 1024 * (cpu_ms * max(1, VCPU_MB / memory) + wait_ms) * price["lambda_gb_second"]
+
+        for_requests = price["lambda_request"] * 1e6
+        totals = " | ".join(f"{dollars(memory) + for_requests:.2f}" for memory in MEMORIES)
+        yield f"| {variant.name} | {dollars(MEMORIES[0], 0):.3f} | {totals} |"
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} × {cpu[1] if cpu else platform.machine()}, Linux {platform.release()}"
+
+
+def write(target, built, connect_users):
+    rows = list(measured(target, built, connect_users))
+    today = datetime.date.today().isoformat()
+    lines = [
+        f"`checks/bench/run`, {today}, {machine()}: medians of {LAUNCHES} launches with {WARM} warm requests each.",
+        "",
+        *figures_table(rows),
+        "",
+        *bars(rows),
+        "",
+        *costs(rows),
+        "",
+    ]
+    print("\n".join(lines))
+    (target / "checks/bench.json").write_text(json.dumps([[variant.name, figures] for variant, figures in rows], indent=1))
+    document = ROOT / "docs/performance.md"
+    begin, end = "<!-- checks/bench/run -->\n", "<!-- end -->"
+    before, rest = document.read_text().split(begin)
+    document.write_text(before + begin + "\n".join(lines) + end + rest.split(end)[1])
+    shown = [(v.name.replace("`", "").split(":")[0].replace("finish", "ours: finish"), f) for v, f in rows if v.case in (HELLO, FINISH, PEER)]
+    (ROOT / "docs/performance.svg").write_text(picture.draw(shown, today))
