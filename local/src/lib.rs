@@ -14,6 +14,7 @@
 //! | [`calls`] | what was called, for the page |
 //! | [`mask`] | what the page may see of events and answers |
 //! | [`examples`] | made-up users in known states, for `events/` |
+//! | [`heard`] | CloudWatch, for tests: what the functions wrote |
 //! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
 
 pub mod aws;
@@ -23,6 +24,7 @@ pub mod cors;
 pub mod examples;
 pub mod faults;
 pub mod gateway;
+pub mod heard;
 pub mod human_api;
 pub mod issuer;
 pub mod laptop;

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
+use local::heard::Heard;
 use local::laptop::{Laptop, Options};
 use serde_json::Value;
 use shared::http::Code;
@@ -68,11 +68,17 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
 
 /// Its metric lines of one run.
 async fn of_the_sweeper() -> Vec<Value> {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let laptop = Laptop::start(Options { output: Output::new(writer), ..Options::in_memory() }).await.unwrap();
+    let heard = Heard::default();
+    let laptop = Laptop::start(Options { output: Output::new(heard.clone()), ..Options::in_memory() }).await.unwrap();
     laptop.gateway.sweep().await;
-    let mut lines = BufReader::new(reader).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-    vec![lines.find(|line| line["function"] == sweeper::Sweeper::NAME).unwrap()]
+    let lines = heard
+        .lines()
+        .unwrap()
+        .into_iter()
+        .filter(|line| line["function"] == sweeper::Sweeper::NAME)
+        .collect::<Vec<_>>();
+    assert_eq!(lines.len(), 1);
+    lines
 }
 
 /// What the template's metric filters count.

@@ -135,11 +135,16 @@ pub fn secrets_manager(config: &Config, http: &reqwest::Client) -> aws_sdk_secre
 /// Where a service is, said outright where its name is known: the SDK would read a table of all partitions first, for each
 /// client. `None` leaves it to the SDK.
 fn endpoint(aws: &Aws, named: Option<&str>, service: &str) -> Option<SharedEndpointResolver> {
-    let url = match named {
-        Some(url) => url.to_owned(),
-        None => format!("https://{service}.{}.{}", aws.region, domain(&aws.region)?),
-    };
+    let url = address(aws, named, service)?;
     Some(SharedEndpointResolver::new(Endpoint(aws_smithy_types::endpoint::Endpoint::builder().url(url).build())))
+}
+
+/// The address of a service: as it was named, else by its region, if that is one of those below.
+fn address(aws: &Aws, named: Option<&str>, service: &str) -> Option<String> {
+    match named {
+        Some(url) => Some(url.to_owned()),
+        None => Some(format!("https://{service}.{}.{}", aws.region, domain(&aws.region)?)),
+    }
 }
 
 /// The domain of a region's endpoints, of those partitions that have customers on the internet.
@@ -207,12 +212,8 @@ pub struct Connections {
 impl Connections {
     /// DynamoDB, and these.
     pub fn new(config: &Config, http: &reqwest::Client, others: &[&Url]) -> Self {
-        let aws = &config.aws;
-        let dynamodb = match (&aws.dynamodb_endpoint, domain(&aws.region)) {
-            (Some(endpoint), _) => Url::parse(endpoint).ok(),
-            (None, Some(domain)) => Url::parse(&format!("https://dynamodb.{}.{domain}", aws.region)).ok(),
-            (None, None) => None,
-        };
+        let dynamodb = address(&config.aws, config.aws.dynamodb_endpoint.as_deref(), "dynamodb");
+        let dynamodb = dynamodb.and_then(|url| Url::parse(&url).ok());
         let mut urls: Vec<Url> = dynamodb.into_iter().chain(others.iter().copied().cloned()).collect();
         urls.dedup();
         Self { http: http.clone(), urls }

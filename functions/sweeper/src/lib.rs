@@ -111,9 +111,7 @@ impl Sweeper {
         let (chosen, later) = choose(lost, RESOLVED_A_RUN, turn);
         sums.unresolved.extend(later.into_iter().map(|(since, _)| since));
         for (since, key) in chosen {
-            let in_time = run.invocation.elapsed() < RESOLVES_UNTIL;
-            let visit = if in_time { self.visit(key, Want::Resolved, run, sums).await } else { None };
-            match visit {
+            match self.visit(key, Want::Resolved, run, sums).await {
                 Some(Visit::Done) => sums.resolved += 1,
                 Some(Visit::Nothing) => {}
                 _ => sums.unresolved.push(since),
@@ -143,9 +141,7 @@ impl Sweeper {
         let (chosen, later) = choose(rows, SEALED_A_RUN, turn);
         let mut left = later.len();
         for key in chosen {
-            let in_time = run.invocation.elapsed() < SEALS_UNTIL;
-            let visit = if in_time { self.visit(key, Want::Sealed, run, sums).await } else { None };
-            match visit {
+            match self.visit(key, Want::Sealed, run, sums).await {
                 Some(Visit::Done) => sums.resealed += 1,
                 Some(Visit::Nothing) => {}
                 _ => left += 1,
@@ -155,8 +151,12 @@ impl Sweeper {
         Ok(())
     }
 
-    /// One user's turn with a budget of its own. `None` where it failed.
+    /// One user's turn with a budget of its own. `None` where it failed, or the run has no time left for it.
     async fn visit(&self, key: UserKey, want: Want, run: &Run<'_>, sums: &mut Sums) -> Option<Visit> {
+        let until = if want == Want::Resolved { RESOLVES_UNTIL } else { SEALS_UNTIL };
+        if run.invocation.elapsed() >= until {
+            return None;
+        }
         let part = run.invocation.part();
         // a turn's future is large
         let outcome = Box::pin(async {

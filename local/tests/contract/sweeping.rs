@@ -1,10 +1,8 @@
 //! What nobody comes back for, and rows under an older key: the sweeper.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Fault, Rule, Service};
+use local::heard::Heard;
 use local::secrets::TOKEN_KEY;
 use serde_json::{Value, json};
 use shared::identity::UserId;
@@ -230,7 +228,7 @@ async fn a_row_that_cannot_be_resolved_keeps_no_other_waiting() {
     put(&world, "grace", "access", Some(AttributeValue::Null(true))).await;
     put(&world, "nobody", "clientUserId", None).await;
     world.pass_seconds(61);
-    heard.take();
+    heard.take().unwrap();
     world.fault([garble(500, "{}")]);
     let report = world.sweep().await;
     assert_eq!(
@@ -238,7 +236,7 @@ async fn a_row_that_cannot_be_resolved_keeps_no_other_waiting() {
         (&json!("ok"), [1, 1, 2, 3]),
         "grace, nobody and ada are left"
     );
-    let lines = heard.take();
+    let lines = heard.lines().unwrap();
     let of =
         |name: &str| lines.iter().filter(|line| line["function"] == "sweeper").find_map(|line| line[name].as_u64());
     let (swept, faults, errors) = (of("Swept"), of("Faults"), of("Errors"));
@@ -389,11 +387,11 @@ async fn a_table_that_fails_is_in_the_report_and_in_the_metrics() {
     lose(&world, "ada").await;
     world.laptop.secrets.rotate(TOKEN_KEY);
     world.pass_seconds(61);
-    heard.take();
+    heard.take().unwrap();
     world.laptop.faults.set([Rule::always(Service::DynamoDb, refuse(400, NO_INDEX))]);
     let report = world.sweep().await;
     assert_eq!((&report["outcome"], &report["leftUnderOlderKeys"]), (&json!("store_unavailable"), &Value::Null));
-    let lines = heard.take();
+    let lines = heard.lines().unwrap();
     assert_eq!((&lines[0]["Faults"], lines[0].get("SealedWithOlderKey")), (&json!(1), None));
     assert_eq!((&lines[1]["Errors"], &lines[1]["code"]), (&json!(2), &json!("store_unavailable")));
 
@@ -425,26 +423,4 @@ async fn the_other_functions_need_no_index() {
     is(&world.public_token("ada", true).await, 200, "ok");
     assert_eq!(world.sweep().await["outcome"], "store_unavailable");
     assert_eq!(world.forget("ada").await, 204);
-}
-
-/// The metrics' lines.
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<u8>>>);
-
-impl Heard {
-    fn take(&self) -> Vec<Value> {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-impl Write for Heard {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,10 +1,8 @@
 //! Everything secret here is made up and recognisable. Every call and every fault, with all that our code can log: none of
 //! it is in a log line, a metric, an answer that is not its own, or the table.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use local::faults::Service;
+use local::heard::Heard;
 use shared::telemetry::{self, Output};
 use tracing_subscriber::filter::Targets;
 
@@ -32,21 +30,6 @@ const CANARIES: [(&str, May); 9] = [
 /// What no log line and no metric may hold beside these.
 const NOT_FOR_LOGS: [&str; 2] = ["canary-user", "@example.test"];
 
-/// What was written.
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Heard {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_call_and_no_fault_shows_a_secret_anywhere() {
     let time = MadeUpTime::begin_alone();
@@ -73,7 +56,7 @@ async fn no_call_and_no_fault_shows_a_secret_anywhere() {
                     }
                     let ticket =
                         reply.json()["finishUrl"].as_str().map(|url| url.rsplit('/').next().unwrap().to_owned());
-                    let text = String::from_utf8(std::mem::take(&mut *heard.0.lock().unwrap())).unwrap();
+                    let text = heard.take().unwrap();
                     for line in text.lines() {
                         let canaries = CANARIES.iter().map(|(canary, _)| *canary).chain(NOT_FOR_LOGS);
                         let canaries = canaries.chain(ticket.as_deref());
