@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TimeToLiveSpecification,
@@ -16,6 +17,8 @@ use axum::response::{IntoResponse, Response};
 use dynoxide::Database;
 use serde_json::Value;
 use tokio::net::TcpListener;
+
+use shared::aws::SdkHttp;
 
 use crate::secrets::Secrets;
 
@@ -55,6 +58,17 @@ async fn listen() -> std::io::Result<(TcpListener, String)> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = format!("http://{}", listener.local_addr()?);
     Ok((listener, address))
+}
+
+/// The laptop's own client of the DynamoDB at this address.
+pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::from_keys("made-up", "made-up", None))
+        .http_client(SdkHttp(http.clone()))
+        .endpoint_url(address);
+    aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// Makes the table, as `template.yaml` has it. It may be there already.

@@ -32,8 +32,8 @@ const BY_TICKET: &str = "katherine";
 /// Brings the examples into their states, where they are not in the table yet.
 pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
     let http = shared::network::http_client(&laptop.config).map_err(|_| StoreError::Unavailable)?;
-    let client = shared::network::dynamodb(&laptop.config, &http);
-    let store = Store::new(client, laptop.config.table.clone(), Clock::system());
+    let service = shared::aws::Service::dynamodb(&laptop.config.aws, &http);
+    let store = Store::new(service, laptop.config.table.clone(), Clock::system());
     let invocation = Invocation::start();
     let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api, faults: &laptop.faults };
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use shared::clock::Clock;
-use shared::config::{Aws, Config};
+use shared::config::Config;
 use shared::identity::UserId;
 use shared::telemetry::Output;
 use tokio::net::TcpListener;
@@ -118,8 +118,7 @@ impl Laptop {
 
         let http = shared::network::http_client(&config)?;
         // past the proxy: what the page and the tests do to the table never goes wrong
-        let own = Aws { dynamodb_endpoint: Some(table), ..config.aws.clone() };
-        let dynamodb = shared::network::dynamodb(&Config { aws: own, ..config.clone() }, &http);
+        let dynamodb = aws::client(table, &http);
         aws::create_table(&dynamodb).await?;
 
         let pages = human_api::router(human_api.clone(), calls.clone(), &console);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use local::heard::Heard;
 use local::laptop::{Laptop, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::http::Code;
 use shared::invocation::Tally;
 use shared::lambda::Function;
@@ -51,7 +51,7 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
     let code = Code::StoreUnavailable.name();
     let outcome =
         Outcome { function: "finish", request_id: "r", status: 503, code, cold_start: true, tally: &tally, at: 1 };
-    let line = outcome.metrics();
+    let line = json!(outcome.metrics());
     let namespace = text(&line["_aws"]["CloudWatchMetrics"][0]["Namespace"]);
     let lines = [line].into_iter().chain(of_the_sweeper().await);
     let mut metrics = BTreeSet::new();

@@ -179,7 +179,8 @@ impl Config {
             aws: Aws {
                 region: optional("AWS_REGION")
                     .or_else(|| optional("AWS_DEFAULT_REGION"))
-                    .ok_or_else(|| bad("AWS_REGION", "is not set"))?,
+                    .ok_or_else(|| bad("AWS_REGION", "is not set"))
+                    .and_then(region)?,
                 access_key_id: required("AWS_ACCESS_KEY_ID")?,
                 secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
                 session_token: optional("AWS_SESSION_TOKEN"),
@@ -188,6 +189,12 @@ impl Config {
             },
         })
     }
+}
+
+/// A region's name: a host's name is made of it.
+fn region(name: String) -> Result<String, ConfigError> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if plain { Ok(name) } else { Err(bad("AWS_REGION", "is not a region such as eu-west-1")) }
 }
 
 /// A `tracing` filter: a level, `target=level`, or several of them. `Targets` takes a word that is no level for a target
@@ -317,6 +324,7 @@ mod tests {
             ("LOG_LEVEL", "info,verbose"),
             ("AWS_ENDPOINT_URL", "http://dynamodb.example.com"),
             ("AWS_REGION", ""),
+            ("AWS_REGION", "eu-west-1.example.com/"),
         ] {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} ")), "{name}={value:?}: {error}");

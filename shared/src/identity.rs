@@ -22,7 +22,10 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 ///
 /// Not `Debug` or `Display`: in logs a user appears only as a keyed hash.
 #[derive(Clone, PartialEq, Eq)]
-pub struct UserId(String);
+pub struct UserId {
+    id: String,
+    key: UserKey,
+}
 
 impl UserId {
     /// The longest id that is taken, in bytes of UTF-8.
@@ -31,31 +34,27 @@ impl UserId {
     /// The id, or `None` if it is blank or too long.
     pub fn new(id: impl Into<String>) -> Option<Self> {
         let id = id.into();
-        (!id.trim().is_empty() && id.len() <= Self::MAX_BYTES).then_some(Self(id))
+        (!id.trim().is_empty() && id.len() <= Self::MAX_BYTES).then(|| Self { key: UserKey::of(&id), id })
     }
 
     /// The id as the application knows it.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.id
     }
 
     /// The id as a browser's `encodeURIComponent` writes it.
     pub fn percent_encoded(&self) -> String {
-        utf8_percent_encode(&self.0, COMPONENT).to_string()
+        utf8_percent_encode(&self.id, COMPONENT).to_string()
     }
 
     /// Whether Human API's `clientUserId` names this user: the id as it is or its `encodeURIComponent` form, nothing else.
     pub fn is_named_by(&self, client_user_id: &str) -> bool {
-        client_user_id == self.0 || client_user_id == self.percent_encoded()
+        client_user_id == self.id || client_user_id == self.percent_encoded()
     }
 
     /// The user's key in the table.
     pub fn key(&self) -> UserKey {
-        let mut text = b"human-connect/user-key/1\0".to_vec();
-        text.extend_from_slice(self.0.as_bytes());
-        let mut bytes = [0; UserKey::BYTES];
-        bytes.copy_from_slice(digest(&SHA256, &text).as_ref());
-        UserKey(bytes)
+        self.key
     }
 }
 
@@ -66,6 +65,14 @@ pub struct UserKey([u8; Self::BYTES]);
 impl UserKey {
     /// Length in bytes.
     pub const BYTES: usize = 32;
+
+    fn of(id: &str) -> Self {
+        let mut text = b"human-connect/user-key/1\0".to_vec();
+        text.extend_from_slice(id.as_bytes());
+        let mut bytes = [0; Self::BYTES];
+        bytes.copy_from_slice(digest(&SHA256, &text).as_ref());
+        Self(bytes)
+    }
 
     /// The key from its bytes, as a ticket carries it.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
@@ -91,6 +98,11 @@ impl fmt::Display for UserKey {
 
 #[cfg(test)]
 mod tests {
+    /// Of any length.
+    fn any(id: String) -> UserId {
+        UserId { key: UserKey::of(&id), id }
+    }
+
     use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
@@ -127,7 +139,7 @@ mod tests {
             let text = character.to_string();
             let plain = character.is_ascii_alphanumeric() || "-_.!~*'()".contains(character);
             let expected = if plain { text.clone() } else { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
-            assert_eq!(UserId(text).percent_encoded(), expected);
+            assert_eq!(any(text).percent_encoded(), expected);
         }
     }
 
@@ -152,7 +164,7 @@ mod tests {
             prop_assert!(user(&id).is_named_by(&id) && user(&id).is_named_by(&encoded));
             for text in [
                 user(&other).percent_encoded(),
-                UserId(encoded.clone()).percent_encoded(),
+                any(encoded.clone()).percent_encoded(),
                 encoded.to_lowercase(),
                 encoded.replace("%20", "+"),
                 id.to_uppercase(),

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
+use crate::aws::Service;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connect;
@@ -24,7 +25,7 @@ use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
 use crate::store::Store;
-use crate::telemetry::{self, Outcome, Output, causes, milliseconds};
+use crate::telemetry::{self, AuditLine, Outcome, Output, causes, milliseconds};
 
 pub mod job;
 
@@ -61,8 +62,8 @@ pub struct Parts<'a> {
     pub config: &'a Config,
     /// The one HTTP client.
     pub http: &'a reqwest::Client,
-    /// Secrets Manager's client.
-    pub secrets: &'a aws_sdk_secretsmanager::Client,
+    /// Secrets Manager.
+    pub secrets: &'a Service,
     /// The clock.
     pub clock: &'a Clock,
     /// The sealing key; logs take their hash of user ids from it.
@@ -72,7 +73,7 @@ pub struct Parts<'a> {
 impl Parts<'_> {
     /// The table.
     pub fn store(&self) -> Store {
-        Store::new(network::dynamodb(self.config, self.http), self.config.table.clone(), self.clock.clone())
+        Store::new(Service::dynamodb(&self.config.aws, self.http), self.config.table.clone(), self.clock.clone())
     }
 
     /// Human API and the table, joined.
@@ -106,7 +107,7 @@ impl<F> Host<F> {
         function: impl FnOnce(Parts<'_>) -> F,
     ) -> Result<Self, NetworkError> {
         let http = network::http_client(config)?;
-        let secrets = network::secrets_manager(config, &http);
+        let secrets = Service::secrets_manager(&config.aws, &http);
         let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
         let function = function(Parts { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });
@@ -221,7 +222,7 @@ impl<F: Function> Host<F> {
         let at = self.clock.now();
         if F::AUDITED {
             let caller = invocation.aws_caller();
-            self.output.line(&telemetry::audit_line(F::NAME, request_id, caller.as_deref(), user.as_deref(), code, at));
+            self.output.line(&AuditLine::new(F::NAME, request_id, caller.as_deref(), user.as_deref(), code, at));
         }
         self.output
             .line(&Outcome { function: F::NAME, request_id, status, code, cold_start, tally: &tally, at }.metrics());

@@ -13,7 +13,8 @@
 //! | [`identity`] | who the user is: ids, keys, the comparison with what Human API says |
 //! | [`token`] | tokens, tickets and secrets as types that cannot be printed |
 //! | [`invocation`] | one invocation's time budget and what it measured |
-//! | [`network`] | the one HTTP client, and the AWS SDK set up on it |
+//! | [`network`] | the one HTTP client |
+//! | [`aws`] | DynamoDB and Secrets Manager on it, by the SDK's operations |
 //! | [`secret`] | Secrets Manager: the client secret and the sealing key, cached |
 //! | [`seal`] | AES-256-GCM around every token that reaches the table |
 //! | [`human_api`] | Human API's four requests |
@@ -24,6 +25,7 @@
 //! | [`telemetry`] | one log line and one metric line per invocation |
 //! | [`lambda`] | start-up and the runtime loop |
 
+pub mod aws;
 pub mod clock;
 pub mod config;
 pub mod connect;

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemInput};
+use aws_sdk_dynamodb::operation::get_item::{GetItem, GetItemInput};
+use aws_sdk_dynamodb::operation::update_item::{UpdateItem, UpdateItemError, UpdateItemInput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
+use crate::aws::Service;
 use crate::clock::{Clock, Millis};
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
@@ -63,15 +65,15 @@ pub enum StoreError {
 
 /// The table.
 pub struct Store {
-    client: Client,
+    service: Service,
     table: String,
     clock: Clock,
 }
 
 impl Store {
     /// The table of this name.
-    pub fn new(client: Client, table: String, clock: Clock) -> Self {
-        Self { client, table, clock }
+    pub fn new(service: Service, table: String, clock: Clock) -> Self {
+        Self { service, table, clock }
     }
 
     /// The clock that rows are stamped with.
@@ -81,16 +83,19 @@ impl Store {
 
     /// A strongly consistent read.
     pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Record>, StoreError> {
-        let request =
-            self.client.get_item().table_name(&self.table).consistent_read(true).key(USER_KEY, key_value(key));
-        let answer = self.run(invocation, request.send()).await?.map_err(|error| unavailable(&error))?;
+        let input = GetItemInput::builder().table_name(&self.table).consistent_read(true).key(USER_KEY, key_value(key));
+        let answer = self.service.call::<GetItem>(input.build());
+        let answer = self.run(invocation, answer).await?.map_err(|error| unavailable(&error))?;
         Ok(answer.item.as_ref().map(|item| decode(key, item)).transpose()?)
     }
 
     /// Deletes all that is stored about the user.
     pub async fn forget(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
-        let request = self.client.delete_item().table_name(&self.table).key(USER_KEY, key_value(key));
-        self.run(invocation, request.send()).await?.map(drop).map_err(|error| unavailable(&error))
+        let input = DeleteItemInput::builder().table_name(&self.table).key(USER_KEY, key_value(key));
+        self.run(invocation, self.service.call::<DeleteItem>(input.build()))
+            .await?
+            .map(drop)
+            .map_err(|error| unavailable(&error))
     }
 
     /// One conditional update. The inner error is the row as it stands where the condition does not hold.
@@ -126,9 +131,7 @@ impl Store {
     ) -> Result<Result<item::Item, Option<Record>>, StoreError> {
         let (condition, update) = (e.condition(), e.update());
         let (names, values) = e.placeholders();
-        let request = self
-            .client
-            .update_item()
+        let input = UpdateItemInput::builder()
             .table_name(&self.table)
             .key(USER_KEY, key_value(key))
             .condition_expression(condition)
@@ -137,7 +140,7 @@ impl Store {
             .set_expression_attribute_values(Some(values))
             .return_values(returned)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match self.run(invocation, request.send()).await? {
+        match self.run(invocation, self.service.call::<UpdateItem>(input.build())).await? {
             Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, LevelFilter, Targets};
@@ -52,25 +53,32 @@ pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscr
 }
 
 /// Who asked for whose access token, and what came of it.
-pub fn audit_line(
-    function: &str,
-    request_id: &str,
-    caller: Option<&str>,
-    user: Option<&str>,
-    outcome: &str,
-    at: Millis,
-) -> Value {
-    json!({
-        "level": "INFO",
-        "timestamp": rfc3339(at),
-        "message": "audit",
-        "service": SERVICE,
-        "function_name": function,
-        "function_request_id": request_id,
-        "caller": caller,
-        "user": user,
-        "outcome": outcome,
-    })
+#[derive(Serialize)]
+pub struct AuditLine<'a> {
+    level: &'static str,
+    timestamp: String,
+    message: &'static str,
+    service: &'static str,
+    function_name: &'a str,
+    function_request_id: &'a str,
+    caller: Option<&'a str>,
+    user: Option<&'a str>,
+    outcome: &'a str,
+}
+
+impl<'a> AuditLine<'a> {
+    /// The caller as AWS names it, and the user's hash, as far as they are known.
+    pub fn new(
+        function_name: &'a str,
+        function_request_id: &'a str,
+        caller: Option<&'a str>,
+        user: Option<&'a str>,
+        outcome: &'a str,
+        at: Millis,
+    ) -> Self {
+        let (level, timestamp, message, service) = ("INFO", rfc3339(at), "audit", SERVICE);
+        Self { level, timestamp, message, service, function_name, function_request_id, caller, user, outcome }
+    }
 }
 
 /// What one invocation came to.
@@ -93,8 +101,8 @@ pub struct Outcome<'a> {
 
 impl Outcome<'_> {
     /// The metrics, as one line of CloudWatch's embedded metric format.
-    pub fn metrics(&self) -> Value {
-        let mut line = MetricLine::default();
+    pub fn metrics(&self) -> MetricLine<'_> {
+        let mut line = MetricLine::new(self.function, self.request_id, self.at);
         line.count("Requests", 1);
         line.count("Faults", u64::from(self.status >= 500));
         line.count("ColdStart", u64::from(self.cold_start));
@@ -102,7 +110,7 @@ impl Outcome<'_> {
         if self.code != "ok" {
             line.errors(self.code, 1);
         }
-        line.end(self.function, self.request_id, self.at)
+        line
     }
 }
 
@@ -128,8 +136,9 @@ pub struct RunOutcome<'a> {
 
 impl RunOutcome<'_> {
     /// The metrics: one line, and one more for each code, for a line has one value of a dimension.
-    pub fn metrics(&self) -> Vec<Value> {
-        let mut line = MetricLine::default();
+    pub fn metrics(&self) -> Vec<MetricLine<'_>> {
+        let new = || MetricLine::new(self.function, self.request_id, self.at);
+        let mut line = new();
         line.count("Faults", u64::from(self.fault));
         line.count("ColdStart", u64::from(self.cold_start));
         line.tally(self.tally);
@@ -137,40 +146,91 @@ impl RunOutcome<'_> {
             line.count(name, *count);
         }
         let errors = self.errors.iter().map(|(code, count)| {
-            let mut line = MetricLine::default();
+            let mut line = new();
             line.errors(code, *count);
             line
         });
-        let lines = [line].into_iter().chain(errors);
-        lines.map(|line| line.end(self.function, self.request_id, self.at)).collect()
+        [line].into_iter().chain(errors).collect()
     }
 }
 
-/// A line of CloudWatch's embedded metric format under construction.
-#[derive(Default)]
-struct MetricLine {
-    metrics: Vec<Value>,
-    values: Map<String, Value>,
-    has_errors: bool,
+/// A line of CloudWatch's [embedded metric format](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
+#[derive(Serialize)]
+pub struct MetricLine<'a> {
+    function: &'a str,
+    function_request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(flatten, serialize_with = "as_members")]
+    values: Vec<(&'static str, Value)>,
+    #[serde(rename = "_aws")]
+    about: About,
 }
 
-impl MetricLine {
-    fn metric(&mut self, name: &str, unit: &str, value: Value) {
-        self.metrics.push(json!({"Name": name, "Unit": unit}));
-        self.values.insert(name.to_owned(), value);
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct About {
+    timestamp: Millis,
+    cloud_watch_metrics: Vec<Directive>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: &'static str,
+    dimensions: &'static [&'static [&'static str]],
+    metrics: Vec<Metric>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metric {
+    name: &'static str,
+    unit: &'static str,
+}
+
+fn as_members<S: Serializer>(values: &[(&'static str, Value)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(name, value)| (name, value)))
+}
+
+impl<'a> MetricLine<'a> {
+    fn new(function: &'a str, request_id: &'a str, at: Millis) -> Self {
+        let about = About { timestamp: at, cloud_watch_metrics: Vec::new() };
+        Self { function, function_request_id: request_id, code: None, values: Vec::new(), about }
     }
 
-    fn count(&mut self, name: &str, count: u64) {
-        self.metric(name, "Count", json!(count));
+    fn add(
+        &mut self,
+        dimensions: &'static [&'static [&'static str]],
+        name: &'static str,
+        unit: &'static str,
+        value: Value,
+    ) {
+        let directives = &mut self.about.cloud_watch_metrics;
+        match directives.iter_mut().find(|directive| directive.dimensions == dimensions) {
+            Some(directive) => directive.metrics.push(Metric { name, unit }),
+            None => {
+                directives.push(Directive { namespace: NAMESPACE, dimensions, metrics: vec![Metric { name, unit }] })
+            }
+        }
+        self.values.push((name, value));
+    }
+
+    fn metric(&mut self, name: &'static str, unit: &'static str, value: Value) {
+        self.add(&[&["function"]], name, unit, value);
+    }
+
+    fn count(&mut self, name: &'static str, count: u64) {
+        self.metric(name, "Count", count.into());
     }
 
     /// What an invocation measured, as far as there is something to say.
     fn tally(&mut self, tally: &Tally) {
         if tally.upstream_calls > 0 {
-            self.metric("UpstreamLatency", "Milliseconds", json!(milliseconds(tally.upstream)));
+            self.metric("UpstreamLatency", "Milliseconds", milliseconds(tally.upstream).into());
         }
         if !tally.store.is_zero() {
-            self.metric("StoreLatency", "Milliseconds", json!(milliseconds(tally.store)));
+            self.metric("StoreLatency", "Milliseconds", milliseconds(tally.store).into());
         }
         for (name, count) in [
             ("TokensStored", tally.tokens_stored),
@@ -184,33 +244,13 @@ impl MetricLine {
             }
         }
         if let Some(age) = tally.unresolved_age {
-            self.metric("UnresolvedAgeSeconds", "Seconds", json!(age.as_secs()));
+            self.metric("UnresolvedAgeSeconds", "Seconds", age.as_secs().into());
         }
     }
 
-    fn errors(&mut self, code: &str, count: u64) {
-        self.has_errors = true;
-        self.values.insert("Errors".to_owned(), json!(count));
-        self.values.insert("code".to_owned(), json!(code));
-    }
-
-    fn end(self, function: &str, request_id: &str, at: Millis) -> Value {
-        let Self { metrics, mut values, has_errors } = self;
-        let mut directives = Vec::new();
-        if !metrics.is_empty() {
-            directives.push(json!({"Namespace": NAMESPACE, "Dimensions": [["function"]], "Metrics": metrics}));
-        }
-        if has_errors {
-            directives.push(json!({
-                "Namespace": NAMESPACE,
-                "Dimensions": [["function"], ["function", "code"]],
-                "Metrics": [{"Name": "Errors", "Unit": "Count"}],
-            }));
-        }
-        values.insert("_aws".to_owned(), json!({"Timestamp": at, "CloudWatchMetrics": directives}));
-        values.insert("function".to_owned(), json!(function));
-        values.insert("function_request_id".to_owned(), json!(request_id));
-        Value::Object(values)
+    fn errors(&mut self, code: &'a str, count: u64) {
+        self.code = Some(code);
+        self.add(&[&["function"], &["function", "code"]], "Errors", "Count", count.into());
     }
 }
 
@@ -237,10 +277,14 @@ pub fn milliseconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn outcome(status: u16, code: &str, tally: Tally) -> Value {
-        Outcome { function: "finish", request_id: "r", status, code, cold_start: true, tally: &tally, at: 1 }.metrics()
+        let tally = &tally;
+        let outcome = Outcome { function: "finish", request_id: "r", status, code, cold_start: true, tally, at: 1 };
+        json!(outcome.metrics())
     }
 
     #[test]
@@ -257,7 +301,7 @@ mod tests {
             tally: &tally,
             at: 1,
         };
-        let lines = run.metrics();
+        let lines: Vec<Value> = run.metrics().iter().map(|line| json!(line)).collect();
         lines.iter().for_each(names_what_it_has);
         let line = |code: &str| lines.iter().find(|line| line["code"] == code).unwrap();
         assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));

@@ -1,7 +1,6 @@
 //! Committing what was done under a hold: the hold ends, or goes on for another request, in the same write.
 
-use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemError, DeleteItemInput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::Instant;
 
@@ -166,19 +165,15 @@ impl Store {
             e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
             let condition = e.condition();
             let (names, values) = e.placeholders();
-            let request = self
-                .client
-                .delete_item()
+            let input = DeleteItemInput::builder()
                 .table_name(&self.table)
                 .key(USER_KEY, key_value(&hold.key))
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
                 .set_expression_attribute_values(Some(values))
-                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-                .customize()
-                // a second try of the SDK's could not tell its own first from the user's delete
-                .config_override(aws_sdk_dynamodb::config::Builder::new().retry_config(RetryConfig::disabled()));
-            match self.run(invocation, request.send()).await? {
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            // a second try of the SDK's could not tell its own first from the user's delete
+            match self.run(invocation, self.service.call_once::<DeleteItem>(input.build())).await? {
                 Ok(_) => return Ok(true),
                 Err(error) => match error.as_service_error() {
                     Some(DeleteItemError::ConditionalCheckFailedException(failed)) => match failed.item() {

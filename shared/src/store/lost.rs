@@ -2,6 +2,8 @@
 //! a little later and has only keys, so it says where to look, and nothing else. Only the sweeper asks.
 
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::query::{Query, QueryInput};
+use aws_sdk_dynamodb::operation::scan::{Scan, ScanInput};
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::TryFutureExt;
 
@@ -30,8 +32,8 @@ impl Store {
     /// Rows that have something to be resolved, held ones among them, and since when.
     pub async fn unresolved(&self, invocation: &Invocation) -> Result<Hints<(Millis, UserKey)>, StoreError> {
         let page = |after| {
-            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
-            let answer = scan.set_exclusive_start_key(after).send();
+            let scan = ScanInput::builder().table_name(&self.table).index_name(UNRESOLVED);
+            let answer = self.service.call::<Scan>(scan.set_exclusive_start_key(after).build());
             answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
@@ -42,11 +44,11 @@ impl Store {
     /// Rows in which something is sealed with this version of the sealing key.
     pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<Hints<UserKey>, StoreError> {
         let page = |after| {
-            let query = self.client.query().table_name(&self.table).index_name(SEALED);
+            let query = QueryInput::builder().table_name(&self.table).index_name(SEALED);
             let query = query.key_condition_expression("#version = :version");
             let query = query.expression_attribute_names("#version", SEALED_WITH);
             let query = query.expression_attribute_values(":version", AttributeValue::S(version.to_owned()));
-            let answer = query.set_exclusive_start_key(after).send();
+            let answer = self.service.call::<Query>(query.set_exclusive_start_key(after).build());
             answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
