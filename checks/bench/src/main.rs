@@ -20,7 +20,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use runtime_api::RuntimeApi;
 use upstream::{Service, Upstreams};
@@ -31,7 +30,6 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let folder = std::env::args().nth(1).ok_or("usage: bench FOLDER (with certificate.pem and key.pem)")?;
-    let acceptor = serve::acceptor(&folder)?;
     let upstreams = Arc::new(Upstreams::default());
     let runtime_api = Arc::new(RuntimeApi::new(upstreams.clone()));
 
@@ -41,8 +39,9 @@ async fn main() -> Result<(), Failure> {
         let listener = listen().await?;
         ports.insert(service.name().to_owned(), json!(listener.local_addr()?.port()));
         let upstreams = upstreams.clone();
-        let acceptor: Option<TlsAcceptor> = Some(acceptor.clone());
-        tokio::spawn(serve::serve(listener, acceptor, move |request| {
+        // one of its own: all are `localhost`, and one's session must not spare another's handshake
+        let acceptor = serve::acceptor(&folder)?;
+        tokio::spawn(serve::serve(listener, Some(acceptor), move |request| {
             let upstreams = upstreams.clone();
             async move { upstreams.answer(service, request).await }
         }));
