@@ -258,8 +258,56 @@ fn connector_error(error: reqwest::Error) -> ConnectorError {
 #[cfg(test)]
 mod tests {
     use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::Config;
+    use crate::network::http_client;
+
+    /// Nothing on a laptop looks at signatures: that these are for the right service and region is seen here.
+    #[tokio::test]
+    async fn a_request_is_signed_for_its_service_and_region_with_the_session_s_token() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = format!("http://{}", listener.local_addr().unwrap());
+        let config = Config::read(|name| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
+            "AWS_ENDPOINT_URL" => Some(here.clone()),
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => Some("made-up".to_owned()),
+            "TABLE_NAME" | "HUMAN_API_CLIENT_ID" | "HUMAN_API_SECRET_ID" | "TOKEN_KEY_SECRET_ID" => {
+                Some(name.to_owned())
+            }
+            _ => None,
+        })
+        .unwrap();
+        let http = http_client(&config).unwrap();
+        let heard = async || {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut text = vec![0; 4096];
+            let length = stream.read(&mut text).await.unwrap();
+            String::from_utf8_lossy(&text[..length]).to_lowercase()
+        };
+        let row = dynamodb::get_item::GetItemInput::builder().table_name("made-up").build();
+        let secret = secrets_manager::get_secret_value::GetSecretValueInput::builder().secret_id("made-up").build();
+        let (database, secrets) = (Service::dynamodb(&config.aws, &http), Service::secrets_manager(&config.aws, &http));
+        let ask_row = async { tokio::join!(database.call_once::<dynamodb::get_item::GetItem>(row), heard()).1 };
+        let ask_secret = async {
+            tokio::join!(secrets.call_once::<secrets_manager::get_secret_value::GetSecretValue>(secret), heard()).1
+        };
+        for (request, service, target) in [
+            (ask_row.await, "dynamodb", "dynamodb_20120810.getitem"),
+            (ask_secret.await, "secretsmanager", "secretsmanager.getsecretvalue"),
+        ] {
+            assert!(request.contains("\r\nx-amz-security-token: made-up\r\n"), "{request}");
+            assert!(request.contains(&format!("\r\nx-amz-target: {target}\r\n")), "{request}");
+            let date = request.split_once("\r\nx-amz-date: ").unwrap().1;
+            let scope = format!("credential=made-up/{}/eu-west-1/{service}/aws4_request, ", &date[..8]);
+            assert!(request.contains(&scope), "{request}");
+            let signed =
+                "signedheaders=content-length;content-type;host;x-amz-date;x-amz-security-token;x-amz-target, ";
+            assert!(request.contains(signed), "{request}");
+        }
+    }
 
     #[tokio::test]
     async fn a_region_s_endpoint_is_the_one_that_the_sdk_knows() {
