@@ -1,9 +1,10 @@
 //! DynamoDB and Secrets Manager: the operations, the orchestrator, the signer and the retries of AWS's SDK, on our HTTP client.
 //!
-//! The SDK's clients would put the same together. They are left out because making one reads a table of all AWS
-//! partitions and compiles its regular expressions, whatever endpoint it is told: a tenth of a cold start
-//! (docs/performance.md). The SDK's own [`Operation`](aws_smithy_runtime::client::orchestrator::operation::Operation) goes
-//! the same way for services that have no client.
+//! The SDK's clients would put this together, with ids and marks of their own on each request. They are left out because
+//! making one reads a table of all AWS partitions and compiles its regular expressions, whatever endpoint it is told: a
+//! tenth of a cold start (docs/performance.md). The SDK's
+//! [`Operation`](aws_smithy_runtime::client::orchestrator::operation::Operation) goes the same way for services that have no
+//! client. That what is asked and tried stays what a client of the SDK's would is held by `local/tests/aws.rs`.
 
 use std::time::Duration;
 
@@ -237,13 +238,16 @@ impl HttpConnector for SdkHttp {
             let body = body.bytes().ok_or_else(|| ConnectorError::user("a streaming body".into()))?.to_vec();
             let request = ::http::Request::from_parts(parts, body);
             let request = reqwest::Request::try_from(request).map_err(|error| ConnectorError::user(error.into()))?;
-            let response = client.execute(request).await.map_err(connector_error)?;
-            if response.status().is_success() && response.content_length() == Some(0) {
-                // taken for `{}` it would mean "no such row"
+            let mut response = client.execute(request).await.map_err(connector_error)?;
+            let mut answer = ::http::Response::new(SdkBody::empty());
+            *answer.status_mut() = response.status();
+            *answer.headers_mut() = std::mem::take(response.headers_mut());
+            let body = response.bytes().await.map_err(connector_error)?;
+            if answer.status().is_success() && body.is_empty() {
+                // taken for `{}` it would mean "no such row", or "done"
                 return Err(ConnectorError::io("an empty answer".into()));
             }
-            let response: ::http::Response<reqwest::Body> = response.into();
-            let response = response.map(SdkBody::from_body_1_x);
+            let response = answer.map(|_| SdkBody::from(body));
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
@@ -311,10 +315,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_region_s_endpoint_is_the_one_that_the_sdk_knows() {
+        use aws_sdk_secretsmanager::config::endpoint as secrets;
         for region in ["us-east-1", "eu-central-2", "us-gov-west-1", "ap-southeast-7", "cn-north-1", "eusc-de-east-1"] {
             let params = Params::builder().region(region).build().unwrap();
             let theirs = ResolveEndpoint::resolve_endpoint(&DefaultResolver::new(), &params).await.unwrap();
             assert_eq!(theirs.url(), regional("dynamodb", region));
+            let params = secrets::Params::builder().region(region).build().unwrap();
+            let resolver = secrets::DefaultResolver::new();
+            let theirs = secrets::ResolveEndpoint::resolve_endpoint(&resolver, &params).await.unwrap();
+            assert_eq!(theirs.url(), regional("secretsmanager", region));
         }
     }
 }

@@ -142,6 +142,8 @@ impl Config {
         let optional = |name| variable(name).filter(|value| !value.trim().is_empty());
         let required = |name| optional(name).ok_or_else(|| bad(name, "is not set"));
         let text = |name, default: &str| optional(name).unwrap_or_else(|| default.to_owned());
+        let dynamodb_endpoint = endpoint("AWS_ENDPOINT_URL_DYNAMODB", &optional)?;
+        let secrets_manager_endpoint = endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", &optional)?;
 
         Ok(Self {
             table: required("TABLE_NAME")?,
@@ -177,24 +179,30 @@ impl Config {
             no_proxy: optional("NO_PROXY").or_else(|| optional("no_proxy")).unwrap_or_default(),
             ca_bundle: optional("AWS_CA_BUNDLE"),
             aws: Aws {
-                region: optional("AWS_REGION")
-                    .or_else(|| optional("AWS_DEFAULT_REGION"))
-                    .ok_or_else(|| bad("AWS_REGION", "is not set"))
-                    .and_then(region)?,
+                region: region(&optional, dynamodb_endpoint.is_some() && secrets_manager_endpoint.is_some())?,
                 access_key_id: required("AWS_ACCESS_KEY_ID")?,
                 secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
                 session_token: optional("AWS_SESSION_TOKEN"),
-                dynamodb_endpoint: endpoint("AWS_ENDPOINT_URL_DYNAMODB", &optional)?,
-                secrets_manager_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", &optional)?,
+                dynamodb_endpoint,
+                secrets_manager_endpoint,
             },
         })
     }
 }
 
-/// A region's name: a host's name is made of it.
-fn region(name: String) -> Result<String, ConfigError> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if plain { Ok(name) } else { Err(bad("AWS_REGION", "is not a region such as eu-west-1")) }
+/// The region: hosts' names are made of it where they are not named, in those partitions that are on the internet, as Human
+/// API is.
+fn region(optional: &impl Fn(&'static str) -> Option<String>, hosts_are_named: bool) -> Result<String, ConfigError> {
+    let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| Some((name, optional(name)?)));
+    let (name, region) = set.ok_or_else(|| bad("AWS_REGION", "is not set"))?;
+    let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let parts: Vec<&str> = region.split('-').collect();
+    let known = matches!(parts.as_slice(), [_, place, .., _] if !place.starts_with("iso"));
+    if parts.iter().all(|part| !part.is_empty() && plain(part)) && (known || hosts_are_named) {
+        Ok(region)
+    } else {
+        Err(bad(name, "is not a region such as eu-west-1"))
+    }
 }
 
 /// A `tracing` filter: a level, `target=level`, or several of them. `Targets` takes a word that is no level for a target
@@ -325,6 +333,9 @@ mod tests {
             ("AWS_ENDPOINT_URL", "http://dynamodb.example.com"),
             ("AWS_REGION", ""),
             ("AWS_REGION", "eu-west-1.example.com/"),
+            ("AWS_REGION", "-"),
+            ("AWS_REGION", "eu-west-1-"),
+            ("AWS_REGION", "us-iso-east-1"),
         ] {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} ")), "{name}={value:?}: {error}");

@@ -109,13 +109,13 @@ mod tests {
 
     fn config(proxy: &str, bundle: &str) -> Config {
         let variable = |name: &str| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
             "HTTPS_PROXY" => Some(proxy.to_owned()),
             "AWS_CA_BUNDLE" => Some(bundle.to_owned()),
             "TABLE_NAME"
             | "HUMAN_API_CLIENT_ID"
             | "HUMAN_API_SECRET_ID"
             | "TOKEN_KEY_SECRET_ID"
-            | "AWS_REGION"
             | "AWS_ACCESS_KEY_ID"
             | "AWS_SECRET_ACCESS_KEY" => Some("made-up".to_owned()),
             _ => None,

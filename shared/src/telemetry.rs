@@ -206,6 +206,7 @@ impl<'a> MetricLine<'a> {
         unit: &'static str,
         value: Value,
     ) {
+        debug_assert!(self.values.iter().all(|(known, _)| *known != name), "{name} twice");
         let directives = &mut self.about.cloud_watch_metrics;
         match directives.iter_mut().find(|directive| directive.dimensions == dimensions) {
             Some(directive) => directive.metrics.push(Metric { name, unit }),
