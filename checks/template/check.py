@@ -359,7 +359,7 @@ def check_alarms(template, api):
     telemetry = Path("shared/src/telemetry.rs").read_text()
     namespace = re.search(r'const NAMESPACE: &str = "(\w+)";', telemetry).group(1)
     check("functions count errors by function and code",
-          '"Dimensions": [["function"], ["function", "code"]],\n                "Metrics": [{"Name": "Errors"' in telemetry)
+          'self.add(&[&["function"], &["function", "code"]], "Errors", "Count"' in telemetry)
     check("upstream_unauthorized is a code", '"upstream_unauthorized"' in Path("shared/src/http/code.rs").read_text())
     for name in PERMISSIONS:
         check(f"{name} counts under its name", f'const NAME: &\'static str = "{name}";' in
