@@ -27,7 +27,7 @@ type Answer = (u16, &'static str, Option<&'static str>);
 
 const FAR_OFF: Option<&str> = Some("Fri, 01 Jan 2100 00:00:00 GMT");
 
-/// Gives one answer after the other, the last again and again, and keeps what it was asked.
+/// Gives one answer after the other, the last again and again, and keeps what it was asked: that says which is next.
 #[derive(Clone)]
 struct Scripted {
     answers: &'static [Answer],
@@ -102,7 +102,7 @@ impl Both {
         outcome(self.ours.call::<GetItem>(get()).await)
     }
 
-    /// The years that were signed, one for each request since the last look.
+    /// The years that were signed, one for each request since the last look. The script begins again.
     fn years(&self) -> Vec<String> {
         let year = |headers: &HeaderMap| headers["x-amz-date"].to_str().unwrap()[..4].to_owned();
         std::mem::take(&mut *self.heard.lock().unwrap()).iter().map(year).collect()
@@ -154,10 +154,8 @@ async fn an_answer_leads_to_the_same_requests_and_outcome_as_with_the_sdk_s_clie
     let compare = async |script| {
         let both = Both::new(script).await;
         let theirs = (both.ask_theirs().await, both.years());
-        let both = Both::new(script).await;
         let ours = (both.ask_ours().await, both.years());
         assert_eq!(ours, theirs, "{script:?}");
-        let both = Both::new(script).await;
         outcome(both.ours.call_once::<DeleteItem>(delete()).await);
         assert_eq!(both.years().len(), 1, "{script:?}");
         ours.1.len()

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use ::http::header::{HeaderValue, USER_AGENT};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
@@ -41,8 +42,6 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region, SigningRegion};
-
-use ::http::header::{HeaderValue, USER_AGENT};
 
 use crate::config::Aws;
 
