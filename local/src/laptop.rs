@@ -33,7 +33,7 @@ pub struct Options {
     pub clock: Clock,
     /// The template's `AllowedOrigins`: pages elsewhere that may call, separated by commas.
     pub origins: String,
-    /// Variables beside those that this module sets.
+    /// Variables beside those that this module sets, or instead of them.
     pub variables: Vec<(&'static str, &'static str)>,
 }
 
@@ -96,7 +96,7 @@ impl Laptop {
             .serve(next(options.port, 2))?;
         let tokens_url = proxy(vec![(Service::HumanApi, human_api_url.clone())]).serve(0)?;
 
-        let environment: Vec<(String, String)> = [
+        let own = [
             ("TABLE_NAME", aws::TABLE),
             ("HUMAN_API_CLIENT_ID", CLIENT_ID),
             ("HUMAN_API_SECRET_ID", CLIENT_SECRET),
@@ -108,11 +108,10 @@ impl Laptop {
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "made-up"),
             ("AWS_SECRET_ACCESS_KEY", "made-up"),
-        ]
-        .into_iter()
-        .chain(options.variables)
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+        ];
+        let chosen = |name: &str| options.variables.iter().any(|(variable, _)| *variable == name);
+        let own = own.into_iter().filter(|(name, _)| !chosen(name)).chain(options.variables.iter().copied());
+        let environment: Vec<(String, String)> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let config =
             Config::read(|name| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))?;
 

@@ -105,7 +105,7 @@ impl Secrets {
     pub fn is_client_secret(&self, value: &str) -> bool {
         let secrets = lock(&self.secrets);
         let values = secrets.iter().filter(|secret| secret.name == CLIENT_SECRET).flat_map(|secret| &secret.values);
-        let age = values.rev().position(|known| known == value);
+        let age = values.rev().position(|known| plain(known) == value);
         match *lock(&self.accepted) {
             Accepted::NewestTwo => matches!(age, Some(0 | 1)),
             Accepted::Newest => age == Some(0),
@@ -146,6 +146,15 @@ impl Secrets {
         let version = |age| json!({"VersionId": version_id(newest - age), "VersionStages": stages(age)});
         let versions: Vec<Value> = (0..newest - secret.gone).filter(listed).map(version).collect();
         Ok(json!({"Name": secret.name, "Versions": versions}))
+    }
+}
+
+/// The client secret as Human API knows it: without what a person has pasted around it.
+fn plain(stored: &str) -> String {
+    let trim = |text: &str| text.trim_matches(['"', '\u{feff}', ' ', '\n', '\r']).to_owned();
+    match serde_json::from_str(stored.trim_start_matches('\u{feff}')) {
+        Ok(Value::Object(fields)) => trim(fields.get("clientSecret").and_then(Value::as_str).unwrap_or_default()),
+        _ => trim(stored),
     }
 }
 

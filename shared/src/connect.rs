@@ -16,6 +16,7 @@ use crate::invocation::{Invocation, lock};
 use crate::network::Connections;
 use crate::record::{Access, Asked, Exchange, Record, StartKind};
 use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
+use crate::secret::SecretError;
 use crate::store::{Claim, Ending, Hold, Store, StoreError, Taken};
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
@@ -89,8 +90,10 @@ impl Connect {
         let secret = async {
             // one after the other: over one connection, for a handshake costs more than a second answer does
             let _ = self.sealer.current().await;
-            if let Err(error) = self.human_api.read_secret().await {
-                tracing::error!(error = %error, "the client secret cannot be read");
+            match self.human_api.read_secret().await {
+                // the read itself has logged it
+                Ok(()) | Err(SecretError::Malformed { .. }) => {}
+                Err(error) => tracing::error!(error = %error, "the client secret cannot be read"),
             }
         };
         tokio::join!(secret, self.connections.open());

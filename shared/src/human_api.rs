@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::identity::UserId;
+use crate::identity::{EmailAddress, UserId};
 use crate::invocation::Invocation;
 use crate::secret::{Secret, SecretError};
 use crate::token::{ClientSecret, PublicToken, SessionToken};
@@ -59,6 +59,9 @@ pub enum Cause {
     /// A 4xx that depends on the request; never 401 or 429.
     #[error("Human API refused with {0}")]
     Refused(StatusCode),
+    /// 400 or 422 to a `session`, whose body names `client_user_email`: the address is wrong.
+    #[error("Human API rejects the e-mail address")]
+    AddressRejected,
     /// 401, also after reading the secret again.
     #[error("Human API refuses our client credentials")]
     Unauthorized,
@@ -115,7 +118,7 @@ impl HumanApi {
 
     /// Reads the client secret, so that the first request need not.
     pub async fn read_secret(&self) -> Result<(), SecretError> {
-        self.secret.current().await.map(drop)
+        self.secret.current_or_previous().await.map(drop)
     }
 
     /// `POST /v1/connect/tokens`: signs and exchanges what the popup handed to the page.
@@ -166,11 +169,11 @@ impl HumanApi {
     pub async fn session(
         &self,
         user: &UserId,
-        email: &str,
+        email: &EmailAddress,
         permit: &impl Permit,
         invocation: &Invocation,
     ) -> Result<Started, Failure> {
-        let body = |secret: &ClientSecret| to_json(&self.token_request("session", user, Some(email), secret));
+        let body = |secret: &ClientSecret| to_json(&self.token_request("session", user, Some(email.as_str()), secret));
         let answer = self.ask(&self.token_url, body, Forbidden::IsDocumented, permit, invocation).await?;
         Started::read_session(&answer)
     }

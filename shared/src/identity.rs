@@ -58,6 +58,30 @@ impl UserId {
     }
 }
 
+/// An e-mail address as far as the contract (section 1) defines one. Human API has the last word.
+///
+/// Not `Debug` or `Display`: an address is personal data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EmailAddress(String);
+
+impl EmailAddress {
+    /// The longest address, in bytes (RFC 5321 leaves 254 for one in angle brackets).
+    const MAX_BYTES: usize = 254;
+
+    /// The address, or `None` if the text is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (local, domain) = text.split_once('@')?;
+        let forbidden = |c: char| c.is_whitespace() || c.is_control() || "@,<>()[]".contains(c);
+        let good = |part: &str| !part.is_empty() && !part.contains(forbidden);
+        (text.len() <= Self::MAX_BYTES && good(local) && good(domain)).then(|| Self(text.to_owned()))
+    }
+
+    /// The address as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A user's partition key: SHA-256 of the user id. A hash, so that ids of any form fit and a ticket can carry it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UserKey([u8; Self::BYTES]);
@@ -190,6 +214,22 @@ mod tests {
 
     fn user(id: &str) -> UserId {
         UserId::new(id).unwrap()
+    }
+
+    #[test]
+    fn an_address_has_one_at_sign_with_something_on_both_sides() {
+        let long = |bytes: usize| format!("{}@example.test", "x".repeat(bytes - "@example.test".len()));
+        for good in ["ada@example.test", "ada+run@example.test", "ü@é", "\"a\"@b", &long(254)] {
+            assert!(EmailAddress::parse(good).is_some(), "{good}");
+        }
+        for bad in
+            ["", "ada", "@", "ada@", "@b", "a@b@c", " a@b", "a@b\n", "a\u{3000}@b", "a\u{7f}@b", "a,b@c", &long(255)]
+        {
+            assert!(EmailAddress::parse(bad).is_none(), "{bad:?}");
+        }
+        for forbidden in "<>()[]".chars() {
+            assert!(EmailAddress::parse(&format!("a@b{forbidden}")).is_none(), "{forbidden}");
+        }
     }
 
     #[test]

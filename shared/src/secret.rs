@@ -16,7 +16,7 @@ use aws_sdk_secretsmanager::operation::list_secret_version_ids::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::aws::Service;
 use crate::invocation::Invocation;
@@ -62,13 +62,11 @@ pub enum SecretError {
         /// The VersionId.
         version: String,
     },
-    /// The secret has a value that cannot be used.
-    #[error("the value of {id} {problem}")]
+    /// The secret has a value that cannot be used. The line that the read has logged says why.
+    #[error("the value of {id} is not usable")]
     Malformed {
         /// The secret's name or ARN.
         id: String,
-        /// What is wrong, without the value.
-        problem: &'static str,
     },
 }
 
@@ -91,6 +89,7 @@ pub struct Secret<T> {
 }
 
 struct Cache<T> {
+    /// The value in use, and until when it is used without a read.
     current: Option<(Arc<Version<T>>, Instant)>,
     previous: Option<(Option<Arc<Version<T>>>, Instant)>,
     others: HashMap<String, Arc<Version<T>>>,
@@ -118,22 +117,33 @@ impl<T> Secret<T> {
         let mut cache = self.cache.lock().await;
         let now = Instant::now();
         let cooling = cache.asked_again.is_some_and(|at| now < at + COOL_DOWN);
-        if let Some((version, read)) = &cache.current
-            && (now < *read + self.ttl || cooling)
+        if let Some((version, fresh_until)) = &cache.current
+            && (now < *fresh_until || cooling)
         {
             return Ok(version.clone());
         }
         match self.fetch(Which::Stage("AWSCURRENT")).await {
-            Ok((version, _)) => Ok(cache.set_current(version)),
-            Err(error) => match &cache.current {
-                Some((version, _)) => {
-                    let version = version.clone();
-                    cache.asked_again = Some(Instant::now());
+            Ok((version, _)) => Ok(cache.set_current(Arc::new(version), self.ttl)),
+            Err(error) => match &mut cache.current {
+                Some((version, fresh_until)) => {
+                    *fresh_until = Instant::now() + COOL_DOWN;
                     warn!(error = %error, "a secret could not be read again; the last value serves on");
-                    Ok(version)
+                    Ok(version.clone())
                 }
                 None => Err(error),
             },
+        }
+    }
+
+    /// AWSCURRENT. If its value is not usable and AWSPREVIOUS is, AWSPREVIOUS: a slip of the operator stops no user.
+    /// AWSCURRENT is read again after [`COOL_DOWN`].
+    pub async fn current_or_previous(&self) -> Result<Arc<Version<T>>, SecretError> {
+        match self.current().await {
+            Err(error @ SecretError::Malformed { .. }) => {
+                let previous = self.previous().await.ok_or(error)?;
+                Ok(self.cache.lock().await.set_current(previous, COOL_DOWN))
+            }
+            other => other,
         }
     }
 
@@ -160,7 +170,9 @@ impl<T> Secret<T> {
         (cache.asked_again, cache.asked_for_401) = (Some(Instant::now()), unauthorized);
         invocation.note(|tally| tally.secret_refreshed += 1);
         match self.fetch(Which::Stage("AWSCURRENT")).await {
-            Ok((version, _)) => Some(cache.set_current(version)).filter(|version| version.id != refused),
+            Ok((version, _)) => {
+                Some(cache.set_current(Arc::new(version), self.ttl)).filter(|version| version.id != refused)
+            }
             Err(error) => {
                 warn!(error = %error, "a refused secret could not be read again");
                 None
@@ -194,7 +206,7 @@ impl<T> Secret<T> {
         }
         let (version, is_current) = self.fetch(Which::Version(id)).await?;
         if is_current {
-            return Ok(cache.set_current(version));
+            return Ok(cache.set_current(Arc::new(version), self.ttl));
         }
         if cache.others.len() >= VERSIONS_KEPT {
             cache.others.clear();
@@ -245,7 +257,11 @@ impl<T> Secret<T> {
                 _ => SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) },
             }
         })?;
-        let malformed = |problem| SecretError::Malformed { id: self.id.clone(), problem };
+        // the one line about it: whoever gets the error goes on with AWSPREVIOUS, or answers `secret_unavailable`
+        let malformed = |problem| {
+            error!(secret = self.id, problem, "the value of a secret is not usable");
+            SecretError::Malformed { id: self.id.clone() }
+        };
         let text = SecretString::from(answer.secret_string.ok_or_else(|| malformed("is not text"))?);
         let value = (self.parse)(text.expose_secret().trim()).map_err(malformed)?;
         let id = answer.version_id.ok_or_else(|| malformed("has no VersionId"))?;
@@ -255,9 +271,8 @@ impl<T> Secret<T> {
 }
 
 impl<T> Cache<T> {
-    fn set_current(&mut self, version: Version<T>) -> Arc<Version<T>> {
-        let version = Arc::new(version);
-        if let Some((old, _)) = self.current.replace((version.clone(), Instant::now()))
+    fn set_current(&mut self, version: Arc<Version<T>>, ttl: Duration) -> Arc<Version<T>> {
+        if let Some((old, _)) = self.current.replace((version.clone(), Instant::now() + ttl))
             && old.id != version.id
         {
             self.others.insert(old.id.clone(), old);
@@ -266,15 +281,30 @@ impl<T> Cache<T> {
     }
 }
 
-/// Reads the client secret's value: the secret itself, or JSON with `clientSecret`.
+/// Reads the client secret's value: the secret itself, or JSON with `clientSecret`. People paste it: what an editor or a shell
+/// adds around it (a byte-order mark, white space) is stripped. A value in quotes is an error, because a quote may belong to it.
 pub fn parse_client_secret(text: &str) -> Result<ClientSecret, &'static str> {
+    let text = strip(text);
     if !text.starts_with('{') {
-        return if text.is_empty() { Err("is empty") } else { Ok(ClientSecret::new(text)) };
+        return unquoted(text);
     }
     let json: serde_json::Value = serde_json::from_str(text).map_err(|_| "is not JSON though it begins with {")?;
-    match json.get("clientSecret").and_then(serde_json::Value::as_str) {
-        Some(secret) if !secret.is_empty() => Ok(ClientSecret::new(secret)),
-        _ => Err("has no clientSecret"),
+    let secret = json.get("clientSecret").and_then(serde_json::Value::as_str).ok_or("has no clientSecret")?;
+    unquoted(strip(secret))
+}
+
+fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+fn unquoted(secret: &str) -> Result<ClientSecret, &'static str> {
+    const QUOTES: [(char, char); 5] = [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’')];
+    if secret.is_empty() {
+        Err("is empty")
+    } else if QUOTES.iter().any(|(open, close)| secret.starts_with(*open) && secret.ends_with(*close)) {
+        Err("is in quotes")
+    } else {
+        Ok(ClientSecret::new(secret))
     }
 }
 
@@ -289,5 +319,24 @@ mod tests {
         for bad in ["", "{", "{}", r#"{"clientSecret":""}"#, r#"{"clientSecret":1}"#] {
             assert!(parse_client_secret(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_pasted_client_secret_is_stripped_and_refused_in_quotes() {
+        for pasted in ["\u{feff}made up", "\u{feff} \r\nmade up\t\n", " \u{feff}made up\u{feff} ", "\u{a0}made up"] {
+            let json = serde_json::json!({"clientSecret": pasted}).to_string();
+            for text in [pasted.to_owned(), format!("\u{feff}{json}\n"), json] {
+                assert_eq!(parse_client_secret(&text).unwrap().expose(), "made up", "{text:?}");
+            }
+        }
+        for kept in ["\"", "made\"up", "\"made-up", "made-up'", "'made-up\""] {
+            assert_eq!(parse_client_secret(kept).is_ok(), kept != "\"", "{kept}");
+        }
+        for bad in ["\u{feff}", " \n", "\"made-up\"", " 'made-up' ", "`made-up`", "“made-up”", "‘made-up’", "\"\""]
+        {
+            let json = serde_json::json!({"clientSecret": bad}).to_string();
+            assert!(parse_client_secret(bad).is_err() && parse_client_secret(&json).is_err(), "{bad:?}");
+        }
+        assert!(parse_client_secret(r#""{\"clientSecret\":\"made-up\"}""#).is_err());
     }
 }

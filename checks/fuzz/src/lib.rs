@@ -41,7 +41,13 @@ pub fn event(data: &[u8]) {
         let _ = request.route(routes).map_err(check_problem);
     }
     let _ = require_aws_caller(&request).map_err(check_problem);
-    let _ = (aws_arn(&request), request.base_url(), request.path_parameter("ticket").and_then(Ticket::parse));
+    let _ = (aws_arn(&request), request.path_parameter("ticket").and_then(Ticket::parse));
+    for route in [Finish::ROUTES, SessionStart::ROUTES].concat() {
+        if let Some(url) = request.base_url(&route) {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);
+            assert!(url.starts_with("https://") && url.chars().all(plain), "a base URL that leads elsewhere: {url}");
+        }
+    }
     fields(&request);
     match CLAIMS.user(&request) {
         Err(problem) => check_problem(problem),
@@ -88,9 +94,8 @@ fn fields(request: &Request) {
         }
     }
     let _ = fields.flag("refresh").map_err(check_problem);
-    match Report::read(&fields) {
-        Ok(report) => drop(report.sources(&[])),
-        Err(problem) => check_problem(problem),
+    for source in Report::read(&fields).sources(&[]) {
+        assert!(!source.id.trim().is_empty() && !source.name.trim().is_empty(), "a source that cannot be shown");
     }
 }
 

@@ -43,6 +43,13 @@ struct SessionTokenObject {
     session: SessionToken,
 }
 
+/// The two kinds of bodies that a page posts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyKind {
+    Popup,
+    ConnectResponse,
+}
+
 /// What a finish came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Finished {
@@ -73,10 +80,16 @@ impl Function for Finish {
             Caller::User(user)
         };
         let fields = Fields::json_or_form(request)?;
-        let popup = fields.is_form || ["humanId", "clientId", "sessionToken"].iter().any(|name| fields.has(name));
-        let (finished, row) = match &caller {
-            Caller::User(user) if !popup => self.finish_widget(user, &Report::read(&fields)?, invocation).await?,
-            _ => self.finish_popup(&caller, &SessionTokenObject::read(&fields)?, invocation).await?,
+        let (finished, row) = match (BodyKind::of(&fields)?, &caller) {
+            (BodyKind::Popup, _) => self.finish_popup(&caller, &SessionTokenObject::read(&fields)?, invocation).await?,
+            (BodyKind::ConnectResponse, Caller::User(user)) => {
+                self.finish_widget(user, &Report::read(&fields), invocation).await?
+            }
+            (BodyKind::ConnectResponse, Caller::Ticket(..)) => {
+                let detail =
+                    "this route takes humanId, clientId and sessionToken; post a Connect response to /connect/finish";
+                return Err(Problem::invalid_request(detail));
+            }
         };
         if let Some(user) = &row.user {
             invocation.is_about(&user.0);
@@ -239,12 +252,32 @@ impl Caller {
     }
 }
 
+impl BodyKind {
+    /// A body that neither kind knows a field of is an error: it may hold a one-time session under another name.
+    fn of(fields: &Fields) -> Result<Self, Problem> {
+        if fields.is_form || fields.has_any(SessionTokenObject::NAMES.into_iter().flatten()) {
+            Ok(Self::Popup)
+        } else if fields.is_empty() || fields.has_any(report::FIELDS) {
+            Ok(Self::ConnectResponse)
+        } else {
+            let detail = "the body has no field of a popup's session (humanId, clientId, sessionToken) \
+                          nor of a Connect response (status, sessionResults, currentConnections)";
+            Err(Problem::invalid_request(detail))
+        }
+    }
+}
+
 impl SessionTokenObject {
+    /// Each field's name, and its name in Human API's older mobile SDKs.
+    const NAMES: [[&'static str; 2]; 3] =
+        [["humanId", "human_id"], ["clientId", "client_id"], ["sessionToken", "session_token"]];
+
     fn read(fields: &Fields) -> Result<Self, Problem> {
+        let [human_id, client_id, session_token] = Self::NAMES.map(|[name, alias]| fields.text_of(name, alias));
         Ok(Self {
-            human_id: fields.text("humanId")?.to_owned(),
-            client_id: fields.text("clientId")?.to_owned(),
-            session: SessionToken::new(fields.text("sessionToken")?),
+            human_id: human_id?.to_owned(),
+            client_id: client_id?.to_owned(),
+            session: SessionToken::new(session_token?),
         })
     }
 }

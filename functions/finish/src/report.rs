@@ -1,11 +1,12 @@
-//! The Connect widget's `onClose` response. What it says is kept for display and believed in nothing.
-
-use std::borrow::Cow;
+//! The Connect widget's `onClose` response. The function keeps it for display and believes nothing of it. So nothing in it is an
+//! error: a field that has another type counts as absent.
 
 use serde_json::Value;
-use shared::http::Problem;
-use shared::http::body::{Fields, check_text, list};
+use shared::http::body::{FIELD_LIMIT, Fields};
 use shared::record::Source;
+
+/// The fields that a Connect response has. `connections` is the name in the client's README.
+pub const FIELDS: [&str; 4] = ["status", "sessionResults", "currentConnections", "connections"];
 
 /// What the widget reports.
 pub struct Report {
@@ -18,24 +19,15 @@ pub struct Report {
 
 impl Report {
     /// Reads the response; every part of it is optional.
-    pub fn read(fields: &Fields) -> Result<Self, Problem> {
-        let status = fields.optional_text("status")?.unwrap_or_default();
-        let results = fields.optional_object("sessionResults")?;
-        let result = |name: &str| results.and_then(|results| results.get(name));
-        let connected = list(result("connectedSources"), "sessionResults.connectedSources")?;
-        let disconnected = list(result("disconnectedSources"), "sessionResults.disconnectedSources")?;
-        Ok(Self {
+    pub fn read(fields: &Fields) -> Self {
+        let result = |name: &str| fields.get("sessionResults").and_then(|results| results.get(name));
+        let status = fields.get("status").and_then(Value::as_str).unwrap_or_default();
+        Self {
             session_token_failed: status.starts_with("SESSION_TOKEN_"),
-            now: fields
-                .optional_list("currentConnections")?
-                .map(|list| sources(list, "currentConnections"))
-                .transpose()?,
-            connected: connected.map(|list| sources(list, "connectedSources")).transpose()?.unwrap_or_default(),
-            disconnected: disconnected
-                .map(|list| sources(list, "disconnectedSources"))
-                .transpose()?
-                .unwrap_or_default(),
-        })
+            now: sources([fields.get("currentConnections"), fields.get("connections")]),
+            connected: sources([result("connectedSources"), result("connected")]).unwrap_or_default(),
+            disconnected: sources([result("disconnectedSources"), result("disconnected")]).unwrap_or_default(),
+        }
     }
 
     /// The sources as reported: the present ones, or what the session added to and took from `before`.
@@ -51,15 +43,22 @@ impl Report {
     }
 }
 
-fn sources(list: &[Value], name: &'static str) -> Result<Vec<Source>, Problem> {
-    let text = |source: &Value, field: &str| {
-        let name = format!("{name}[].{field}");
-        match source.get(field) {
-            Some(Value::String(text)) => check_text(Cow::Owned(name), text).map(str::to_owned),
-            _ => Err(Problem::invalid_request(format!("{name} must be a string"))),
-        }
+/// The sources in the first value that is a list.
+fn sources(values: [Option<&Value>; 2]) -> Option<Vec<Source>> {
+    let list = values.into_iter().flatten().find_map(Value::as_array)?;
+    Some(list.iter().filter_map(source).collect())
+}
+
+/// A source, or `None` if it has no ID or name to show.
+fn source(source: &Value) -> Option<Source> {
+    let usable = |text: &str| !text.trim().is_empty() && text.len() <= FIELD_LIMIT;
+    let id = match source.get("id")? {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
     };
-    list.iter().map(|source| Ok(Source { id: text(source, "id")?, name: text(source, "name")? })).collect()
+    let name = source.get("name")?.as_str()?;
+    (usable(&id) && usable(name)).then(|| Source { id, name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -68,7 +67,7 @@ mod tests {
     use serde_json::json;
     use shared::http::Request;
 
-    fn read(body: Value) -> Result<Report, Problem> {
+    fn read(body: Value) -> Report {
         let event = json!({"body": body.to_string()}).to_string();
         Report::read(&Fields::json_or_form(&Request::read(&event).unwrap()).unwrap())
     }
@@ -81,36 +80,61 @@ mod tests {
     fn current_connections_are_taken_as_reported() {
         let report =
             read(json!({"currentConnections": [source("a")], "sessionResults": {"connectedSources": [source("b")]}}));
-        assert_eq!(report.unwrap().sources(&[source("c")]), [source("a")]);
+        assert_eq!(report.sources(&[source("c")]), [source("a")]);
     }
 
     #[test]
     fn without_them_the_session_changes_what_was_known() {
         let report =
             read(json!({"sessionResults": {"connectedSources": [source("b")], "disconnectedSources": [source("a")]}}));
-        assert_eq!(report.unwrap().sources(&[source("a"), source("c")]), [source("c"), source("b")]);
-        assert_eq!(read(json!({})).unwrap().sources(&[source("a")]), [source("a")]);
+        assert_eq!(report.sources(&[source("a"), source("c")]), [source("c"), source("b")]);
+        assert_eq!(read(json!({})).sources(&[source("a")]), [source("a")]);
     }
 
     #[test]
-    fn wrong_types_are_named() {
+    fn the_names_in_the_clients_readme_are_read_too() {
+        let results = json!({"connected": [source("b")], "disconnected": [source("a")]});
+        assert_eq!(read(json!({"sessionResults": results})).sources(&[source("a")]), [source("b")]);
+        assert_eq!(read(json!({"connections": [source("a")]})).sources(&[]), [source("a")]);
+        let both = json!({"currentConnections": [source("a")], "connections": [source("b")]});
+        assert_eq!(read(both).sources(&[]), [source("a")]);
+        let unusable = json!({"currentConnections": {}, "connections": [source("b")]});
+        assert_eq!(read(unusable).sources(&[]), [source("b")]);
+    }
+
+    #[test]
+    fn a_field_of_another_type_counts_as_absent() {
         for body in [
             json!({"status": 1}),
+            json!({"status": ""}),
             json!({"sessionResults": []}),
-            json!({"sessionResults": {"connectedSources": {}}}),
+            json!({"sessionResults": "x"}),
+            json!({"sessionResults": {"connectedSources": {}, "disconnected": 1}}),
             json!({"currentConnections": "x"}),
-            json!({"currentConnections": [1]}),
-            json!({"currentConnections": [{"id": "1"}]}),
-            json!({"currentConnections": [{"id": 1, "name": "x"}]}),
-            json!({"currentConnections": [{"id": "", "name": "x"}]}),
+            json!({"currentConnections": null, "connections": {}}),
         ] {
-            assert_eq!(read(body.clone()).err().map(|problem| problem.status()), Some(400), "{body}");
+            let report = read(body.clone());
+            assert!(!report.session_token_failed, "{body}");
+            assert_eq!(report.sources(&[source("a")]), [source("a")], "{body}");
         }
     }
 
     #[test]
+    fn a_numeric_id_becomes_text_and_an_unusable_source_is_left_out() {
+        let long = "x".repeat(FIELD_LIMIT + 1);
+        let report = read(json!({"currentConnections": [
+            {"id": 4711, "name": "A"}, {"id": 1.5, "name": "B"}, {"id": -1, "name": "C"},
+            1, null, "x", [], {}, {"id": "1"}, {"name": "x"}, {"id": "", "name": "x"}, {"id": "1", "name": " "},
+            {"id": true, "name": "x"}, {"id": "1", "name": 4711}, {"id": long, "name": "x"}, {"id": "1", "name": long},
+            {"id": "d", "name": "D", "more": 1},
+        ]}));
+        let ids: Vec<_> = report.sources(&[]).into_iter().map(|source| source.id).collect();
+        assert_eq!(ids, ["4711", "1.5", "-1", "d"]);
+    }
+
+    #[test]
     fn a_session_token_status_is_noticed() {
-        assert!(read(json!({"status": "SESSION_TOKEN_EXPIRED"})).unwrap().session_token_failed);
-        assert!(!read(json!({"status": "SUCCESS"})).unwrap().session_token_failed);
+        assert!(read(json!({"status": "SESSION_TOKEN_EXPIRED"})).session_token_failed);
+        assert!(!read(json!({"status": "SUCCESS"})).session_token_failed);
     }
 }

@@ -8,6 +8,7 @@ use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
 use shared::http::event::Route;
 use shared::http::{Answer, Problem, Request};
+use shared::identity::EmailAddress;
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
 use shared::record::{Asked, REFRESH_WINDOW, Record};
@@ -25,7 +26,7 @@ pub struct SessionStart {
 /// What the page asks for.
 struct Wish {
     flow: Flow,
-    email: Option<String>,
+    email: Option<EmailAddress>,
     refresh: bool,
 }
 
@@ -66,7 +67,12 @@ impl SessionStart {
             None => self.default_flow,
             Some(name) => Flow::parse(name).ok_or_else(|| Problem::invalid_request("flow must be connect or popup"))?,
         };
-        let email = fields.optional_text("clientUserEmail")?.map(str::to_owned);
+        let email = match fields.optional_text("clientUserEmail")? {
+            None => None,
+            Some(text) => Some(EmailAddress::parse(text).ok_or_else(|| {
+                Problem::invalid_request("clientUserEmail must be an e-mail address of at most 254 bytes")
+            })?),
+        };
         Ok(Wish { flow, email: user.email.clone().or(email), refresh: fields.flag("refresh")? })
     }
 
@@ -109,7 +115,7 @@ impl SessionStart {
                     if serves(turn.record()) {
                         return Ok(());
                     }
-                    turn.start(wish.email.as_deref()).await?;
+                    turn.start(wish.email.as_ref()).await?;
                     if wish.refresh {
                         turn.record_mut().start_refreshed_at = Some(turn.now());
                     }
@@ -146,7 +152,8 @@ impl SessionStart {
         seen: Option<Record>,
         invocation: &Invocation,
     ) -> Result<Answer, Problem> {
-        let base = self.public_base_url.clone().or_else(|| request.base_url());
+        let route = request.route(Self::ROUTES)?;
+        let base = self.public_base_url.clone().or_else(|| request.base_url(route));
         let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
         let row = match seen {
             Some(row) if self.needs_recovery(&row) => Some(self.recover(user, row, invocation).await?),

@@ -1,6 +1,7 @@
 //! The contract's stories on the real handlers: embedded DynamoDB, the Human API stand-in, a clock that the test sets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
+mod callers;
 mod deleting;
 mod finishing;
 mod rotation;

@@ -2,13 +2,14 @@
 
 use super::{Error, Turn, millis};
 use crate::human_api::{Cause, Failure};
+use crate::identity::EmailAddress;
 use crate::record::{Start, StartKind};
 use crate::seal::Kind;
 
 impl Turn<'_> {
     /// Asks for what opens the widget: an id token first for a user who is known to be connected, a session token first
     /// for all others; where Human API refuses one, the other.
-    pub async fn start(&mut self, email: Option<&str>) -> Result<(), Error> {
+    pub async fn start(&mut self, email: Option<&EmailAddress>) -> Result<(), Error> {
         let record = &self.hold.record;
         let order = if record.connected_at.is_some() || record.reconnect.is_some() {
             [StartKind::Id, StartKind::Session]

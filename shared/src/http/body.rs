@@ -1,7 +1,5 @@
 //! Request bodies: JSON objects and forms, read field by field, so that a problem names the field and never its value.
 
-use std::borrow::Cow;
-
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
@@ -67,9 +65,30 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
-    /// Whether the body has this field, whatever its value.
-    pub fn has(&self, name: &str) -> bool {
-        self.fields.contains_key(name)
+    /// Whether the body has no field at all.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Whether the body has one of these fields, whatever its value.
+    pub fn has_any<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> bool {
+        names.into_iter().any(|name| self.fields.contains_key(name))
+    }
+
+    /// A field as it came.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
+    /// A text that must be there, under one of two names. Two different values are a problem.
+    pub fn text_of(&self, name: &'static str, alias: &'static str) -> Result<&str, Problem> {
+        match (self.optional_text(name)?, self.optional_text(alias)?) {
+            (Some(one), Some(other)) if one != other => {
+                Err(Problem::invalid_request(format!("{name} and {alias} have different values; send one of them")))
+            }
+            (Some(text), _) | (None, Some(text)) => Ok(text),
+            (None, None) => Err(Problem::invalid_request(format!("{name} is missing"))),
+        }
     }
 
     /// A text that must be there.
@@ -81,7 +100,7 @@ impl Fields {
     pub fn optional_text(&self, name: &'static str) -> Result<Option<&str>, Problem> {
         match self.fields.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => check_text(Cow::Borrowed(name), text).map(Some),
+            Some(Value::String(text)) => check_text(name, text).map(Some),
             Some(_) => Err(Problem::invalid_request(format!("{name} must be a string"))),
         }
     }
@@ -94,33 +113,10 @@ impl Fields {
             Some(_) => Err(Problem::invalid_request(format!("{name} must be true or false"))),
         }
     }
-
-    /// An object that may be absent or null.
-    pub fn optional_object(&self, name: &'static str) -> Result<Option<&Map<String, Value>>, Problem> {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(object)) => Ok(Some(object)),
-            Some(_) => Err(Problem::invalid_request(format!("{name} must be an object"))),
-        }
-    }
-
-    /// A list that may be absent or null.
-    pub fn optional_list(&self, name: &'static str) -> Result<Option<&Vec<Value>>, Problem> {
-        list(self.fields.get(name), name)
-    }
-}
-
-/// A list within the body that may be absent or null; `name` is its path for the problem.
-pub fn list<'a>(value: Option<&'a Value>, name: &'static str) -> Result<Option<&'a Vec<Value>>, Problem> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(list)) => Ok(Some(list)),
-        Some(_) => Err(Problem::invalid_request(format!("{name} must be a list"))),
-    }
 }
 
 /// A text that is not empty and not too long; `name` is for the problem.
-pub fn check_text<'a>(name: Cow<'static, str>, text: &'a str) -> Result<&'a str, Problem> {
+fn check_text<'a>(name: &'static str, text: &'a str) -> Result<&'a str, Problem> {
     if text.trim().is_empty() {
         Err(Problem::invalid_request(format!("{name} is empty")))
     } else if text.len() > FIELD_LIMIT {
@@ -174,6 +170,23 @@ mod tests {
         let fields = fields.unwrap();
         assert_eq!(fields.text("a").unwrap(), "1");
         assert_eq!(fields.text("b").unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn a_field_with_two_names_has_one_value() {
+        let text = |body: Value| {
+            let fields = Fields::json(&request(None, &body.to_string())).unwrap();
+            fields.text_of("humanId", "human_id").map(str::to_owned).map_err(|problem| format!("{problem:?}"))
+        };
+        for body in [json!({"humanId": "h"}), json!({"human_id": "h"}), json!({"humanId": "h", "human_id": "h"})] {
+            assert_eq!(text(body).as_deref(), Ok("h"));
+        }
+        assert_eq!(text(json!({"humanId": null, "human_id": "h"})).as_deref(), Ok("h"));
+        for body in [json!({"humanId": "canary", "human_id": "h"}), json!({"humanId": "h", "human_id": 1}), json!({})] {
+            let problem = text(body).unwrap_err();
+            assert!(problem.contains("humanId") || problem.contains("human_id"), "{problem}");
+            assert!(!problem.contains("canary"), "{problem}");
+        }
     }
 
     #[test]

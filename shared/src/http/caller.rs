@@ -1,18 +1,23 @@
 //! Who calls, from what API Gateway's authorizer says and from nothing else.
 
 use serde_json::{Map, Value};
+use tracing::warn;
 
 use super::event::{Payload, Request};
 use super::problem::Problem;
 use crate::config::Config;
-use crate::identity::UserId;
+use crate::identity::{EmailAddress, UserId};
+
+/// `identity.apiKey` of a call that the console of a REST API makes as a test. Its `userArn` is the console user's.
+/// Source: API Gateway's mapping template reference, `$context.identity.apiKey`.
+const CONSOLE_TEST_KEY: &str = "test-invoke-api-key";
 
 /// A user whom the authorizer vouches for.
 pub struct User {
     /// The user's id.
     pub id: UserId,
-    /// The user's e-mail address, where the claims have one.
-    pub email: Option<String>,
+    /// The user's e-mail address, if the claim is one.
+    pub email: Option<EmailAddress>,
 }
 
 /// Which claims name a user.
@@ -28,13 +33,38 @@ impl Claims {
         Self { id: config.user_id_claim.clone(), email: config.user_email_claim.clone() }
     }
 
-    /// The calling user; 401 where the authorizer names none.
+    /// The calling user; 401 if the authorizer names none. One log line then says why, without the claim's value.
     pub fn user(&self, request: &Request) -> Result<User, Problem> {
-        let claims = claims(request).ok_or_else(Problem::unauthenticated)?;
-        let id = claims.get(&self.id).and_then(Value::as_str).and_then(UserId::new);
-        let email = claims.get(&self.email).and_then(Value::as_str);
-        let email = email.filter(|email| !email.trim().is_empty());
-        Ok(User { id: id.ok_or_else(Problem::unauthenticated)?, email: email.map(str::to_owned) })
+        let claims = claims(request);
+        let claim = |name: &str| claims.and_then(|claims| claims.get(name)).filter(|value| !value.is_null());
+        let id = user_id(claim(&self.id)).map_err(|reason| {
+            warn!(claim = self.id, reason, "the authorizer names no user");
+            Problem::unauthenticated()
+        })?;
+        Ok(User { id, email: claim(&self.email).and_then(email_address) })
+    }
+}
+
+/// The user ID, or the reason why the claim is none.
+fn user_id(claim: Option<&Value>) -> Result<UserId, &'static str> {
+    let id = claim.ok_or("absent")?.as_str().ok_or("not a string")?;
+    UserId::new(id).ok_or(if id.trim().is_empty() { "blank" } else { "too long" })
+}
+
+/// The address in an e-mail claim. Some issuers (Azure AD B2C) send a list. API Gateway passes a list on as a JSON array, or as
+/// text: `[a@b.c]` or `["a@b.c"]`. A list of one element counts as its element.
+fn email_address(claim: &Value) -> Option<EmailAddress> {
+    match claim {
+        Value::Array(list) => match list.as_slice() {
+            [only] => EmailAddress::parse(only.as_str()?),
+            _ => None,
+        },
+        Value::String(text) => {
+            let listed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            let quoted = listed.and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
+            EmailAddress::parse(quoted.or(listed).unwrap_or(text))
+        }
+        _ => None,
     }
 }
 
@@ -64,7 +94,7 @@ pub fn aws_arn(request: &Request) -> Option<&str> {
     identity.get("userArn")?.as_str().filter(|arn| !arn.trim().is_empty())
 }
 
-/// Whether IAM let the caller in: 403 for a user's token or a Cognito identity, 401 for nobody.
+/// Whether IAM let the caller in: 403 for a user's token, a Cognito identity or the console's test, 401 for nobody.
 pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
     let present = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
     let authorizer = request.authorizer.as_ref().and_then(Value::as_object);
@@ -87,7 +117,8 @@ pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
             )
         }
     };
-    if cognito || user {
+    let api_key = request.identity.as_ref().and_then(|identity| identity.get("apiKey")).and_then(Value::as_str);
+    if cognito || user || api_key == Some(CONSOLE_TEST_KEY) {
         return Err(Problem::forbidden());
     }
     aws_arn(request).map(drop).ok_or_else(Problem::unauthenticated)
@@ -143,6 +174,75 @@ mod tests {
         for sub in [json!(""), json!("  "), json!(1), json!(["ada"]), json!({}), json!(null), json!("x".repeat(1025))] {
             assert_eq!(user("2.0", json!({"jwt": {"claims": {"sub": sub}}})), Err(401), "{sub}");
         }
+    }
+
+    #[test]
+    fn a_refused_user_id_has_a_reason() {
+        let reason = |claim: Value| user_id(Some(&claim)).err();
+        assert_eq!(user_id(None).err(), Some("absent"));
+        assert_eq!(reason(json!(4711)), Some("not a string"));
+        assert_eq!(reason(json!(["ada"])), Some("not a string"));
+        assert_eq!(reason(json!(" \t")), Some("blank"));
+        assert_eq!(reason(json!("x".repeat(1025))), Some("too long"));
+        assert_eq!(reason(json!("x".repeat(1024))), None);
+    }
+
+    #[test]
+    fn an_email_claim_is_an_address_or_a_list_of_one_address() {
+        let claims = Claims { id: "sub".into(), email: "emails".into() };
+        let shapes = |emails: &Value| {
+            [
+                ("2.0", json!({"jwt": {"claims": {"sub": "ada", "emails": emails}}})),
+                ("2.0", json!({"lambda": {"sub": "ada", "emails": emails}})),
+                ("1.0", json!({"claims": {"sub": "ada", "emails": emails}})),
+                ("1.0", json!({"sub": "ada", "emails": emails})),
+            ]
+        };
+        let email = |emails: &Value| {
+            let found = shapes(emails).map(|(version, authorizer)| {
+                let user = claims.user(&request(version, json!({"authorizer": authorizer}))).unwrap();
+                user.email.map(|email| email.as_str().to_owned())
+            });
+            assert!(found.iter().all(|email| *email == found[0]), "{emails}: {found:?}");
+            found[0].clone()
+        };
+        for emails in [
+            json!("ada@example.test"),
+            json!("[ada@example.test]"),
+            json!(r#"["ada@example.test"]"#),
+            json!(["ada@example.test"]),
+        ] {
+            assert_eq!(email(&emails).as_deref(), Some("ada@example.test"), "{emails}");
+        }
+        for emails in [
+            json!(null),
+            json!(true),
+            json!({"0": "ada@example.test"}),
+            json!([]),
+            json!([4711]),
+            json!(["ada@example.test", "bob@example.test"]),
+            json!([["ada@example.test"]]),
+            json!("[]"),
+            json!("[ada@example.test bob@example.test]"),
+            json!("[ada@example.test,bob@example.test]"),
+            json!(r#"["ada@example.test","bob@example.test"]"#),
+            json!("[[ada@example.test]]"),
+            json!("[ada@example.test"),
+            json!("ada"),
+            json!(""),
+        ] {
+            assert_eq!(email(&emails), None, "{emails}");
+        }
+    }
+
+    #[test]
+    fn a_test_call_of_the_rest_console_is_refused() {
+        let context = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "test-invoke-api-key"}});
+        let refused =
+            |version| require_aws_caller(&request(version, context.clone())).map_err(|problem| problem.status());
+        assert_eq!((refused("1.0"), refused("2.0")), (Err(403), Err(403)));
+        let key = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "made-up-key"}});
+        assert!(require_aws_caller(&request("1.0", key)).is_ok());
     }
 
     #[test]

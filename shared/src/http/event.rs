@@ -51,7 +51,8 @@ pub struct Request {
     is_base64: bool,
     path_parameters: HashMap<String, Value>,
     domain_name: Option<String>,
-    stage: Option<String>,
+    /// The path as the caller sent it: with the stage, or with the mapping key of a custom domain.
+    full_path: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -78,10 +79,17 @@ struct RawEvent<'a> {
 struct RawContext {
     request_id: Option<String>,
     domain_name: Option<String>,
-    stage: Option<String>,
+    path: Option<String>,
+    http: Option<RawHttp>,
     // by itself, so that a claim that cannot be read makes no event unreadable: it is no user
     authorizer: Option<Box<RawValue>>,
     identity: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawHttp {
+    path: Option<String>,
 }
 
 /// The one header that is looked at, with its name; the others are passed over.
@@ -176,7 +184,10 @@ impl Request {
             is_base64: raw.is_base64_encoded.unwrap_or(false),
             path_parameters: raw.path_parameters.unwrap_or_default(),
             domain_name: context.domain_name,
-            stage: context.stage,
+            full_path: match payload {
+                Payload::V2 => context.http.and_then(|http| http.path),
+                Payload::V1 => context.path,
+            },
         })
     }
 
@@ -221,22 +232,24 @@ impl Request {
         self.path_parameters.get(name)?.as_str()
     }
 
-    /// Where the caller reached the API, from API Gateway's own context and never from a header: the domain, and the
-    /// stage where the domain is API Gateway's own.
-    pub fn base_url(&self) -> Option<String> {
+    /// The URL under which the caller reached the API. It comes from API Gateway's own context, never from a header: the domain,
+    /// then what stands before `route` in the path (the stage, or the mapping key of a custom domain).
+    pub fn base_url(&self, route: &Route) -> Option<String> {
         let domain = self.domain_name.as_deref()?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
         if domain.is_empty() || !domain.chars().all(plain) {
             return None;
         }
-        let stage = self.stage.as_deref().filter(|stage| !matches!(*stage, "" | "$default"));
-        match stage {
-            Some(stage) if domain.contains(".execute-api.") => {
-                let named = stage.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-                named.then(|| format!("https://{domain}/{stage}"))
-            }
-            _ => Some(format!("https://{domain}")),
-        }
+        Some(format!("https://{domain}{}", self.path_prefix(route).unwrap_or_default()))
+    }
+
+    fn path_prefix(&self, route: &Route) -> Option<&str> {
+        let prefix = self.full_path.as_deref()?.trim_end_matches('/').strip_suffix(route.path)?;
+        let is_segment = |segment: &str| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            !matches!(segment, "" | "." | "..") && segment.chars().all(plain)
+        };
+        prefix.strip_prefix('/')?.split('/').all(is_segment).then_some(prefix)
     }
 }
 
@@ -287,7 +300,7 @@ mod tests {
     #[test]
     fn of_a_malformed_event_the_route_is_known_all_the_same() {
         for part in
-            [r#""body": 1"#, r#""headers": []"#, r#""isBase64Encoded": "x""#, r#""requestContext": {"stage": 1}"#]
+            [r#""body": 1"#, r#""headers": []"#, r#""isBase64Encoded": "x""#, r#""requestContext": {"path": 1}"#]
         {
             let request = Request::read(&format!(r#"{{"version": "2.0", "routeKey": "POST /a", {part}}}"#)).unwrap();
             assert!(request.is_malformed && request.route(ROUTES).is_ok(), "{part}");
@@ -311,17 +324,46 @@ mod tests {
     }
 
     #[test]
-    fn the_base_url_is_api_gateways_domain_with_the_stage_where_it_needs_one() {
-        let base = |domain: &str, stage: &str| {
-            read(json!({"headers": {"host": "evil.example"}, "requestContext": {"domainName": domain, "stage": stage}}))
-                .base_url()
+    fn the_base_url_is_api_gateways_domain_with_what_precedes_the_route() {
+        let base = |domain: &str, path: &str| {
+            let event = |version: &str, context: Value| {
+                let headers = json!({"host": "evil.example", "x-forwarded-prefix": "/evil"});
+                read(json!({"version": version, "headers": headers, "rawPath": "/evil/a", "requestContext": context}))
+                    .base_url(&ROUTES[0])
+            };
+            let v2 = event("2.0", json!({"domainName": domain, "stage": "s", "http": {"path": path}, "path": "/x/a"}));
+            let v1 = event("1.0", json!({"domainName": domain, "stage": "s", "path": path, "http": {"path": "/x/a"}}));
+            assert_eq!(v1, v2);
+            v2
         };
-        assert_eq!(base("api.example.com", "prod").as_deref(), Some("https://api.example.com"));
-        let host = "abc.execute-api.eu-west-1.amazonaws.com";
-        assert_eq!(base(host, "$default"), Some(format!("https://{host}")));
-        assert_eq!(base(host, "prod"), Some(format!("https://{host}/prod")));
-        assert_eq!(base("evil.example/x?", "prod"), None);
-        assert_eq!(base(host, "../x"), None);
+        assert_eq!(base("api.example.com", "/a").as_deref(), Some("https://api.example.com"));
+        for prefix in ["/prod", "/health", "/health/v1.2", "/a", "/-_.~".trim_end_matches('~')] {
+            let url = format!("https://api.example.com{prefix}");
+            assert_eq!(base("api.example.com", &format!("{prefix}/a")), Some(url.clone()));
+            assert_eq!(base("api.example.com", &format!("{prefix}/a/")), Some(url));
+        }
+        for path in [
+            "",
+            "/",
+            "/b",
+            "/xa",
+            "//a",
+            "/x//a",
+            "/../a",
+            "/x/./a",
+            "/x%2f/a",
+            "/x y/a",
+            "/x?/a",
+            "/ü/a",
+            "x/a",
+            "@evil.example/a",
+        ] {
+            assert_eq!(base("api.example.com", path).as_deref(), Some("https://api.example.com"), "{path}");
+        }
+        assert_eq!(base("evil.example/x?", "/a"), None);
+        assert_eq!(base("", "/a"), None);
+        let no_path = json!({"version": "2.0", "requestContext": {"domainName": "api.example.com"}});
+        assert_eq!(read(no_path).base_url(&ROUTES[0]).as_deref(), Some("https://api.example.com"));
     }
 
     #[test]

@@ -179,6 +179,10 @@ fn from_human_api(failure: &Failure) -> Problem {
         Cause::Refused(_) => {
             Problem::new(Code::UpstreamInvalid, "Human API refused in a way that it does not document")
         }
+        // a typing error of the user, so it counts as no fault
+        Cause::AddressRejected => Problem::invalid_request(
+            "Human API rejects the e-mail address; correct clientUserEmail or the e-mail claim",
+        ),
         Cause::Invalid(_) => Problem::new(Code::UpstreamInvalid, "Human API's answer cannot be used"),
         Cause::Unauthorized => Problem::new(Code::UpstreamUnauthorized, "Human API refuses this backend's credentials"),
         Cause::Unavailable { retry_after } => unavailable(retry_after.map(|wait| wait.as_secs())),

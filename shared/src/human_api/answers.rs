@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{Cause, Failure};
@@ -98,14 +99,15 @@ impl Started {
         struct Answer {
             session_token: String,
             human_id: Option<String>,
-            expires_in: u64,
+            #[serde(deserialize_with = "seconds")]
+            expires_in: Duration,
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
             token: StartToken::new(token(answer.session_token)?),
             refresh: None,
             human_id: answer.human_id.map(text).transpose()?,
-            expires_in: Duration::from_secs(answer.expires_in),
+            expires_in: answer.expires_in,
         })
     }
 
@@ -114,15 +116,17 @@ impl Started {
         #[derive(Deserialize)]
         struct Answer {
             id_token: String,
-            id_refresh_token: Option<String>,
-            expires_in: u64,
+            #[serde(default)]
+            id_refresh_token: Value,
+            #[serde(deserialize_with = "seconds")]
+            expires_in: Duration,
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
             token: StartToken::new(token(answer.id_token)?),
-            refresh: refresh_token(answer.id_refresh_token)?,
+            refresh: refresh_token(&answer.id_refresh_token),
             human_id: None,
-            expires_in: Duration::from_secs(answer.expires_in),
+            expires_in: answer.expires_in,
         })
     }
 }
@@ -133,14 +137,16 @@ impl Granted {
         #[derive(Deserialize)]
         struct Answer {
             access_token: String,
-            refresh_token: Option<String>,
-            expires_in: Option<u64>,
+            #[serde(default)]
+            refresh_token: Value,
+            #[serde(default, deserialize_with = "optional_seconds")]
+            expires_in: Option<Duration>,
         }
         let answer: Answer = parse(answer)?;
         Ok(Self {
             access: AccessToken::new(token(answer.access_token)?),
-            refresh: refresh_token(answer.refresh_token)?,
-            expires_in: answer.expires_in.map(Duration::from_secs),
+            refresh: refresh_token(&answer.refresh_token),
+            expires_in: answer.expires_in,
         })
     }
 }
@@ -166,9 +172,33 @@ fn token(field: String) -> Result<String, Failure> {
     }
 }
 
-/// A token that is not used: an empty one is none.
-fn refresh_token(field: Option<String>) -> Result<Option<RefreshToken>, Failure> {
-    Ok(field.filter(|token| !token.is_empty()).map(token).transpose()?.map(RefreshToken::new))
+/// Refresh tokens are not used: one in another form is dropped, and costs the user nothing.
+fn refresh_token(field: &Value) -> Option<RefreshToken> {
+    token(field.as_str()?.to_owned()).ok().map(RefreshToken::new)
+}
+
+/// `expires_in`: a number of seconds, or the same as text. A fraction of a second is dropped.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    optional_seconds(deserializer)?.ok_or_else(|| D::Error::custom("expires_in is missing"))
+}
+
+fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let number = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let seconds = number.filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0);
+    // the cast saturates
+    seconds.map(|seconds| Some(Duration::from_secs(seconds as u64))).ok_or_else(|| D::Error::custom("expires_in"))
+}
+
+/// Whether a refusal's `validation.keys` name the user's e-mail address.
+pub(super) fn rejects_address(refusal: &[u8]) -> bool {
+    let refusal: Value = serde_json::from_slice(refusal).unwrap_or_default();
+    let keys = refusal.pointer("/validation/keys").and_then(Value::as_array);
+    keys.is_some_and(|keys| keys.iter().any(|key| key == "client_user_email"))
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
@@ -194,6 +224,57 @@ mod tests {
             assert!(Granted::read(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).is_err(), "{token}");
         }
         assert!(Granted::read(br#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
+    }
+
+    #[test]
+    fn a_life_is_a_number_or_a_number_as_text() {
+        let life = |expires_in: &str| {
+            let body =
+                format!(r#"{{"access_token":"t","session_token":"t","id_token":"t","expires_in":{expires_in}}}"#);
+            let access = Granted::read(body.as_bytes()).ok().and_then(|answer| answer.expires_in);
+            let session = Started::read_session(body.as_bytes()).ok().map(|answer| answer.expires_in);
+            let id = Started::read_id(body.as_bytes()).ok().map(|answer| answer.expires_in);
+            assert_eq!((access, session), (session, id), "{expires_in}");
+            access.map(|life| life.as_secs())
+        };
+        for good in ["86400", "\"86400\"", "\" 86400 \"", "86400.0", "86400.9", "\"86400.0\"", "8.64e4"] {
+            assert_eq!(life(good), Some(86_400), "{good}");
+        }
+        assert_eq!((life("0"), life("1e300")), (Some(0), Some(u64::MAX)));
+        for bad in ["-1", "\"\"", "\"soon\"", "\"-1\"", "\"NaN\"", "\"inf\"", "true", "[86400]", "{}"] {
+            assert_eq!(life(bad), None, "{bad}");
+        }
+        let unknown = Granted::read(br#"{"access_token":"t","expires_in":null}"#).unwrap();
+        assert!(unknown.expires_in.is_none());
+        assert!(Granted::read(br#"{"access_token":"t","expires_in":"soon"}"#).is_err());
+    }
+
+    #[test]
+    fn a_refresh_token_in_another_form_costs_nothing() {
+        for refresh in ["null", "1", "\"\"", "\"made up\"", "[]", "{}"] {
+            let answer = format!(r#"{{"access_token":"t","refresh_token":{refresh}}}"#);
+            assert!(Granted::read(answer.as_bytes()).unwrap().refresh.is_none(), "{refresh}");
+        }
+        let answer = Granted::read(br#"{"access_token":"t","refresh_token":"made-up"}"#).unwrap();
+        assert!(answer.refresh.is_some());
+    }
+
+    #[test]
+    fn a_refusal_names_the_address_by_validation_keys_only() {
+        assert!(rejects_address(
+            br#"{"statusCode":400,"validation":{"source":"body","keys":["x","client_user_email"]}}"#
+        ));
+        for other in [
+            "",
+            "null",
+            "[]",
+            r#"{"message":"client_user_email"}"#,
+            r#"{"validation":{"keys":["client_user_id"]}}"#,
+            r#"{"validation":{"keys":"client_user_email"}}"#,
+            r#"{"validation":"client_user_email"}"#,
+        ] {
+            assert!(!rejects_address(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use url::Url;
 
-use super::answers::retry_after;
+use super::answers::{rejects_address, retry_after};
 use super::{Cause, Failure, HumanApi, Permit};
 use crate::invocation::Invocation;
 use crate::secret::Version;
@@ -55,7 +55,7 @@ impl HumanApi {
         permit: &impl Permit,
         invocation: &Invocation,
     ) -> Result<Vec<u8>, Failure> {
-        let mut secret = self.secret.current().await.map_err(|error| Cause::from(error).with(false))?;
+        let mut secret = self.secret.current_or_previous().await.map_err(|error| Cause::from(error).with(false))?;
         let mut performed = false;
         let mut tries = 0;
         let mut previous_tried = false;
@@ -70,7 +70,7 @@ impl HumanApi {
                 return Err(Cause::Unavailable { retry_after: None }.with(performed));
             }
             tries += 1;
-            match self.send(url, body(&secret.value), invocation).await {
+            match self.send(url, body(&secret.value), forbidden, invocation).await {
                 Tried::Answer(answer) => return Ok(answer),
                 Tried::Refused(status)
                     if status == StatusCode::UNAUTHORIZED
@@ -128,9 +128,9 @@ impl HumanApi {
         self.secret.previous().await.filter(|previous| previous.id != refused)
     }
 
-    async fn send(&self, url: &Url, body: Vec<u8>, invocation: &Invocation) -> Tried {
+    async fn send(&self, url: &Url, body: Vec<u8>, forbidden: Forbidden, invocation: &Invocation) -> Tried {
         let started = Instant::now();
-        let tried = tokio::time::timeout(self.timeout, self.send_once(url, body)).await;
+        let tried = tokio::time::timeout(self.timeout, self.send_once(url, body, forbidden)).await;
         invocation.note(|tally| {
             tally.upstream += started.elapsed();
             tally.upstream_calls += 1;
@@ -138,7 +138,7 @@ impl HumanApi {
         tried.unwrap_or_else(|_| Tried::Failed(Cause::Timeout.with(true)))
     }
 
-    async fn send_once(&self, url: &Url, body: Vec<u8>) -> Tried {
+    async fn send_once(&self, url: &Url, body: Vec<u8>, forbidden: Forbidden) -> Tried {
         let request = self
             .http
             .post(url.clone())
@@ -162,6 +162,11 @@ impl HumanApi {
             },
             429 => Tried::Again { performed: false, retry_after: wait_asked(response.headers()) },
             502..=504 => Tried::Again { performed: true, retry_after: wait_asked(response.headers()) },
+            // only a `session` carries an address
+            400 | 422 if forbidden == Forbidden::IsDocumented => match read_answer(&mut response).await {
+                Ok(refusal) if rejects_address(&refusal) => Tried::Failed(Cause::AddressRejected.with(false)),
+                _ => Tried::Refused(status),
+            },
             400..=499 => Tried::Refused(status),
             500..=599 => {
                 let retry_after = wait_asked(response.headers());

@@ -1,0 +1,306 @@
+//! Callers as the field has them: bodies of older SDKs, lists as claims, pasted secrets, mapped domains.
+
+use local::gateway::{Reply, backend_event, user_event};
+use local::heard::Heard;
+use local::secrets::{Accepted, CLIENT_SECRET};
+use serde_json::{Value, json};
+use shared::telemetry::{Output, info, subscriber};
+use tracing::subscriber::DefaultGuard;
+
+use crate::world::{SOURCE, World, is, refuse};
+
+const SESSION: &str = "POST /connect/session";
+
+/// Catches the log lines of this thread, and with it of all that the test does.
+fn hear() -> (Heard, DefaultGuard) {
+    let heard = Heard::default();
+    let guard = tracing::subscriber::set_default(subscriber(info(), "test", Output::new(heard.clone())));
+    (heard, guard)
+}
+
+/// The lines that have all of these texts.
+fn about(heard: &Heard, texts: &[&str]) -> Vec<Value> {
+    let lines = heard.lines().unwrap();
+    lines.into_iter().filter(|line| texts.iter().all(|text| line.to_string().contains(text))).collect()
+}
+
+/// The body that Human API's older iOS SDK hands to the app.
+fn ios(object: &Value) -> Value {
+    json!({
+        "status": "auth",
+        "human_id": object["humanId"],
+        "client_id": object["clientId"],
+        "session_token": object["sessionToken"],
+    })
+}
+
+/// Starts a session for an event with this authorizer.
+async fn start(world: &World, version: &str, authorizer: Value, body: Value) -> Reply {
+    let mut event = user_event(SESSION, "ada", &body);
+    event["version"] = json!(version);
+    (event["resource"], event["httpMethod"]) = (json!("/connect/session"), json!("POST"));
+    event["requestContext"]["authorizer"] = authorizer;
+    world.laptop.gateway.invoke(SESSION, &event).await
+}
+
+#[tokio::test]
+async fn both_spellings_of_a_popup_body_are_exchanged() {
+    let world = World::new().await;
+    is(&world.finish("ada", &ios(&world.popup("ada"))).await, 201, "ok");
+    assert_eq!(world.asked(), ["tokens"]);
+
+    let mut both = world.popup("ada");
+    both["session_token"] = both["sessionToken"].clone();
+    is(&world.finish("ada", &both).await, 201, "ok");
+
+    let session = world.session("bob", json!({"flow": "popup"})).await.json();
+    let ticket = session["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    is(&world.laptop.gateway.with_ticket(&ticket, &ios(&world.popup("bob"))).await, 201, "ok");
+}
+
+#[tokio::test]
+async fn a_body_of_neither_kind_is_an_error_that_names_both() {
+    let world = World::new().await;
+    let object = world.popup("ada");
+    for body in [json!({"sessionTokenObject": object}), json!({"token": "x"}), json!({"SessionToken": "x"})] {
+        let problem = is(&world.finish("ada", &body).await, 400, "invalid_request");
+        let detail = problem["detail"].as_str().unwrap();
+        for name in ["humanId", "clientId", "sessionToken", "status", "sessionResults", "currentConnections"] {
+            assert!(detail.contains(name), "{detail}");
+        }
+    }
+    for (field, alias) in [("humanId", "human_id"), ("clientId", "client_id"), ("sessionToken", "session_token")] {
+        let mut body = object.clone();
+        body[alias] = json!("another");
+        let problem = is(&world.finish("ada", &body).await, 400, "invalid_request");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(field) && detail.contains(alias) && !detail.contains("another"), "{detail}");
+    }
+    for body in [json!({"sessionToken": "x"}), json!({"status": "auth", "human_id": "x"})] {
+        is(&world.finish("ada", &body).await, 400, "invalid_request");
+    }
+    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
+    // an empty object is a Connect response that says nothing
+    is(&world.finish("ada", &json!({})).await, 201, "ok");
+    assert_eq!(world.asked(), ["token (access)"]);
+}
+
+#[tokio::test]
+async fn a_ticket_takes_no_connect_response() {
+    let world = World::new().await;
+    let session = world.session("ada", json!({"flow": "popup"})).await.json();
+    let ticket = session["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    for body in [json!({}), json!({"status": "SUCCESS"}), json!({"connections": []})] {
+        let problem = is(&world.laptop.gateway.with_ticket(&ticket, &body).await, 400, "invalid_request");
+        assert!(problem["detail"].as_str().unwrap().contains("sessionToken"), "{problem}");
+    }
+    assert_eq!(world.asked().len(), 0);
+    is(&world.laptop.gateway.with_ticket(&ticket, &world.popup("ada")).await, 201, "ok");
+}
+
+#[tokio::test]
+async fn whatever_the_widget_reports_human_api_is_asked() {
+    let world = World::new().await;
+    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    let source = |id: &str| json!({"id": id, "name": "Made up"});
+    for (report, sources) in [
+        (json!({"sessionResults": {"connected": [source("a")]}, "connections": [source("a")]}), json!([source("a")])),
+        (json!({"sessionResults": {"connected": [source("b")]}}), json!([source("a"), source("b")])),
+        (json!({"sessionResults": {"disconnected": [source("a")]}}), json!([source("b")])),
+        (json!({"currentConnections": [{"id": 4711, "name": "Made up"}]}), json!([source("4711")])),
+        (json!({"currentConnections": "x", "sessionResults": 1, "status": []}), json!([source("4711")])),
+        (json!({"currentConnections": [1, {"id": "c"}, source("d")]}), json!([source("d")])),
+        (json!({"currentConnections": []}), json!([])),
+    ] {
+        let answer = is(&world.finish("ada", &report).await, 201, "ok");
+        assert_eq!(answer["sources"], sources, "{report}");
+        assert_eq!(world.asked(), ["token (access)"], "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_one_address_is_the_address() {
+    for (version, authorizer) in [
+        ("2.0", json!({"jwt": {"claims": {"sub": "ada", "emails": "[ada@example.test]"}}})),
+        ("2.0", json!({"lambda": {"sub": "ada", "emails": ["ada@example.test"]}})),
+        ("1.0", json!({"claims": {"sub": "ada", "emails": "[\"ada@example.test\"]"}})),
+        ("1.0", json!({"sub": "ada", "emails": ["ada@example.test"]})),
+    ] {
+        let world = World::with(vec![("USER_EMAIL_CLAIM", "emails")]).await;
+        is(&start(&world, version, authorizer, json!({})).await, 200, "ok");
+        let email = world.laptop.human_api.with(|state| state.email("ada"));
+        assert_eq!(email.as_deref(), Some("ada@example.test"), "{version}");
+    }
+    let world = World::new().await;
+    for email in ["[a@example.test b@example.test]", "ada", "ada@", "a b@example.test"] {
+        let authorizer = json!({"jwt": {"claims": {"sub": "ada", "email": email}}});
+        is(&start(&world, "2.0", authorizer, json!({})).await, 400, "email_required");
+    }
+    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_the_callers_error() {
+    let world = World::new().await;
+    for email in ["ada@", "@example.test", "ada", "a@b@c", "a b@c", "<a@b>", "a@b,c@d", "a@b\n", ""] {
+        let problem = is(&world.session("ada", json!({"clientUserEmail": email})).await, 400, "invalid_request");
+        assert!(problem["detail"].as_str().unwrap().contains("clientUserEmail"), "{problem}");
+    }
+    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
+}
+
+#[tokio::test]
+async fn an_address_that_human_api_rejects_is_the_callers_error_and_no_fault() {
+    let refusal = r#"{"statusCode":400,"error":"Bad Request","message":"made up","validation":{"source":"payload","keys":["client_user_email"]}}"#;
+    let heard = Heard::default();
+    let world = World::writing_to(Output::new(heard.clone()), vec![]).await;
+    let (log, _guard) = hear();
+    for status in [400, 422] {
+        world.fault([refuse(status, refusal)]);
+        let problem = is(&world.session("ada", json!({"clientUserEmail": "a@b"})).await, 400, "invalid_request");
+        assert!(problem["detail"].as_str().unwrap().contains("clientUserEmail"), "{problem}");
+        assert_eq!(world.asked(), ["token (session)"], "no id is asked for in vain");
+        let lines = heard.lines().unwrap();
+        let faults: Vec<_> = lines.iter().filter(|line| line.get("Faults").is_some()).collect();
+        assert_eq!((faults.len(), &faults[0]["Faults"]), (1, &json!(0)));
+    }
+    assert!(about(&log, &["\"ERROR\""]).is_empty());
+    assert_eq!(world.rows().await, 0);
+
+    // other mistakes stay what they were
+    let other = r#"{"validation":{"keys":["client_user_id"]}}"#;
+    world.fault([refuse(400, other)]);
+    is(&world.session("ada", json!({})).await, 502, "upstream_invalid");
+    world.fault([refuse(422, other)]);
+    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "id_token");
+}
+
+#[tokio::test]
+async fn a_finish_url_has_the_stage_or_the_mapping_key() {
+    let world = World::with(vec![("PUBLIC_BASE_URL", "")]).await;
+    let url = async |version: &str, path: &str, domain: &str| {
+        let mut event = user_event(SESSION, "ada", &json!({"flow": "popup"}));
+        event["version"] = json!(version);
+        (event["resource"], event["httpMethod"]) = (json!("/connect/session"), json!("POST"));
+        event["headers"]["host"] = json!("evil.example.test");
+        let context = &mut event["requestContext"];
+        (context["domainName"], context["stage"]) = (json!(domain), json!("prod"));
+        (context["path"], context["http"]["path"]) = (json!(path), json!(path));
+        if version == "1.0" {
+            context["authorizer"] = json!({"claims": {"sub": "ada"}});
+        }
+        let session = is(&world.laptop.gateway.invoke(SESSION, &event).await, 200, "ok");
+        let url = session["finishUrl"].as_str().unwrap().to_owned();
+        url.rsplit_once('/').unwrap().0.to_owned()
+    };
+    for version in ["1.0", "2.0"] {
+        for (path, prefix) in [
+            ("/connect/session", ""),
+            ("/prod/connect/session", "/prod"),
+            ("/health/connect/session", "/health"),
+            ("/health/v1.2/connect/session", "/health/v1.2"),
+            ("/he%61lth/connect/session", ""),
+            ("//evil.example.test/connect/session", ""),
+        ] {
+            for domain in ["api.example.test", "abc.execute-api.eu-west-1.amazonaws.com"] {
+                assert_eq!(
+                    url(version, path, domain).await,
+                    format!("https://{domain}{prefix}/connect/finish"),
+                    "{version}"
+                );
+            }
+        }
+    }
+    let world = World::with(vec![("PUBLIC_BASE_URL", "https://api.example.test/health/")]).await;
+    let session = is(&world.session("ada", json!({"flow": "popup"})).await, 200, "ok");
+    assert!(session["finishUrl"].as_str().unwrap().starts_with("https://api.example.test/health/connect/finish/"));
+}
+
+#[tokio::test]
+async fn a_pasted_client_secret_serves() {
+    for pasted in ["\u{feff}made-up", " made-up\r\n", "{\"clientSecret\":\"\\ufeff made-up\\n\"}"] {
+        let world = World::new().await;
+        world.laptop.secrets.accept(Accepted::Newest);
+        world.laptop.secrets.put(CLIENT_SECRET, pasted);
+        is(&world.session("ada", json!({})).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_client_secret_that_is_not_usable_gives_way_to_the_one_before() {
+    for slip in ["\"made-up\"", "'made-up'", "\u{feff} ", r#"{"clientSecret":"\"made-up\""}"#] {
+        let (heard, _guard) = hear();
+        let world = World::new().await;
+        world.laptop.secrets.put(CLIENT_SECRET, slip);
+        world.laptop.secrets.accept(Accepted::Previous);
+        // a fresh instance: it has never read a good value
+        world.laptop.gateway.restart();
+        for user in ["ada", "bob"] {
+            is(&world.session(user, json!({})).await, 200, "ok");
+        }
+        let reads = about(&heard, &["is not usable", CLIENT_SECRET, "\"ERROR\""]);
+        assert_eq!(reads.len(), 1, "one line for one read: {reads:?}");
+        assert!(!reads[0].to_string().contains("made-up"), "{reads:?}");
+
+        // no usable value at all
+        world.laptop.secrets.put(CLIENT_SECRET, slip);
+        world.laptop.gateway.restart();
+        let asked = world.asked().len();
+        is(&world.session("eve", json!({})).await, 503, "secret_unavailable");
+        assert_eq!((asked, world.asked().len()), (2, 0), "nothing is signed with such a value");
+        assert_eq!(about(&heard, &["is not usable", "\"problem\""]).len(), 2, "AWSCURRENT and AWSPREVIOUS");
+        // the operator corrects it
+        world.laptop.secrets.put(CLIENT_SECRET, "made-up-again");
+        world.laptop.secrets.accept(Accepted::Newest);
+        is(&world.session("eve", json!({})).await, 200, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_names_no_user_is_logged_without_its_value() {
+    let world = World::new().await;
+    for (authorizer, reason) in [
+        (json!({"lambda": {"sub": 4711}}), "not a string"),
+        (json!({"lambda": {"sub": ["canary-4711"]}}), "not a string"),
+        (json!({"lambda": {"sub": " \t "}}), "blank"),
+        (json!({"lambda": {"sub": "4711".repeat(257)}}), "too long"),
+        (json!({"lambda": {"other": "4711"}}), "absent"),
+        (json!({"jwt": {"claims": {"sub": null}}}), "absent"),
+        (json!(null), "absent"),
+    ] {
+        let (heard, _guard) = hear();
+        is(&start(&world, "2.0", authorizer.clone(), json!({})).await, 401, "unauthenticated");
+        let lines = heard.lines().unwrap();
+        let about_it: Vec<_> = lines.iter().filter(|line| line["claim"] == "sub").collect();
+        assert_eq!((about_it.len(), &about_it[0]["reason"]), (1, &json!(reason)), "{authorizer}");
+        assert!(!lines.iter().any(|line| line.to_string().contains("4711")), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_life_as_text_is_a_number() {
+    let world = World::new().await;
+    world.fault([refuse(200, r#"{"session_token":"made-up","human_id":"made-up","expires_in":"3600"}"#)]);
+    let session = is(&world.session("ada", json!({})).await, 200, "ok");
+    assert!((3590..=3600).contains(&session["expiresIn"].as_u64().unwrap()), "{session}");
+    world.fault([refuse(200, r#"{"access_token":"made-up","expires_in":"86400","refresh_token":7}"#)]);
+    is(&world.finish("ada", &json!({})).await, 201, "ok");
+    assert!(is(&world.access("ada", false).await, 200, "ok")["expiresAt"].is_string());
+}
+
+#[tokio::test]
+async fn the_console_of_a_rest_api_gets_no_access_token() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let route = "POST /internal/access-token";
+    let mut event = backend_event(&json!({"clientUserId": "ada"}));
+    is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");
+    event["version"] = json!("1.0");
+    (event["resource"], event["httpMethod"]) = (json!("/internal/access-token"), json!("POST"));
+    event["requestContext"]["authorizer"] = Value::Null;
+    event["requestContext"]["identity"] = json!({"userArn": "arn:aws:iam::000000000000:user/made-up", "apiKey": null});
+    is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");
+    event["requestContext"]["identity"]["apiKey"] = json!("test-invoke-api-key");
+    is(&world.laptop.gateway.invoke(route, &event).await, 403, "forbidden");
+}
