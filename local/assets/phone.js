@@ -1,5 +1,6 @@
-// Connects as a mobile SDK does: the popup's page, and its session posted to `finishUrl`, which the SDK calls `authURL`.
-// No Authorization header goes along: the ticket in that address is the proof.
+// Connects as the iOS SDK does: opens the popup's page, and posts the session to `finishUrl`, which the SDK calls `authURL`.
+// The SDK sends no Authorization header: the ticket in that address is the proof.
+// The SDK pastes the user's id into the popup's address, as connect.js does, so both get `clientUserId`, the encoded form.
 
 import { call, connect, ConnectError } from "./human-connect-backend.js";
 
