@@ -82,6 +82,9 @@ PARAMETERS = {
     "REVISION": "Revision", "PUBLIC_BASE_URL": "PublicBaseUrl",
 }
 
+# the headers of W3C trace context and of Sentry that a page may send by default
+TRACING = ("baggage", "sentry-trace", "traceparent", "tracestate")
+
 # the statuses that are counted in the access log
 COUNTED = {"401", "403"}
 
@@ -235,8 +238,9 @@ def check_deployed_api(resources):
     check("deployed: CORS origins are the parameter's, split",
           cors.get("allowOrigins") == {"Fn::Split": [",", VALUES["AllowedOrigins"]]})
     check("deployed: CORS methods are those of the routes", set(cors.get("allowMethods", [])) == {"GET", "POST", "DELETE"})
-    check("deployed: CORS headers are authorization, content-type",
-          set(cors.get("allowHeaders", [])) == {"authorization", "content-type"})
+    split, headers = cors.get("allowHeaders", {}).get("Fn::Split", (None, {}))
+    check(f"deployed: CORS headers are authorization, content-type and the parameter's: {headers}", split == ","
+          and headers == {"Fn::Sub": "authorization,content-type," + ",".join(TRACING)})
     check("deployed: CORS exposes Retry-After", cors.get("exposeHeaders") == ["Retry-After"])
     check("deployed: CORS does not allow credentials", not cors.get("allowCredentials"))
     check("deployed: CORS has a MaxAge", isinstance(cors.get("maxAge"), int))
@@ -433,8 +437,63 @@ def check_origins(parameters):
         "https://a.example": True, "https://a.example,https://b.example:8443,http://localhost:3000": True,
         "": True, "*": False, "https://*.example": False, "http://a.example": False, "https://a.example/": False,
         "https://a.example, https://b.example": False, "https://a.example,*": False,
+        # loopback, by name and by number
+        "http://localhost:5173,http://127.0.0.1:5173,http://[::1]:5173": True, "http://app.localhost:5173": True,
+        "https://localhost": True, "https://[::1]:5173": True, "http://127.1.2.3:80": True,
+        "http://localhost.example": False, "http://notlocalhost": False, "http://127.0.0.1.example": False,
+        "http://128.0.0.1": False, "http://[::2]": False, "http://127.0.0.1/": False, "http://127.0.0.1:5173,": False,
+        # API Gateway refuses these: "Invalid format for origin"
+        "capacitor://localhost": False, "ionic://localhost": False, "null": False, "file://": False,
     }.items():
         check(f"AllowedOrigins {'takes' if allowed else 'refuses'} {origins!r}", bool(pattern.fullmatch(origins)) == allowed)
+
+
+def check_headers(parameters):
+    """A page's own instrumentation may send its headers, and nobody can take away those that the API needs."""
+    parameter = parameters.get("AllowedHeaders", {})
+    check("AllowedHeaders lets Sentry and W3C trace context in", parameter.get("Default") == ",".join(TRACING))
+    pattern = re.compile(parameter.get("AllowedPattern", ""))
+    for headers, allowed in {
+        parameter.get("Default", ""): True, "newrelic": True, "x-datadog-trace-id,x-datadog-parent-id": True,
+        "": False, "*": False, "baggage, traceparent": False, "Baggage": False, "baggage,": False, ",baggage": False, "a b": False,
+        "a:b": False, "baggage,*": False, "${AllowedOrigins}": False,
+    }.items():
+        check(f"AllowedHeaders {'takes' if allowed else 'refuses'} {headers!r}", bool(pattern.fullmatch(headers)) == allowed)
+
+
+def check_base_url(parameters):
+    """finishUrl begins with this value, so it may have the path that a custom domain's mapping key adds."""
+    pattern = re.compile(parameters["PublicBaseUrl"]["AllowedPattern"])
+    for url, allowed in {
+        "": True, "https://api.example.com": True, "https://api.example.com/health": True, "https://api.example.com:8443/a/b_c-d.e": True,
+        "http://localhost:3000/v1": True, "https://api.example.com/health/": True,
+        "https://api.example.com/health?a=b": False, "https://api.example.com/health#a": False, "https://a@api.example.com/health": False,
+        "https://api.example.com//health": False, "https://api.example.com/he%20alth": False, "https://api.example.com/../health": False,
+        "https://api.example.com/b\u00fcch": False, "http://api.example.com/health": False, "https://api.example.com/he alth": False,
+    }.items():
+        check(f"PublicBaseUrl {'takes' if allowed else 'refuses'} {url!r}", bool(pattern.fullmatch(url)) == allowed)
+
+
+def check_texts(parameters):
+    """What an operator must know before callers find out, where an operator looks: the parameters and the documents."""
+    readme, mobile, threats = (" ".join(Path(name).read_text().split()) for name in
+                               ("README.md", "web/examples/mobile.md", "docs/threat-model.md"))
+
+    def says(where, text, *words):
+        check(f"{where} mentions {', '.join(words)}", all(word in text for word in words))
+
+    says("JwtIssuer", parameters["JwtIssuer"]["Description"], "RSA", "RS256", "ES256", "Supabase", "Clerk")
+    says("UserEmailClaim", parameters["UserEmailClaim"]["Description"], "Cognito", "ID token", "clientUserEmail")
+    says("PublicBaseUrl", parameters["PublicBaseUrl"]["Description"], "mapping key", "path")
+    says("AllowedOrigins", parameters["AllowedOrigins"]["Description"], "capacitor://localhost", "web/examples/mobile.md")
+    says("the README", readme, "**`JwtIssuer`**", "ES256", "http-api-jwt-authorizer.html")
+    says("the README", readme, "**`UserEmailClaim`**", "Cognito", "clientUserEmail")
+    says("the README", readme, "**`AllowedOrigins`**", "capacitor://localhost", "**`AllowedHeaders`**", "**`PublicBaseUrl`**")
+    says("mobile.md", mobile, "capacitor://localhost", "ionic://localhost", "Invalid format for origin", "CapacitorHttp",
+         "https://localhost", "https://capacitorjs.com/docs/", "http-api-cors.html")
+    says("mobile.md", mobile, "| iOS 1.0, and iOS 1.1 with `authURL` |", "| iOS 1.1 without `authURL` |", "| Android |")
+    says("mobile.md", mobile, "`ada%2Brun%40example.test`", "`ada+run@example.test`", "user_mismatch", "session_token")
+    says("the threat model", threats, "test invoke", "`identity.userArn`", "`test-invoke-api-key`", "403")
 
 
 def check_throttling(api, parameters):
@@ -664,6 +723,9 @@ def main(path, output):
     check_alarms(template, api["Properties"])
     check_skips(resources)
     check_origins(parameters)
+    check_headers(parameters)
+    check_base_url(parameters)
+    check_texts(parameters)
     check_throttling(api["Properties"], parameters)
     check_access_log(api["Properties"], resources)
 

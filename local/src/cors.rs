@@ -71,6 +71,12 @@ impl Cors {
         let at = |name: &str| template.pointer(&format!("/Resources/Api/Properties/CorsConfiguration/1/{name}"));
         let header = |name: &str| {
             let text = match at(name) {
+                // `!Split [",", !Sub "…"]`: the laptop takes the parameter's default.
+                Some(Value::Array(split)) if split.first().is_some_and(|separator| separator == ",") => {
+                    let default = template.pointer("/Parameters/AllowedHeaders/Default").and_then(Value::as_str);
+                    let text = split.get(1).and_then(Value::as_str).unwrap_or_default();
+                    text.replace("${AllowedHeaders}", default.unwrap_or_default())
+                }
                 Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
                 Some(Value::Number(number)) => number.to_string(),
                 _ => return Err(CorsError::Template(format!("{name} is not there"))),

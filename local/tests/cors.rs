@@ -58,7 +58,7 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_when_to_come_ba
     assert_eq!(
         of_cors(&response),
         [
-            "access-control-allow-headers: authorization,content-type",
+            "access-control-allow-headers: authorization,content-type,baggage,sentry-trace,traceparent,tracestate",
             "access-control-allow-methods: GET,POST,DELETE",
             "access-control-allow-origin: https://app.example.test",
             "access-control-expose-headers: Retry-After",
@@ -124,4 +124,38 @@ async fn a_preflight_is_among_the_calls_that_the_page_draws() {
     let drawn: Vec<_> = calls.iter().map(|call| (call.what.as_str(), call.status)).collect();
     let refused = "preflight of POST /connect/session: this origin is not allowed";
     assert_eq!(drawn, [("preflight of POST /connect/session", Some(204)), (refused, Some(204))]);
+}
+
+#[tokio::test]
+async fn a_page_with_tracing_may_send_its_headers() {
+    let world = World::allowing(APP).await;
+    let asked = "authorization, baggage, content-type, sentry-trace, traceparent, tracestate";
+    let asks = [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", asked)];
+    let response = world.send("OPTIONS /connect/session", &asks).await;
+    assert_eq!(response.status(), 204);
+    let allowed = response.headers().get("access-control-allow-headers").unwrap().to_str().unwrap();
+    let allowed: Vec<_> = allowed.split(',').collect();
+    for header in asked.split(", ") {
+        assert!(allowed.contains(&header), "{header} is not among {allowed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_on_loopback_may_call_by_name_and_by_number() {
+    let origins = ["http://localhost:5173", "http://127.0.0.1:5173", "http://[::1]:5173", "http://app.localhost:5173"];
+    let world = World::allowing(&origins.join(",")).await;
+    for origin in origins {
+        let response = world.preflight(origin).await;
+        let allowed = response.headers().get("access-control-allow-origin").unwrap();
+        assert_eq!(allowed, origin);
+    }
+}
+
+#[tokio::test]
+async fn the_laptop_refuses_an_origin_that_api_gateway_refuses() {
+    for origin in ["capacitor://localhost", "ionic://localhost", "null", "file://"] {
+        let refused = Laptop::start(Options { origins: origin.to_owned(), ..Options::in_memory() }).await;
+        let error = refused.err().expect(origin).to_string();
+        assert!(error.contains(origin) && error.contains("must be empty or https origins"), "{error}");
+    }
 }
