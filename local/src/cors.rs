@@ -2,8 +2,9 @@
 //!
 //! From AWS's "Configure CORS for HTTP APIs": preflights are answered whether or not there is a route; a request counts
 //! only with `Origin`, a preflight only with `Access-Control-Request-Method` too; what functions say of CORS is dropped.
-//! That page says nothing of what the API refuses by itself (401 of an authorizer, 404, 429): that these carry the headers too is
-//! what is seen in the field. Where they did not, a page would see no answer (`network`) instead of the 401.
+//!
+//! AWS promises the headers only on an integration's answer. API Gateway's own refusals (401 of an authorizer, 404, 429) were seen
+//! with the headers. Without the headers, a page sees no answer (`network`) instead of the 401. [`Refusals`] plays both.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -31,11 +32,42 @@ pub enum CorsError {
         /// The parameter's own words.
         constraint: String,
     },
+    /// The variable has another value than its two.
+    #[error("CORS_ON_REFUSALS={0}: must be true or false")]
+    Refusals(String),
 }
+
+/// How a page of an allowed origin sees API Gateway's own refusals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Refusals {
+    /// With the CORS headers: the page reads the status.
+    #[default]
+    Readable,
+    /// Without the CORS headers: the browser reports no answer.
+    Hidden,
+}
+
+impl Refusals {
+    /// Reads the variable `CORS_ON_REFUSALS`.
+    pub fn from_variable(value: Option<&str>) -> Result<Self, CorsError> {
+        match value {
+            None | Some("true") => Ok(Self::Readable),
+            Some("false") => Ok(Self::Hidden),
+            Some(other) => Err(CorsError::Refusals(other.to_owned())),
+        }
+    }
+}
+
+/// Marks a response that API Gateway made without a function.
+#[derive(Clone, Copy)]
+pub struct OwnAnswer;
 
 /// The configuration; none without allowed origins, as in the template.
 #[derive(Clone)]
-pub struct Cors(Option<Allowed>);
+pub struct Cors {
+    allowed: Option<Allowed>,
+    refusals: Refusals,
+}
 
 #[derive(Clone)]
 struct Allowed {
@@ -50,11 +82,11 @@ struct Allowed {
 impl Cors {
     /// No page of another origin may call.
     pub fn none() -> Self {
-        Self(None)
+        Self { allowed: None, refusals: Refusals::default() }
     }
 
     /// The template's configuration with these `AllowedOrigins`, separated by commas.
-    pub fn from_template(origins: &str) -> Result<Self, CorsError> {
+    pub fn from_template(origins: &str, refusals: Refusals) -> Result<Self, CorsError> {
         if origins.is_empty() {
             return Ok(Self::none());
         }
@@ -83,19 +115,20 @@ impl Cors {
             };
             HeaderValue::from_str(&text).map_err(|_| CorsError::Template(format!("{name} cannot be sent")))
         };
-        Ok(Self(Some(Allowed {
+        let allowed = Allowed {
             origins: origins.split(',').map(str::to_owned).collect(),
             credentials: at("AllowCredentials").and_then(Value::as_bool).unwrap_or_default(),
             methods: header("AllowMethods")?,
             headers: header("AllowHeaders")?,
             exposed: header("ExposeHeaders")?,
             max_age: header("MaxAge")?,
-        })))
+        };
+        Ok(Self { allowed: Some(allowed), refusals })
     }
 
     /// The answer to a preflight; `None` where the request is none.
     pub fn preflight(&self, method: &Method, request: &HeaderMap) -> Option<Response<Body>> {
-        let allowed = self.0.as_ref()?;
+        let allowed = self.allowed.as_ref()?;
         if method != Method::OPTIONS || !request.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             return None;
         }
@@ -112,9 +145,13 @@ impl Cors {
         Some(response)
     }
 
-    /// Completes an answer, whoever gave it.
-    pub fn complete(&self, request: &HeaderMap, response: &mut HeaderMap) {
-        let Some(allowed) = &self.0 else { return };
+    /// Completes an answer of a function or of API Gateway itself.
+    pub fn complete(&self, request: &HeaderMap, response: &mut Response<Body>) {
+        let Some(allowed) = &self.allowed else { return };
+        if self.refusals == Refusals::Hidden && response.extensions().get::<OwnAnswer>().is_some() {
+            return;
+        }
+        let response = response.headers_mut();
         let own: Vec<HeaderName> =
             response.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
         for name in own {

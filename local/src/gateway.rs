@@ -17,7 +17,7 @@ use shared::network::NetworkError;
 use shared::telemetry::Output;
 
 use crate::calls::{Calls, Underway};
-use crate::cors::{Cors, CorsError};
+use crate::cors::{Cors, CorsError, OwnAnswer, Refusals};
 use crate::issuer::Issuer;
 use crate::{lock, mask, random_hex};
 
@@ -112,8 +112,8 @@ impl Gateway {
     }
 
     /// With CORS as the template configures it for these origins, separated by commas.
-    pub fn with_origins(self, origins: &str) -> Result<Self, CorsError> {
-        Ok(Self { cors: Cors::from_template(origins)?, ..self })
+    pub fn with_origins(self, origins: &str, refusals: Refusals) -> Result<Self, CorsError> {
+        Ok(Self { cors: Cors::from_template(origins, refusals)?, ..self })
     }
 
     /// Starts the functions anew, with nothing cached; calls under way end as they would have.
@@ -142,7 +142,7 @@ impl Gateway {
         let answer = tokio::spawn(async move { gateway.route(method, uri, &request, body).await }).await;
         let mut response =
             answer.unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"));
-        self.cors.complete(&headers, response.headers_mut());
+        self.cors.complete(&headers, &mut response);
         response
     }
 
@@ -374,6 +374,7 @@ fn refuse(request: Underway, status: StatusCode, text: &str) -> Response<Body> {
 fn message(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(json!({"message": text}).to_string()));
     *response.status_mut() = status;
+    response.extensions_mut().insert(OwnAnswer);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use crate::aws;
 use crate::calls::Calls;
 use crate::console;
+use crate::cors::Refusals;
 use crate::faults::{Faults, Service};
 use crate::gateway::Gateway;
 use crate::human_api::{self, CLIENT_ID, HumanApi};
@@ -33,6 +34,8 @@ pub struct Options {
     pub clock: Clock,
     /// The template's `AllowedOrigins`: pages elsewhere that may call, separated by commas.
     pub origins: String,
+    /// The CORS headers of API Gateway's own refusals.
+    pub refusals: Refusals,
     /// Variables beside those that this module sets, or instead of them.
     pub variables: Vec<(&'static str, &'static str)>,
 }
@@ -70,6 +73,7 @@ impl Options {
             output: Output::new(std::io::sink()),
             clock: Clock::system(),
             origins: String::new(),
+            refusals: Refusals::default(),
             variables: Vec::new(),
         }
     }
@@ -125,7 +129,7 @@ impl Laptop {
 
         let issuer = Issuer::new(console.clone());
         let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output, options.clock)?
-            .with_origins(&options.origins)?;
+            .with_origins(&options.origins, options.refusals)?;
         let page_router = console::router(console::Console {
             widgets: human_api_url,
             gateway: gateway.clone(),

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use local::cors::Refusals;
 use local::examples;
 use local::laptop::{Laptop, Options};
 use shared::clock::Clock;
@@ -29,12 +30,20 @@ async fn main() -> ExitCode {
     };
     // what CloudWatch would get of the functions
     let _ = tracing::subscriber::set_global_default(telemetry::subscriber(telemetry::info(), "local", output.clone()));
+    let refusals = match Refusals::from_variable(std::env::var("CORS_ON_REFUSALS").ok().as_deref()) {
+        Ok(refusals) => refusals,
+        Err(error) => {
+            eprintln!("could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let options = Options {
         directory: Some(directory.to_owned()),
         port: PORT,
         output,
         clock: Clock::system(),
         origins: std::env::var("ALLOWED_ORIGINS").unwrap_or_else(|_| ORIGINS.to_owned()),
+        refusals,
         variables: Vec::new(),
     };
     let laptop = match Laptop::start(options).await {

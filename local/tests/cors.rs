@@ -1,6 +1,7 @@
 //! Pages of other origins, as the deployed API treats them: from `template.yaml`, over HTTP.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use local::cors::Refusals;
 use local::laptop::{Laptop, Options};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
@@ -14,7 +15,12 @@ struct World {
 
 impl World {
     async fn allowing(origins: &str) -> Self {
-        let laptop = Laptop::start(Options { origins: origins.to_owned(), ..Options::in_memory() }).await.unwrap();
+        Self::with(origins, Refusals::default()).await
+    }
+
+    async fn with(origins: &str, refusals: Refusals) -> Self {
+        let options = Options { origins: origins.to_owned(), refusals, ..Options::in_memory() };
+        let laptop = Laptop::start(options).await.unwrap();
         let http = shared::network::http_client(&laptop.config).unwrap();
         Self { laptop, http }
     }
@@ -97,6 +103,43 @@ async fn other_origins_and_other_callers_hear_nothing_of_it() {
     assert_eq!(of_cors(&response).len(), 0, "a phone has no origin");
     let response = world.send("OPTIONS /connect/session", &[("origin", APP)]).await;
     assert_eq!(response.status(), 404, "no preflight: there is no such route");
+}
+
+#[tokio::test]
+async fn the_switch_hides_refusals_of_api_gateway_and_nothing_else() {
+    for (refusals, seen) in [(Refusals::Readable, MAY_READ.len()), (Refusals::Hidden, 0)] {
+        let world = World::with(APP, refusals).await;
+        let bearer = format!("Bearer {}", world.laptop.issuer.sign("ada", None));
+        for (route, authorization, status, headers) in [
+            ("GET /connect/connection", "Bearer made-up", 401, seen),
+            ("GET /connect/connection", "", 401, seen),
+            ("POST /internal/access-token", "", 403, seen),
+            ("GET /nowhere", "", 404, seen),
+            // a function's own answers
+            ("GET /connect/connection", &bearer, 200, MAY_READ.len()),
+            ("POST /connect/public-token", &bearer, 404, MAY_READ.len()),
+            ("POST /connect/finish/made-up", "", 401, MAY_READ.len()),
+        ] {
+            let response = world.send(route, &[("origin", APP), ("authorization", authorization)]).await;
+            let answer = (response.status().as_u16(), of_cors(&response).len());
+            assert_eq!(answer, (status, headers), "{refusals:?}: {route}");
+        }
+        let response = world.preflight(APP).await;
+        assert_eq!((response.status().as_u16(), of_cors(&response).len()), (204, 5), "{refusals:?}");
+    }
+}
+
+#[test]
+fn the_switch_has_two_values() {
+    for (value, refusals) in
+        [(None, Refusals::Readable), (Some("true"), Refusals::Readable), (Some("false"), Refusals::Hidden)]
+    {
+        assert_eq!(Refusals::from_variable(value).unwrap(), refusals, "{value:?}");
+    }
+    for value in ["", "no", "0", "FALSE"] {
+        let error = Refusals::from_variable(Some(value)).unwrap_err().to_string();
+        assert_eq!(error, format!("CORS_ON_REFUSALS={value}: must be true or false"));
+    }
 }
 
 #[tokio::test]
