@@ -1,3 +1,9 @@
+/*
+ * human-connect-backend.js runs in Chrome, Edge and Android WebView 80, Safari 13.1 (iOS 13.4), Firefox 74, and everything newer.
+ * The module needs ES2020 syntax, `fetch` and `AbortController`. The module works without `AbortSignal.timeout` and
+ * `sessionStorage`. Without `sessionStorage`, a reload loses what was under way.
+ */
+
 /** What the backend knows of the user's connection. */
 export interface Connection {
   connected: boolean;
@@ -13,11 +19,13 @@ export interface Connection {
 }
 
 export interface Options {
-  /** The backend's address, without a slash at its end: the stack's `ApiUrl`, or your custom domain. */
+  /** The backend's address: the stack's `ApiUrl`, or your custom domain. The client removes slashes at the end. */
   api: string;
   /**
-   * The signed-in user's JWT. `refresh`: the last one was refused with 401; bring a new one. Its `sub` keeps the users of one
-   * tab apart; with a token that shows none, nothing is kept over a reload.
+   * The signed-in user's JWT. Its `sub` keeps the users of one tab apart; with a token that shows none, nothing is kept over a
+   * reload. If `refresh` is true, the last token may have expired: bring a new one. The client sets `refresh` at most twice a call:
+   * after the first 401, and after the first try without an answer. A browser hides a 401 that has no CORS headers. If this
+   * function fails after a try without an answer, the client goes on with the last token. Any other failure ends the call.
    */
   getToken(refresh: boolean): string | Promise<string>;
   /** The widget generation to ask for; the backend's default if absent. The backend may decide otherwise. */
@@ -29,7 +37,8 @@ export interface Options {
   /** Told of each step. */
   onProgress?(step: Step, detail?: unknown): void;
   /**
-   * Ends `connect`'s wait for the widget, which then rejects with the signal's reason: for a page that is left, or a widget that
+   * Ends `connect`'s wait for the widget, which then rejects with the signal's reason (an older browser gives none: with an
+   * `AbortError`): for a page that is left, or a widget that
    * never loads. The widget's frame stays the page's; what was connected in it is finished by the next `resume` or `connect`. Of
    * calls that were joined, the first one's signal counts.
    */
@@ -38,8 +47,8 @@ export interface Options {
 
 /**
  * `starting`; `opened` {flow, mode}; `connected` and `disconnected`, the widget's own report of a source; `closed`, a popup
- * without anything to finish; `finishing`; `waiting` {seconds, code} before another try, with `code` "network" where the browser
- * gets no answer at all: a page whose origin the backend does not allow (`AllowedOrigins`) sees just that; `finished`, the
+ * without anything to finish; `finishing`; `waiting` {seconds, code} before another try, with `code` "network" where `fetch` gets
+ * no answer at all: a page whose origin the backend does not allow (`AllowedOrigins`) sees just that; `finished`, the
  * connection. What `onProgress` throws is reported as the page's own error and ends nothing.
  */
 export type Step =
@@ -57,7 +66,7 @@ export interface HumanConnect {
   open(options: object): void;
 }
 
-/** A call that did not succeed. */
+/** A call that did not succeed. A request that cannot be made rejects at once with its own error instead: a `TypeError`, mostly. */
 export class ConnectError extends Error {
   /** The HTTP status; 0 where no answer came. */
   status: number;

@@ -1,10 +1,11 @@
 // Connects the signed-in user's health data: a human-connect backend and Human API's own client, joined.
 // No dependencies. Types: human-connect-backend.d.ts. An access token never comes to a browser.
+// The oldest browsers are Chrome, Edge and Android WebView 80, Safari 13.1 (iOS 13.4) and Firefox 74: no newer syntax or feature here.
 
 /** Longest time that a call is tried again, in milliseconds. */
-const PATIENCE = 60_000;
-/** API Gateway gives up on a function after 30 seconds. */
-const TIMEOUT = 35_000;
+const PATIENCE = 60000;
+/** Longest time for one answer, its body included, in milliseconds. API Gateway gives up on a function after 30 seconds. */
+const TIMEOUT = 35000;
 
 /** A call that did not succeed, whoever refused it: a function, API Gateway, or nobody because the network is gone. */
 export class ConnectError extends Error {
@@ -36,7 +37,8 @@ const running = {};
 export async function connect(options) {
   const key = await place(options);
   if (!key) return run(options, key);
-  return (running[key] ??= run(options, key).finally(() => delete running[key]));
+  if (!running[key]) running[key] = run(options, key).finally(() => delete running[key]);
+  return running[key];
 }
 
 /**
@@ -62,29 +64,21 @@ export async function resume(options) {
 export async function call(options, route, body) {
   const [method, path] = route.split(" ");
   const began = Date.now();
-  for (let tries = 0, fresh = true, refresh = false; ; tries++) {
-    const token = await options.getToken(refresh);
-    let error;
-    try {
-      const response = await fetch(options.api + path, {
-        method,
-        headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
-        body: body && JSON.stringify(body),
-        signal: AbortSignal.timeout(TIMEOUT),
-      });
-      // what is no JSON is nothing that the backend said: another address, or half an answer
-      if (response.ok) return response.status === 204 ? {} : await response.json();
-      const answer = (await response.json().catch(() => {})) ?? {};
-      const after = response.headers.get("Retry-After");
-      error = new ConnectError(response.status, answer, after && Math.max(1, Number(after) || 1));
-    } catch {
-      error = new ConnectError(0, {});
-    }
-    refresh = error.status === 401 && fresh; // the token has expired, perhaps
-    if (refresh) {
-      fresh = false;
-      continue;
-    }
+  const refreshed = {};
+  let error;
+  for (let tries = 0, refresh = false; ; tries++) {
+    const token = await signIn(options, refresh, error);
+    const answer = await send(address(options) + path, {
+      method,
+      headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+      body: body && JSON.stringify(body),
+    });
+    if (!(answer instanceof ConnectError)) return answer;
+    error = answer;
+    // The token may have expired. API Gateway's 401 may lack CORS headers, and the browser then reports status 0.
+    refresh = [0, 401].includes(error.status) && !refreshed[error.status];
+    if (refresh) refreshed[error.status] = true;
+    if (refresh && error.status) continue;
     const passing = error.retryAfter || [0, 429, 500, 503, 504].includes(error.status);
     const wait = (error.retryAfter ?? 2 ** tries) * 1000;
     if (!passing || Date.now() + wait - began > PATIENCE) throw error;
@@ -92,6 +86,51 @@ export async function call(options, route, body) {
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }
+
+/** Brings the next try's token. If the network is gone, the identity provider may be gone too, and the last token must do. */
+async function signIn(options, refresh, error) {
+  try {
+    return await options.getToken(refresh);
+  } catch (failure) {
+    if (!refresh || error.status) throw failure;
+    return options.getToken(false);
+  }
+}
+
+/** Sends a request once. Returns the answer's body, or a ConnectError. Throws if the request cannot be made. */
+async function send(url, request) {
+  // A browser that lacks one of the two throws here: the `try` is for failures of the connection.
+  const ask = fetch.bind(globalThis);
+  const controller = new AbortController();
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => {
+      reject();
+      controller.abort();
+    }, TIMEOUT);
+  });
+  // Some web views replace `fetch` by one that ignores the signal.
+  const inTime = (work) => Promise.race([work, late]);
+  let response;
+  let answer;
+  try {
+    response = await inTime(ask(url, { ...request, signal: controller.signal }));
+    if (response.status !== 204) answer = await inTime(response.json());
+  } catch {
+    // `fetch` reports a malformed request like a lost connection. `Request` throws the malformed one's error.
+    if (!response) new Request(url, request);
+    // The backend sends no success without JSON: the address is another one, or the answer is cut off.
+    if (!response || response.ok) return new ConnectError(0, {});
+  } finally {
+    clearTimeout(timer);
+  }
+  if (response.ok) return response.status === 204 ? {} : answer;
+  const after = response.headers.get("Retry-After");
+  return new ConnectError(response.status, answer ?? {}, after && Math.max(1, Number(after) || 1));
+}
+
+/** The backend's address. A pasted value may end in slashes or spaces. */
+const address = ({ api }) => String(api).replace(/[\s/]+$/, "");
 
 async function takeUp(options, key) {
   const callback = keep(key);
@@ -117,8 +156,10 @@ async function run(options, key, refresh = false) {
       const { signal } = options;
       const refuse = (error) => reject(new ConnectError(0, { code: "widget", message: error.message ?? error }));
       let failure;
-      signal?.throwIfAborted();
-      signal?.addEventListener("abort", () => reject(signal.reason));
+      // Older browsers give no reason.
+      const leave = () => reject(signal.reason ?? new DOMException("The page left the widget.", "AbortError"));
+      if (signal?.aborted) return leave();
+      signal?.addEventListener("abort", leave);
       const opened = client?.open(
         popup
           ? {
@@ -193,7 +234,7 @@ async function place(options) {
   } catch {
     // no JWT, so no way to tell: nothing is kept
   }
-  return user && `human-connect ${options.api} ${user}`;
+  return user && `human-connect ${address(options)} ${user}`;
 }
 
 /** Whatever goes wrong in the page's own code must not end what is under way. */

@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
+import { takeNewerFeatures } from "./older.mjs";
 
 const { call, connect, resume, ConnectError } = await import("../../web/human-connect-backend.js");
 
+const realFetch = globalThis.fetch;
 const SESSION = { humanId: "h", clientId: "c", sessionToken: "made-up" };
 const OPENED = { flow: "popup", mode: "create", clientId: "c", clientUserId: "u", publicToken: "", finishUrl: "made-up" };
 const DONE = { connected: true, sources: [] };
@@ -307,4 +309,182 @@ test("the widget is told what it needs, and progress what happens", async () => 
 test("forgetting answers without a body", async () => {
   answers["/connect/connection"] = () => [204];
   assert.deepEqual(await call(options, "DELETE /connect/connection"), {});
+});
+
+/** Runs this with one part of a global object taken away. */
+async function without(object, name, work) {
+  const described = Object.getOwnPropertyDescriptor(object, name);
+  delete object[name];
+  try {
+    return await work();
+  } finally {
+    Object.defineProperty(object, name, described);
+  }
+}
+
+test("an older browser connects, resumes, waits and is left", async (t) => {
+  t.after(takeNewerFeatures(globalThis, ["hasOwn"])); // Node's own Response calls Object.hasOwn
+  assert.deepEqual([AbortSignal.timeout, new AbortController().signal.throwIfAborted], [undefined, undefined]);
+  const steps = [];
+  const onProgress = (step) => steps.push(step);
+  let times = 0;
+  answers["/connect/session"] = () => (times++ ? [200, OPENED] : [503, {}, { "Retry-After": "1" }]);
+  assert.deepEqual(await connect({ ...options, onProgress }), DONE);
+  assert.deepEqual(steps, ["starting", "waiting", "opened", "finishing", "finished"]);
+  kept["human-connect https://api.example.test ada"] = JSON.stringify(SESSION);
+  assert.deepEqual(await resume(options), DONE);
+
+  asConnect();
+  const leaving = new AbortController();
+  globalThis.HumanConnect = widget(() => leaving.abort());
+  await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
+  kept = globalThis.sessionStorage = {};
+  globalThis.HumanConnect = { open: () => assert.fail("nobody is there to use it") };
+  await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
+});
+
+test("a browser without any storage connects all the same", async () => {
+  globalThis.sessionStorage = null; // an Android web view's, if its app has not allowed DOM storage
+  assert.deepEqual(await connect(options), DONE);
+  await without(globalThis, "sessionStorage", async () => assert.deepEqual(await connect(options), DONE));
+});
+
+test("a request that cannot be made is reported at once, as what it is", async () => {
+  const steps = [];
+  const given = { ...options, onProgress: (step) => steps.push(step) };
+  const finish = (body, more) => call({ ...given, ...more }, "POST /connect/finish", body);
+  const cycle = {};
+  cycle.cycle = cycle;
+  await assert.rejects(finish(cycle), { name: "TypeError", message: /circular/ });
+  await assert.rejects(finish({ count: 1n }), { name: "TypeError", message: /BigInt/ });
+  const signedOut = () => {
+    throw new RangeError("signed out");
+  };
+  await assert.rejects(finish({}, { getToken: signedOut }), { name: "RangeError", message: "signed out" });
+  await assert.rejects(finish({}, { getToken: async () => signedOut() }), { name: "RangeError", message: "signed out" });
+  for (const feature of ["AbortController", "fetch"]) {
+    await without(globalThis, feature, () => assert.rejects(finish({}), { name: "ReferenceError" }));
+  }
+  // The real `fetch` rejects these requests with the TypeError that stands for a lost connection.
+  globalThis.fetch = realFetch;
+  await assert.rejects(finish({}, { getToken: () => "made-up\ntoken" }), { name: "TypeError" });
+  await assert.rejects(finish({}, { api: "https://made up.example.test" }), { name: "TypeError" });
+  await assert.rejects(call(given, "GET /connect/connection", {}), { name: "TypeError" });
+  assert.deepEqual([asked, steps], [[], []]);
+});
+
+test("an answer that never comes is given up and asked for again, headers or body", async (t) => {
+  const never = new Promise(() => {});
+  const stalls = {
+    "no headers": () => never,
+    "half a body": () => ({ ok: true, status: 200, headers: new Headers(), json: () => never }),
+  };
+  for (const [name, stall] of Object.entries(stalls)) {
+    const signals = [];
+    globalThis.fetch = async (_, { signal }) => {
+      signals.push(signal); // and nobody heeds it, as in some web views
+      return signals.length > 1 ? new Response("{}") : stall();
+    };
+    const { value, seconds } = await passing(t, () => call(options, "GET /connect/connection"));
+    t.mock.timers.tick(60_000);
+    t.mock.timers.reset();
+    assert.deepEqual(value, {}, name);
+    assert.equal(seconds, 36, name);
+    assert.deepEqual(signals.map(({ aborted }) => aborted), [true, false], `${name}: the second timer has ended`);
+  }
+});
+
+test("a refusal whose body never comes is a refusal", async (t) => {
+  globalThis.fetch = async () => ({ ok: false, status: 403, headers: new Headers(), json: () => new Promise(() => {}) });
+  const { error, seconds } = await passing(t, () => call(options, "GET /connect/connection"));
+  assert.deepEqual([error.status, error.code, seconds], [403, "gateway", 35]);
+});
+
+test("a connection that breaks is network, in the body too", async (t) => {
+  const breaks = [
+    () => Promise.reject(new TypeError("Failed to fetch")),
+    async () => ({ ok: true, status: 200, headers: new Headers(), json: () => Promise.reject(new TypeError("network error")) }),
+  ];
+  for (const lost of breaks) {
+    const waits = [];
+    const onProgress = (step, { code }) => waits.push([step, code]);
+    let times = 0;
+    globalThis.fetch = () => (times++ ? Promise.resolve(new Response("{}")) : lost());
+    const { value } = await passing(t, () => call({ ...options, onProgress }, "GET /connect/connection"));
+    t.mock.timers.reset();
+    assert.deepEqual([value, waits], [{}, [["waiting", "network"]]]);
+  }
+});
+
+test("slashes at the end of the address are nothing", async () => {
+  const urls = [];
+  const answer = globalThis.fetch;
+  globalThis.fetch = (url, request) => (urls.push(url), answer(url, request));
+  answers["/stage/connect/connection"] = () => [200, DONE];
+  for (const api of ["https://api.example.test", "https://api.example.test/", "https://api.example.test///", "https://api.example.test/ "]) {
+    assert.deepEqual(await call({ ...options, api }, "GET /connect/connection"), DONE);
+  }
+  await call({ ...options, api: "https://api.example.test/stage/" }, "GET /connect/connection");
+  const expected = "https://api.example.test/connect/connection";
+  assert.deepEqual(urls, [expected, expected, expected, expected, "https://api.example.test/stage/connect/connection"]);
+});
+
+test("with a slash or without, it is the same user's session", async () => {
+  const slash = { ...options, api: `${options.api}/` };
+  for (const [one, other] of [[options, slash], [slash, options]]) {
+    answers["/connect/finish"] = () => [502, { code: "upstream_invalid" }];
+    await assert.rejects(connect(one), refused("upstream_invalid"));
+    answers["/connect/finish"] = () => [201, DONE];
+    assert.deepEqual(await resume(other), DONE);
+    assert.equal(remembered(), 0);
+  }
+  asked.length = 0;
+  await Promise.all([connect(options), connect(slash)]);
+  assert.deepEqual(asked, ["/connect/session", "/connect/finish"]);
+});
+
+/** Calls with these answers in turn, 0 for none; which tokens were asked for, the outcome. The last answer stays. */
+async function turns(t, statuses, getToken = async () => "made-up") {
+  const refreshes = [];
+  let times = 0;
+  globalThis.fetch = async () => {
+    const status = statuses[Math.min(times++, statuses.length - 1)];
+    if (!status) throw new TypeError("Failed to fetch");
+    return new Response(JSON.stringify(DONE), { status });
+  };
+  const asking = (refresh) => (refreshes.push(refresh), getToken(refresh));
+  const outcome = await passing(t, () => call({ ...options, getToken: asking }, "GET /connect/connection"));
+  t.mock.timers.reset();
+  return { refreshes, ...outcome };
+}
+
+test("a 401 that the browser hides is followed by one new token", async (t) => {
+  let { refreshes, value, seconds } = await turns(t, [0, 200]);
+  assert.deepEqual([refreshes, value, seconds], [[false, true], DONE, 1]);
+  let error;
+  ({ refreshes, error, seconds } = await turns(t, [0]));
+  assert.deepEqual(refreshes, [false, true, false, false, false, false]);
+  assert.equal(error.code, "network");
+  assert.ok(seconds <= 60, `${seconds} s`);
+});
+
+test("a hidden and a plain 401 bring one new token each", async (t) => {
+  for (const [statuses, expected] of [
+    [[0, 401, 200], [false, true, true]],
+    [[401, 0, 200], [false, true, true]],
+    [[503, 0, 503, 0, 200], [false, false, true, false, false]],
+  ]) {
+    const { refreshes, value } = await turns(t, statuses);
+    assert.deepEqual([refreshes, value], [expected, DONE], `${statuses}`);
+  }
+  const { refreshes, error } = await turns(t, [0, 401]);
+  assert.deepEqual([refreshes, error.status], [[false, true, true], 401]);
+});
+
+test("a network that is gone takes the identity provider along, and the call goes on with the last token", async (t) => {
+  const offline = (refresh) => (refresh ? Promise.reject(new Error("offline")) : "made-up");
+  const { refreshes, value } = await turns(t, [0, 200], offline);
+  assert.deepEqual([refreshes, value], [[false, true, false], DONE]);
+  const { error } = await turns(t, [0, 401], offline);
+  assert.equal(error.message, "offline", "a plain 401 is another matter");
 });
