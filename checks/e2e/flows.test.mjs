@@ -274,6 +274,65 @@ flow("an expired sign-in is refreshed", async (visitor) => {
   await visitor.leave(page, "sign-in-refreshed");
 }, /401/);
 
+flow("an old browser goes the whole way, in either generation", async (visitor) => {
+  await visitor.ages();
+  const page = await visitor.open("page.html");
+  const newer = () => [
+    AbortSignal.timeout, AbortSignal.any, AbortSignal.prototype.throwIfAborted, new AbortController().signal.reason,
+    window.structuredClone, crypto.randomUUID, [].at, Object.hasOwn,
+  ];
+  assert.deepEqual((await page.evaluate(newer)).filter(Boolean), []);
+  await says(page, "Nothing connected yet.");
+  await visit(page, connects(HOSPITAL));
+  await says(page, `Connected: ${HOSPITAL}`);
+  await page.reload();
+  await says(page, `Connected: ${HOSPITAL}`);
+  await has(visitor.user, { access: /sealed/, inflight: null });
+  await visitor.leave(page, "old-browser");
+  visitor.user = `popup-${visitor.user}`;
+  visitor.tokens.length = 0;
+  const popup = await visitor.open("popup-client.html");
+  await visit(popup, connects(WATCH));
+  await says(popup, "Connected by popup.");
+  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await visitor.leave(popup, "old-browser-popup");
+});
+
+for (const [example, connected] of Object.entries({ "page.html": `Connected: ${HOSPITAL}`, "popup.html": "Connected." })) {
+  flow(`${example} finds a backend whose address ends in slashes`, async (visitor) => {
+    world.slashes = "//";
+    try {
+      const page = await visitor.open(example);
+      await says(page, "Nothing connected yet.");
+      await visit(page, connects(HOSPITAL));
+      await says(page, connected);
+      await visitor.leave(page, `slashes-${example.replace(".html", "")}`);
+    } finally {
+      world.slashes = "";
+    }
+  });
+}
+
+test("an expired sign-in is refreshed once where API Gateway's 401 has no CORS headers", { timeout: 60_000 }, async () => {
+  const hiding = await World.start({ CORS_ON_REFUSALS: "false" });
+  try {
+    for (const example of ["page.html", "popup.html"]) {
+      const visitor = await hiding.visitor("user-of-a-hidden-401@example.test");
+      visitor.tokens.push("made-up.expired.token");
+      const page = await visitor.open(example);
+      await says(page, "Nothing connected yet.");
+      assert.deepEqual(visitor.refreshes.filter(Boolean), [true], example);
+      assert.equal(visitor.tokens.length, 2);
+      assert.ok(visitor.complaints.some((text) => /CORS policy/.test(text)), `${visitor.complaints}`);
+      assert.deepEqual(visitor.complaints.filter((text) => !/CORS policy|ERR_FAILED/.test(text)), []);
+      await visitor.leave(page, `hidden-401-${example.replace(".html", "")}`);
+      await visitor.context.close();
+    }
+  } finally {
+    await hiding.close();
+  }
+});
+
 flow("the popup by Human API's guide, with jQuery's $.post", async (visitor) => {
   const page = await visitor.open("popup.html");
   await visit(page, async (widget) => {

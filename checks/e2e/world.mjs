@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
+import { takeNewerFeatures } from "./older.mjs";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const SHOTS = process.env.E2E_SHOTS ?? join(ROOT, "target/checks/e2e");
@@ -18,10 +19,13 @@ const KINDS = { ".md": "text/plain", ".html": "text/html; charset=utf-8", ".js":
 
 export class World {
   servers = [];
+  /** A backend's address is often copied with slashes at the end. */
+  slashes = "";
 
-  /** Starts everything; `close` ends it. */
-  static async start() {
+  /** Starts everything; `close` ends it. `variables` are further ones of the laptop's environment. */
+  static async start(variables = {}) {
     const world = new World();
+    world.variables = variables;
     try {
       await world.#start();
     } catch (error) {
@@ -56,7 +60,7 @@ export class World {
     this.directory = mkdtempSync(join(tmpdir(), "human-connect-e2e-"));
     const binary = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/local");
     if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/e2e/run`);
-    this.laptop = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin } });
+    this.laptop = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin, ...this.variables } });
     this.laptop.stderr.pipe(process.stderr);
     this.api = await new Promise((resolve, reject) => {
       let said = "";
@@ -100,7 +104,7 @@ export class World {
 
   async #file(name) {
     // of the app's own code only this is made up: where the backend is, and who is signed in
-    if (name === "your-app.js") return [KINDS[".js"], yourApp(this.api)];
+    if (name === "your-app.js") return [KINDS[".js"], yourApp(this.api + this.slashes)];
     if (name === "react.js") return [KINDS[".js"], await bundle("pages/react.jsx")];
     const folders = {
       "human-connect-backend.js": "web",
@@ -209,13 +213,20 @@ export class Visitor {
   /** The identity provider's library of the app: `window.token(refresh)`. */
   async signIn() {
     this.tokens = [];
+    this.refreshes = [];
     await this.context.exposeFunction("token", async (refresh) => {
+      this.refreshes.push(refresh);
       const email = `${this.user.length}@example.test`;
       if (refresh || !this.tokens.length) {
         this.tokens.push((await this.world.local("/local/sign-in", { user: this.user, email })).token);
       }
       return this.tokens.at(-1);
     });
+  }
+
+  /** Makes this visitor's browser an old one. */
+  async ages() {
+    await this.context.addInitScript(`(${takeNewerFeatures})(globalThis)`);
   }
 
   /** Opens a page of the app in a new tab. What the console says against it is kept. */

@@ -5,7 +5,7 @@ const SCRIPTS = { popup: "https://connect.humanapi.co/connect.js", connect: "hum
 const loaded = {};
 
 /** @param {"connect" | "popup"} flow */
-export const clients = (flow) => (loaded[flow] ??= load(flow));
+export const clients = (flow) => loaded[flow] ?? (loaded[flow] = load(flow));
 
 async function load(flow) {
   const src = SCRIPTS[flow];

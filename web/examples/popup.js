@@ -6,11 +6,13 @@ const button = document.getElementById("connect");
 const UNFINISHED = "unfinished";
 
 async function ask(method, path, body, refresh = false) {
+  const url = api.replace(/\/+$/, "") + path;
   const headers = { Authorization: `Bearer ${await getToken(refresh)}` };
   try {
-    return await $.ajax(api + path, { method, headers, contentType: "application/json", data: body && JSON.stringify(body) });
+    return await $.ajax(url, { method, headers, contentType: "application/json", data: body && JSON.stringify(body) });
   } catch (answer) {
-    if (answer.status === 401 && !refresh) return ask(method, path, body, true); // the token has expired, perhaps
+    // The token may have expired. API Gateway's 401 may lack CORS headers, and the browser then reports status 0.
+    if ([0, 401].includes(answer.status) && !refresh) return ask(method, path, body, true);
     const { detail, message } = answer.responseJSON ?? {}; // the backend's own words, or API Gateway's
     throw new Error(detail ?? message ?? "no answer.");
   }
