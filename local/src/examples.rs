@@ -31,9 +31,9 @@ const BY_TICKET: &str = "katherine";
 
 /// Brings the examples into their states, where they are not in the table yet.
 pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
-    let http = shared::network::http_client(&laptop.config).map_err(|_| StoreError::Unavailable)?;
-    let service = shared::aws::Service::dynamodb(&laptop.config.aws, &http);
-    let store = Store::new(service, laptop.config.table.clone(), Clock::system());
+    let http = shared::network::http_client(&laptop.config).map_err(|error| StoreError::Unavailable(error.into()))?;
+    let client = shared::aws::dynamodb(&laptop.config.aws, &http);
+    let store = Store::new(client, laptop.config.table.clone(), Clock::system());
     let invocation = Invocation::start();
     let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api, faults: &laptop.faults };
 

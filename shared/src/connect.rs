@@ -263,7 +263,7 @@ impl Turn<'_> {
                     .commit(&mut self.hold, Ending::Resolved, self.key.version(), self.invocation)
                     .await
                     .inspect_err(|error| {
-                        if matches!(error, StoreError::Unavailable) {
+                        if matches!(error, StoreError::Unavailable(_)) {
                             self.invocation.note(|tally| tally.unresolved += 1);
                         }
                     })?;
@@ -279,7 +279,7 @@ impl Turn<'_> {
             self.answer_at_risk |= sent;
             let lost = lock(&self.lost).take();
             error = lost.unwrap_or(StoreError::TakenOver).into();
-            if !sent && !matches!(error, Error::Store(StoreError::Unavailable)) {
+            if !sent && !matches!(error, Error::Store(StoreError::Unavailable(_))) {
                 return error;
             }
         } else if matches!(error, Error::Store(_)) {

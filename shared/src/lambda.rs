@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
-use crate::aws::Service;
+use crate::aws;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connect;
@@ -63,7 +63,7 @@ pub struct Parts<'a> {
     /// The one HTTP client.
     pub http: &'a reqwest::Client,
     /// Secrets Manager.
-    pub secrets: &'a Service,
+    pub secrets: &'a aws_sdk_secretsmanager::Client,
     /// The clock.
     pub clock: &'a Clock,
     /// The sealing key; logs take their hash of user ids from it.
@@ -73,7 +73,7 @@ pub struct Parts<'a> {
 impl Parts<'_> {
     /// The table.
     pub fn store(&self) -> Store {
-        Store::new(Service::dynamodb(&self.config.aws, self.http), self.config.table.clone(), self.clock.clone())
+        Store::new(aws::dynamodb(&self.config.aws, self.http), self.config.table.clone(), self.clock.clone())
     }
 
     /// Human API and the table, joined.
@@ -107,7 +107,7 @@ impl<F> Host<F> {
         function: impl FnOnce(Parts<'_>) -> F,
     ) -> Result<Self, NetworkError> {
         let http = network::http_client(config)?;
-        let secrets = Service::secrets_manager(&config.aws, &http);
+        let secrets = aws::secrets_manager(&config.aws, &http);
         let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
         let function = function(Parts { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });

@@ -8,17 +8,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::SdkError;
-use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValue, GetSecretValueError, GetSecretValueInput};
-use aws_sdk_secretsmanager::operation::list_secret_version_ids::{
-    ListSecretVersionIds, ListSecretVersionIdsError, ListSecretVersionIdsInput,
-};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use aws_sdk_secretsmanager::operation::list_secret_version_ids::ListSecretVersionIdsError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use crate::aws::Service;
 use crate::invocation::Invocation;
 use crate::token::ClientSecret;
 
@@ -81,7 +79,7 @@ pub struct Version<T> {
 
 /// One secret, cached.
 pub struct Secret<T> {
-    service: Service,
+    client: Client,
     id: String,
     ttl: Duration,
     parse: fn(&str) -> Result<T, &'static str>,
@@ -106,10 +104,10 @@ enum Which<'a> {
 
 impl<T> Secret<T> {
     /// The secret `id`, its value read by `parse`, kept for `ttl`.
-    pub fn new(service: Service, id: String, ttl: Duration, parse: fn(&str) -> Result<T, &'static str>) -> Self {
+    pub fn new(client: Client, id: String, ttl: Duration, parse: fn(&str) -> Result<T, &'static str>) -> Self {
         let cache =
             Cache { current: None, previous: None, others: HashMap::new(), asked_again: None, asked_for_401: false };
-        Self { service, id, ttl, parse, cache: Mutex::new(cache) }
+        Self { client, id, ttl, parse, cache: Mutex::new(cache) }
     }
 
     /// AWSCURRENT, at most `ttl` old. While Secrets Manager does not answer, the last value serves on.
@@ -220,8 +218,8 @@ impl<T> Secret<T> {
     pub async fn versions(&self) -> Result<(Option<String>, Vec<String>), SecretError> {
         let (mut current, mut others, mut next) = (None, Vec::new(), None);
         loop {
-            let input = ListSecretVersionIdsInput::builder().secret_id(&self.id).include_deprecated(true);
-            let answer = self.service.call::<ListSecretVersionIds>(input.set_next_token(next).build()).await;
+            let request = self.client.list_secret_version_ids().secret_id(&self.id).include_deprecated(true);
+            let answer = request.set_next_token(next).send().await;
             let answer =
                 answer.map_err(|source| SecretError::Unlisted { id: self.id.clone(), source: Box::new(source) })?;
             for version in answer.versions.unwrap_or_default() {
@@ -241,21 +239,19 @@ impl<T> Secret<T> {
     }
 
     async fn fetch(&self, which: Which<'_>) -> Result<(Version<T>, bool), SecretError> {
-        let input = GetSecretValueInput::builder().secret_id(&self.id);
-        let input = match which {
-            Which::Stage(stage) => input.version_stage(stage),
-            Which::Version(version) => input.version_id(version),
+        let request = self.client.get_secret_value().secret_id(&self.id);
+        let request = match which {
+            Which::Stage(stage) => request.version_stage(stage),
+            Which::Version(version) => request.version_id(version),
         };
-        let answer = self.service.call::<GetSecretValue>(input.build()).await.map_err(|source| {
-            match source.as_service_error() {
-                Some(error) if error.is_resource_not_found_exception() => match which {
-                    Which::Stage(_) => SecretError::Missing { id: self.id.clone() },
-                    Which::Version(version) => {
-                        SecretError::MissingVersion { id: self.id.clone(), version: version.to_owned() }
-                    }
-                },
-                _ => SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) },
-            }
+        let answer = request.send().await.map_err(|source| match source.as_service_error() {
+            Some(error) if error.is_resource_not_found_exception() => match which {
+                Which::Stage(_) => SecretError::Missing { id: self.id.clone() },
+                Which::Version(version) => {
+                    SecretError::MissingVersion { id: self.id.clone(), version: version.to_owned() }
+                }
+            },
+            _ => SecretError::Unavailable { id: self.id.clone(), source: Box::new(source) },
         })?;
         // the one line about it: whoever gets the error goes on with AWSPREVIOUS, or answers `secret_unavailable`
         let malformed = |problem| {

@@ -5,21 +5,16 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemInput};
-use aws_sdk_dynamodb::operation::get_item::{GetItem, GetItemInput};
-use aws_sdk_dynamodb::operation::update_item::{UpdateItem, UpdateItemError, UpdateItemInput};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, warn};
 
-use crate::aws::Service;
 use crate::clock::{Clock, Millis};
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
 use crate::record::item::{self, USER_KEY};
 use crate::record::{IDLE_ROW_FOR, Record};
-use crate::telemetry::causes;
 use crate::token::NoRandomness;
 
 mod commit;
@@ -34,12 +29,14 @@ pub use lost::Hints;
 
 use expression::Expression;
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why the table did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// DynamoDB did not answer in time, or with a fault.
     #[error("DynamoDB is not available")]
-    Unavailable,
+    Unavailable(#[source] BoxError),
     /// A row that this project did not write so.
     #[error(transparent)]
     Unreadable(#[from] item::Unreadable),
@@ -65,15 +62,15 @@ pub enum StoreError {
 
 /// The table.
 pub struct Store {
-    service: Service,
+    client: Client,
     table: String,
     clock: Clock,
 }
 
 impl Store {
     /// The table of this name.
-    pub fn new(service: Service, table: String, clock: Clock) -> Self {
-        Self { service, table, clock }
+    pub fn new(client: Client, table: String, clock: Clock) -> Self {
+        Self { client, table, clock }
     }
 
     /// The clock that rows are stamped with.
@@ -83,19 +80,16 @@ impl Store {
 
     /// A strongly consistent read.
     pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Record>, StoreError> {
-        let input = GetItemInput::builder().table_name(&self.table).consistent_read(true).key(USER_KEY, key_value(key));
-        let answer = self.service.call::<GetItem>(input.build());
-        let answer = self.run(invocation, answer).await?.map_err(|error| unavailable(&error))?;
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let request = request.key(USER_KEY, key_value(key)).send();
+        let answer = self.run(invocation, request).await?.map_err(unavailable)?;
         Ok(answer.item.as_ref().map(|item| decode(key, item)).transpose()?)
     }
 
     /// Deletes all that is stored about the user.
     pub async fn forget(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
-        let input = DeleteItemInput::builder().table_name(&self.table).key(USER_KEY, key_value(key));
-        self.run(invocation, self.service.call::<DeleteItem>(input.build()))
-            .await?
-            .map(drop)
-            .map_err(|error| unavailable(&error))
+        let request = self.client.delete_item().table_name(&self.table).key(USER_KEY, key_value(key)).send();
+        self.run(invocation, request).await?.map(drop).map_err(unavailable)
     }
 
     /// One conditional update. The inner error is the row as it stands where the condition does not hold.
@@ -131,7 +125,9 @@ impl Store {
     ) -> Result<Result<item::Item, Option<Record>>, StoreError> {
         let (condition, update) = (e.condition(), e.update());
         let (names, values) = e.placeholders();
-        let input = UpdateItemInput::builder()
+        let request = self
+            .client
+            .update_item()
             .table_name(&self.table)
             .key(USER_KEY, key_value(key))
             .condition_expression(condition)
@@ -140,13 +136,13 @@ impl Store {
             .set_expression_attribute_values(Some(values))
             .return_values(returned)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match self.run(invocation, self.service.call::<UpdateItem>(input.build())).await? {
+        match self.run(invocation, request.send()).await? {
             Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                     Ok(Err(failed.item().map(|item| decode(key, item)).transpose()?))
                 }
-                _ => Err(unavailable(&error)),
+                _ => Err(unavailable(error)),
             },
         }
     }
@@ -155,10 +151,7 @@ impl Store {
         let started = Instant::now();
         let outcome = timeout_at(invocation.deadline(), operation).await;
         invocation.note(|tally| tally.store += started.elapsed());
-        outcome.map_err(|_| {
-            warn!("DynamoDB did not answer within the invocation's time");
-            StoreError::Unavailable
-        })
+        outcome.map_err(|_| StoreError::Unavailable("no answer within the invocation's time".into()))
     }
 }
 
@@ -179,11 +172,6 @@ fn key_value(key: &UserKey) -> AttributeValue {
     AttributeValue::S(key.to_string())
 }
 
-fn unavailable<E, R>(error: &SdkError<E, R>) -> StoreError
-where
-    E: std::error::Error + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    error!(error = causes(error), "DynamoDB failed");
-    StoreError::Unavailable
+fn unavailable(error: impl Into<BoxError>) -> StoreError {
+    StoreError::Unavailable(error.into())
 }

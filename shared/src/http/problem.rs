@@ -159,7 +159,7 @@ fn from_store(error: &StoreError) -> Problem {
         Problem::new(Code::FinishInProgress, "another call for this user is under way").retry_after(retry_after)
     };
     match error {
-        StoreError::Unavailable | StoreError::Unreadable(_) | StoreError::Random(_) => {
+        StoreError::Unavailable(_) | StoreError::Unreadable(_) | StoreError::Random(_) => {
             Problem::new(Code::StoreUnavailable, "the table cannot be used at the moment").retry_after(None)
         }
         StoreError::Held { retry_after } => conflict(Some(retry_after.as_millis().div_ceil(1000) as u64)),

@@ -1,6 +1,8 @@
 //! Committing what was done under a hold: the hold ends, or goes on for another request, in the same write.
 
-use aws_sdk_dynamodb::operation::delete_item::{DeleteItem, DeleteItemError, DeleteItemInput};
+use aws_sdk_dynamodb::config::Config;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::Instant;
 
@@ -51,7 +53,7 @@ impl Store {
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(StoreError::Unavailable) if Instant::now() + POLL.1 < invocation.deadline() => {
+                Err(StoreError::Unavailable(_)) if Instant::now() + POLL.1 < invocation.deadline() => {
                     self.clock.sleep(jittered(POLL.1)).await;
                 }
                 other => return other,
@@ -165,15 +167,18 @@ impl Store {
             e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
             let condition = e.condition();
             let (names, values) = e.placeholders();
-            let input = DeleteItemInput::builder()
+            let request = self
+                .client
+                .delete_item()
                 .table_name(&self.table)
                 .key(USER_KEY, key_value(&hold.key))
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
                 .set_expression_attribute_values(Some(values))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-            // a second try of the SDK's could not tell its own first from the user's delete
-            match self.run(invocation, self.service.call_once::<DeleteItem>(input.build())).await? {
+            // a second attempt of the SDK could not tell its own first attempt from the user's delete
+            let once = Config::builder().retry_config(RetryConfig::disabled());
+            match self.run(invocation, request.customize().config_override(once).send()).await? {
                 Ok(_) => return Ok(true),
                 Err(error) => match error.as_service_error() {
                     Some(DeleteItemError::ConditionalCheckFailedException(failed)) => match failed.item() {

@@ -205,7 +205,7 @@ impl Store {
         if lock(&hold.written).elapsed().as_millis() < CLOCK_MARGIN as u128 {
             Ok(())
         } else {
-            Err(StoreError::Unavailable)
+            Err(StoreError::Unavailable("the lease could not be renewed in time".into()))
         }
     }
 }

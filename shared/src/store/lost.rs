@@ -2,8 +2,6 @@
 //! a little later and has only keys, so it says where to look, and nothing else. Only the sweeper asks.
 
 use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::query::{Query, QueryInput};
-use aws_sdk_dynamodb::operation::scan::{Scan, ScanInput};
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::TryFutureExt;
 
@@ -32,9 +30,8 @@ impl Store {
     /// Rows that have something to be resolved, held ones among them, and since when.
     pub async fn unresolved(&self, invocation: &Invocation) -> Result<Hints<(Millis, UserKey)>, StoreError> {
         let page = |after| {
-            let scan = ScanInput::builder().table_name(&self.table).index_name(UNRESOLVED);
-            let answer = self.service.call::<Scan>(scan.set_exclusive_start_key(after).build());
-            answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
+            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
+            scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
         let since = |item: &Item| item::number(item, UNRESOLVED_SINCE).ok()?;
@@ -44,12 +41,11 @@ impl Store {
     /// Rows in which something is sealed with this version of the sealing key.
     pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<Hints<UserKey>, StoreError> {
         let page = |after| {
-            let query = QueryInput::builder().table_name(&self.table).index_name(SEALED);
+            let query = self.client.query().table_name(&self.table).index_name(SEALED);
             let query = query.key_condition_expression("#version = :version");
             let query = query.expression_attribute_names("#version", SEALED_WITH);
             let query = query.expression_attribute_values(":version", AttributeValue::S(version.to_owned()));
-            let answer = self.service.call::<Query>(query.set_exclusive_start_key(after).build());
-            answer.map_ok(|answer| (answer.items, answer.last_evaluated_key))
+            query.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
         Ok(Hints { rows: items.iter().filter_map(key).collect(), more })
@@ -63,12 +59,12 @@ impl Store {
     ) -> Result<(Vec<Item>, bool), StoreError>
     where
         F: Future<Output = Result<(Option<Vec<Item>>, Option<Item>), SdkError<E, R>>>,
-        E: std::error::Error + 'static,
-        R: std::fmt::Debug + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+        R: std::fmt::Debug + Send + Sync + 'static,
     {
         let (mut rows, mut after) = (Vec::new(), None);
         for _ in 0..PAGES {
-            let (items, last) = self.run(invocation, page(after)).await?.map_err(|error| unavailable(&error))?;
+            let (items, last) = self.run(invocation, page(after)).await?.map_err(unavailable)?;
             rows.extend(items.unwrap_or_default());
             after = last;
             if after.is_none() {
