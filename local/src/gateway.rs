@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use lambda_http::{Context, LambdaEvent};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::config::Config;
@@ -209,7 +211,7 @@ impl Gateway {
     pub async fn sweep(&self) -> Value {
         let functions = lock(&self.functions).clone();
         let request = self.calls.run("schedule", sweeper::Sweeper::NAME);
-        let report = Box::pin(functions.sweeper.run(&random_hex::<8>(), None)).await;
+        let report = Box::pin(functions.sweeper.run(&invocation())).await;
         request.answer(report.clone());
         request.end(200);
         report
@@ -237,8 +239,10 @@ impl Gateway {
         let call = self.calls.part(request, "API Gateway", "function", F::NAME);
         call.event(mask::event(event));
         // a handler's future is large, and here there are five kinds of them side by side
-        let (event, id) = (event.to_string(), random_hex::<8>());
-        let response = Box::pin(host.respond(&event, &id, None)).await;
+        let response = match RawValue::from_string(event.to_string()) {
+            Ok(event) => Box::pin(host.run(LambdaEvent::new(event, invocation()))).await,
+            Err(_) => String::new(),
+        };
         let response: Value = serde_json::from_str(&response).unwrap_or_default();
         let status = response.get("statusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
         let status = status.unwrap_or(500);
@@ -246,10 +250,25 @@ impl Gateway {
         call.end(status);
         Reply {
             status,
-            headers: response.get("headers").and_then(Value::as_object).cloned().unwrap_or_default(),
+            headers: headers_of(&response),
             body: response.get("body").and_then(Value::as_str).unwrap_or_default().to_owned(),
         }
     }
+}
+
+/// The context that Lambda gives an invocation.
+fn invocation() -> Context {
+    let mut context = Context::default();
+    context.request_id = random_hex::<8>();
+    context
+}
+
+/// The headers of a function's response: single values in payload format 2.0, lists of values in 1.0.
+fn headers_of(response: &Value) -> Map<String, Value> {
+    let fields = |name: &str| response.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+    let single =
+        fields("multiValueHeaders").into_iter().filter_map(|(name, values)| Some((name, values.get(0)?.clone())));
+    fields("headers").into_iter().chain(single).collect()
 }
 
 fn find_route(method: &Method, path: &str) -> Option<(&'static str, Guard, Option<String>)> {

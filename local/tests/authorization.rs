@@ -52,6 +52,13 @@ struct Shape {
     backend: u16,
 }
 
+impl Shape {
+    /// Whether `lambda_http` cannot decode it; no API Gateway sends such a shape.
+    fn is_undecodable(&self) -> bool {
+        self.backend == 400
+    }
+}
+
 /// Every shape: an authorizer of each kind, with subjects of each kind, and mixtures.
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
@@ -64,7 +71,7 @@ fn shapes() -> Vec<Shape> {
         add("no authorizer".into(), version, json!({}), false, 401);
         add("null".into(), version, json!({"authorizer": null}), false, 401);
         add("empty".into(), version, json!({"authorizer": {}}), false, 401);
-        add("text".into(), version, json!({"authorizer": CALLER}), false, 401);
+        add("text".into(), version, json!({"authorizer": CALLER}), false, 400);
     }
     let subjects = [
         ("good", json!(CALLER), true),
@@ -82,14 +89,23 @@ fn shapes() -> Vec<Shape> {
         if !subject.is_null() {
             claims["sub"] = subject;
         }
-        add(format!("JWT, {kind} subject"), "2.0", json!({"authorizer": {"jwt": {"claims": claims}}}), names, 403);
+        let text = claims["sub"].is_string() || claims["sub"].is_null();
+        let backend = if text { 403 } else { 400 };
+        add(format!("JWT, {kind} subject"), "2.0", json!({"authorizer": {"jwt": {"claims": claims}}}), names, backend);
         add(format!("Lambda authorizer, {kind} subject"), "2.0", json!({"authorizer": {"lambda": claims}}), names, 403);
         add(format!("Cognito, {kind} subject"), "1.0", json!({"authorizer": {"claims": claims}}), names, 403);
         add(format!("Lambda authorizer 1.0, {kind} subject"), "1.0", json!({"authorizer": claims}), names, 403);
     }
     add("IAM".into(), "2.0", json!({"authorizer": {"iam": iam}}), false, 200);
     add("IAM 1.0".into(), "1.0", json!({"identity": iam}), false, 200);
-    let cognito = json!({"userArn": "arn:x", "cognitoIdentity": {"identityId": "made-up"}});
+    let cognito = json!({"userArn": "arn:x", "cognitoIdentity": {"identityId": "made-up", "amr": []}});
+    add(
+        "Cognito identity without amr".into(),
+        "2.0",
+        json!({"authorizer": {"iam": {"userArn": "arn:x", "cognitoIdentity": {}}}}),
+        false,
+        400,
+    );
     add("Cognito identity".into(), "2.0", json!({"authorizer": {"iam": cognito}}), false, 403);
     let cognito = json!({"userArn": "arn:x", "cognitoIdentityId": "made-up"});
     add("Cognito identity 1.0".into(), "1.0", json!({"identity": cognito}), false, 403);
@@ -208,7 +224,9 @@ async fn only_the_authorizer_says_who_calls() {
                 if shape.names_caller {
                     assert_ne!(reply.status, 401, "{told}: {}", reply.body);
                 } else {
-                    assert_eq!((reply.status, reply.json()["code"].as_str()), (401, Some("unauthenticated")), "{told}");
+                    let refusal =
+                        if shape.is_undecodable() { (400, "invalid_request") } else { (401, "unauthenticated") };
+                    assert_eq!((reply.status, reply.json()["code"].as_str()), (refusal.0, Some(refusal.1)), "{told}");
                     assert_eq!((world.calls(since), world.table().await), (vec![], rows), "{told}");
                 }
                 assert!(secrets.iter().all(|secret| !reply.body.contains(secret)), "{told}: {}", reply.body);
@@ -224,7 +242,8 @@ async fn only_the_authorizer_says_who_calls() {
             event["pathParameters"] = json!({"ticket": "made-up"});
             let reply = world.laptop.gateway.invoke(TICKET_ROUTE, &event).await;
             cells += 1;
-            assert_eq!(reply.json()["code"], "unauthenticated", "{TICKET_ROUTE}, {}: {}", shape.name, reply.body);
+            let code = if shape.is_undecodable() { "invalid_request" } else { "unauthenticated" };
+            assert_eq!(reply.json()["code"], code, "{TICKET_ROUTE}, {}: {}", shape.name, reply.body);
         }
     }
     assert_eq!(world.row(VICTIM).await, before, "nobody has touched the victim's row");

@@ -175,7 +175,12 @@ fn memory_is_private(name: &str, process: u32) {
 fn memory_is_private(_: &str, _: u32) {}
 
 fn check(row: &Row, event: &Value, response: &Value) {
-    let (name, headers) = (&row.event, &response["headers"]);
+    let name = &row.event;
+    // single values in payload format 2.0, lists in 1.0
+    let header = |name: &str| match &response["headers"][name] {
+        Value::Null => response["multiValueHeaders"][name][0].clone(),
+        value => value.clone(),
+    };
     let Some(status) = row.status else {
         assert!(
             name.starts_with(SCHEDULED) && has(response, &serde_json::from_str(&row.answer).unwrap()),
@@ -184,16 +189,19 @@ fn check(row: &Row, event: &Value, response: &Value) {
         return;
     };
     assert_eq!(response["statusCode"], status, "{name}: {response}");
-    assert_eq!(headers["cache-control"], "no-store", "{name}");
+    assert_eq!(header("cache-control"), "no-store", "{name}");
     let failed = status >= 400;
     let content_type = if failed { "application/problem+json" } else { "application/json" };
-    assert_eq!(headers["content-type"], content_type, "{name}");
+    assert_eq!(header("content-type"), content_type, "{name}");
     assert_eq!(response["isBase64Encoded"], false, "{name}");
     if row.answer.is_empty() {
-        assert_eq!((status, &response["body"]), (204, &Value::Null), "{name}");
+        assert_eq!((status, &response["body"]), (204, &json!("")), "{name}");
         return;
     }
     let body: Value = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
+    // API Gateway's ID of the request is in the event, which `lambda_http` cannot decode
+    let undecodable = name == "finish/broken-base64.json";
+    let request_id = if undecodable { &json!("…") } else { &event["requestContext"]["requestId"] };
     let expected = if failed {
         json!({
             "type": format!("urn:human-connect:error:{}", row.answer),
@@ -201,7 +209,7 @@ fn check(row: &Row, event: &Value, response: &Value) {
             "status": status,
             "code": row.answer,
             "detail": "…",
-            "requestId": event["requestContext"]["requestId"],
+            "requestId": request_id,
         })
     } else {
         serde_json::from_str(&row.answer).unwrap()

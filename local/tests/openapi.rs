@@ -8,7 +8,7 @@ use local::examples;
 use local::laptop::{Laptop, Options};
 use serde_json::{Value, json};
 use shared::http::Code;
-use shared::http::event::Route;
+use shared::http::Route;
 use shared::lambda::Function;
 
 const PROBLEM: &str = "application/problem+json";

@@ -1,18 +1,29 @@
-//! API Gateway in and out: who calls ([`caller`]), what they ask ([`event`], [`body`]), what they get ([`answer`], [`problem`],
-//! [`code`]).
-//!
-//! Events are read leniently by hand: `lambda_http` converts before a handler runs, and panics or fails on what a
-//! hostile caller can put into one (broken base64, a claim that is no string, a control character in a header). The
-//! contract wants an answer to every event.
+//! From `lambda_http`'s request to its response: callers ([`caller`]), routes ([`route`]), bodies ([`body`]) and errors
+//! ([`problem`], [`code`]). `lambda_http` itself decodes the events.
 
-pub mod answer;
 pub mod body;
 pub mod caller;
 pub mod code;
-pub mod event;
 pub mod problem;
+pub mod route;
 
-pub use answer::Answer;
+use lambda_http::http::header::CONTENT_TYPE;
+use lambda_http::http::{HeaderValue, StatusCode};
+use lambda_http::{Body, Response};
+use serde_json::Value;
+
 pub use code::Code;
-pub use event::Request;
 pub use problem::Problem;
+pub use route::Route;
+
+/// A response with this JSON as its body.
+pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
+    with_body(status, "application/json", body)
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::Text(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

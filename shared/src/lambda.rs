@@ -7,8 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use std::convert::Infallible;
+
 use futures_util::FutureExt;
-use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use lambda_http::http::HeaderValue;
+use lambda_http::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
+use lambda_runtime::Runtime;
 use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
@@ -17,8 +24,8 @@ use crate::aws;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connect::Connect;
-use crate::http::event::{Payload, Route};
-use crate::http::{Answer, Problem, Request};
+use crate::http::route::request_id;
+use crate::http::{Problem, Route};
 use crate::human_api::HumanApi;
 use crate::invocation::Invocation;
 use crate::network::{self, Connections, NetworkError};
@@ -47,12 +54,13 @@ pub trait Function: Send + Sync + Sized + 'static {
     /// Does beforehand what a first request would have to wait for. Failures are left to the first request.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
 
-    /// The story.
-    fn answer(
+    /// Handles one request of one of its routes.
+    fn handle(
         &self,
+        route: Route,
         request: &Request,
         invocation: &Invocation,
-    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+    ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send;
 }
 
 /// What functions are built from.
@@ -126,14 +134,14 @@ impl<F> Host<F> {
         }
     }
 
-    /// Whether this is the first invocation, and what its log lines say of it.
-    fn begin(&self, request_id: &str, trace_id: Option<&str>) -> (bool, Span) {
+    /// Whether this is the first invocation, and the span of its log lines.
+    fn begin(&self, context: &Context) -> (bool, Span) {
         let cold_start = self.cold.swap(false, Ordering::Relaxed);
         let span = info_span!(
             "invocation",
-            function_request_id = request_id,
+            function_request_id = context.request_id,
             cold_start,
-            xray_trace_id = trace_id.and_then(root_of),
+            xray_trace_id = context.xray_trace_id.as_deref().and_then(root_of),
             route = field::Empty,
         );
         (cold_start, span)
@@ -167,41 +175,77 @@ impl<F: Function> Host<F> {
         self.prepare_with(self.function.prepare()).await;
     }
 
-    /// One invocation: every event and every fault ends in a response.
-    pub async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
-        let (cold_start, span) = self.begin(request_id, trace_id);
+    /// One invocation, from event to response. Every event and every fault ends in a response.
+    ///
+    /// `lambda_http` decodes the event and converts it before the handler runs. It can fail or panic in both (1.3.2: broken base64,
+    /// a query that is no query). API Gateway sends no such event; the answer is 400.
+    pub async fn run(&self, event: LambdaEvent<Box<RawValue>>) -> String {
+        let (cold_start, span) = self.begin(&event.context);
+        let lambda_id = event.context.request_id.clone();
         let invocation = Invocation::start();
-        async {
-            let (payload, gateway_id, answer) = match Request::read(event) {
-                Ok(request) => {
-                    // boxed: a story's future is large, and would be moved through each layer around it
-                    let answer = guarded(&invocation, Box::pin(self.answer(&request, &invocation))).await;
-                    (request.payload, request.request_id, answer)
-                }
-                Err(problem) => (Payload::V2, None, Err(problem)),
-            };
-            self.report(&answer, request_id, cold_start, &invocation);
-            match answer {
-                Ok(answer) => answer.into_payload(payload),
-                Err(problem) => problem.into_payload(payload, gateway_id.as_deref().unwrap_or(request_id)),
+        let respond = |request: Request| {
+            let (lambda_id, invocation) = (&lambda_id, &invocation);
+            async move { Ok::<_, Infallible>(self.respond(&request, lambda_id, cold_start, invocation).await) }
+        };
+        let convert = async {
+            let mut payload: LambdaRequest = serde_json::from_str(event.payload.get()).ok()?;
+            if let LambdaRequest::ApiGatewayV1(event) = &mut payload {
+                // `lambda_http` keeps only the context's copy
+                event.request_context.resource_path = event.resource.take();
             }
+            let event = LambdaEvent::new(payload, event.context);
+            let Ok(response) = Adapter::from(service_fn(respond)).call(event).await;
+            serde_json::to_string(&response).ok()
+        };
+        // boxed: a handler's future is large, and each layer around it would move it
+        let converted = AssertUnwindSafe(Box::pin(convert)).catch_unwind();
+        async {
+            let response = converted.await.ok().flatten();
+            response.unwrap_or_else(|| self.refuse_event(&lambda_id, cold_start, &invocation))
         }
         .instrument(span)
         .await
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
-        let route = request.route(F::ROUTES)?;
-        tracing::Span::current().record("route", format!("{} {}", route.method, route.path));
-        if request.is_malformed {
-            return Err(Problem::invalid_request("the event is not as API Gateway sends it"));
-        }
-        self.function.answer(request, invocation).await
+    async fn respond(
+        &self,
+        request: &Request,
+        lambda_id: &str,
+        cold_start: bool,
+        invocation: &Invocation,
+    ) -> Response<Body> {
+        let handled = guarded(invocation, async {
+            let route = Route::of(request, F::ROUTES)?;
+            Span::current().record("route", format!("{} {}", route.method, route.path));
+            self.function.handle(route, request, invocation).await
+        });
+        let handled = handled.await;
+        self.report(&handled, lambda_id, cold_start, invocation);
+        complete(handled.unwrap_or_else(|problem| problem.into_response(request_id(request).unwrap_or(lambda_id))))
     }
 
-    fn report(&self, answer: &Result<Answer, Problem>, request_id: &str, cold_start: bool, invocation: &Invocation) {
+    /// The answer to an event that cannot be decoded. Both payload formats of API Gateway take this form.
+    fn refuse_event(&self, lambda_id: &str, cold_start: bool, invocation: &Invocation) -> String {
+        let problem = Err(Problem::undecodable_event());
+        self.report(&problem, lambda_id, cold_start, invocation);
+        let (parts, body) = complete(Problem::undecodable_event().into_response(lambda_id)).into_parts();
+        let mut response = ApiGatewayV2httpResponse::default();
+        (response.status_code, response.headers, response.body) =
+            (parts.status.as_u16().into(), parts.headers, Some(body));
+        // numbers and strings: cannot fail
+        serde_json::to_string(&response).unwrap_or_default()
+    }
+
+    /// Writes the log lines and metrics of an invocation.
+    fn report(
+        &self,
+        answer: &Result<Response<Body>, Problem>,
+        request_id: &str,
+        cold_start: bool,
+        invocation: &Invocation,
+    ) {
         let (status, code) = match answer {
-            Ok(answer) => (answer.status.as_u16(), "ok"),
+            Ok(response) => (response.status().as_u16(), "ok"),
             Err(problem) => (problem.status(), problem.code().name()),
         };
         let tally = invocation.tally();
@@ -229,6 +273,15 @@ impl<F: Function> Host<F> {
     }
 }
 
+/// Adds the headers that every response has: it may hold data of one user, so nothing caches it and nothing guesses its type.
+fn complete(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    response
+}
+
 /// X-Ray's trace id out of Lambda's header value.
 fn root_of(header: &str) -> Option<&str> {
     header.split(';').find_map(|part| part.trim().strip_prefix("Root="))
@@ -237,7 +290,7 @@ fn root_of(header: &str) -> Option<&str> {
 /// What the runtime hands events to.
 trait Serve: Send + Sync + 'static {
     fn prepare(&self) -> impl Future<Output = ()> + Send;
-    fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> impl Future<Output = String> + Send;
+    fn serve(&self, event: LambdaEvent<Box<RawValue>>) -> impl Future<Output = String> + Send;
 }
 
 impl<F: Function> Serve for Host<F> {
@@ -245,8 +298,8 @@ impl<F: Function> Serve for Host<F> {
         self.prepare().await;
     }
 
-    async fn respond(&self, event: &str, request_id: &str, trace_id: Option<&str>) -> String {
-        self.respond(event, request_id, trace_id).await
+    async fn serve(&self, event: LambdaEvent<Box<RawValue>>) -> String {
+        self.run(event).await
     }
 }
 
@@ -288,11 +341,7 @@ async fn serve<H: Serve>(
     host.prepare().await;
     let service = service_fn(|event: LambdaEvent<Box<RawValue>>| {
         let host = host.clone();
-        async move {
-            let LambdaEvent { payload, context } = event;
-            let response = host.respond(payload.get(), &context.request_id, context.xray_trace_id.as_deref()).await;
-            RawValue::from_string(response).map_err(|_| "a response that is no JSON")
-        }
+        async move { RawValue::from_string(host.serve(event).await).map_err(|_| "a response that is no JSON") }
     });
     match Runtime::new(service).run().await {
         Ok(()) => ExitCode::SUCCESS,

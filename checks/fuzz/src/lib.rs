@@ -7,17 +7,20 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use finish::Finish;
 use finish::report::Report;
+use lambda_http::http::HeaderValue;
+use lambda_http::http::header::CONTENT_TYPE;
+use lambda_http::request::RequestContext;
+use lambda_http::{Body, Request, RequestExt};
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::Value;
 use session_start::SessionStart;
 use shared::config::Config;
 use shared::http::body::{FIELD_LIMIT, Fields};
 use shared::http::caller::{Claims, aws_arn, require_aws_caller};
-use shared::http::event::Payload;
-use shared::http::{Problem, Request};
+use shared::http::route::request_id;
+use shared::http::{Problem, Route};
 use shared::human_api::{Exchanged, Granted, Recovered, Started, retry_after};
 use shared::identity::{UserId, UserKey};
 use shared::lambda::Function;
@@ -28,22 +31,19 @@ use shared::token::Ticket;
 /// An answer to a request that cannot be understood is about this long at most, whatever came.
 const LONGEST_PROBLEM: usize = 1024;
 
-/// API Gateway's events: who calls is what the authorizer says and nothing else; whatever else is in the event ends in a
-/// short answer.
+/// API Gateway's events: only the authorizer says who calls. Everything else in the event ends in a short answer.
 pub fn event(data: &[u8]) {
     static CLAIMS: LazyLock<Claims> = LazyLock::new(|| Claims::new(&config()));
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let request = match Request::read(text) {
-        Ok(request) => request,
-        Err(problem) => return check_problem(problem),
-    };
+    let Some(request) = decode(text) else { return };
     for routes in [Finish::ROUTES, SessionStart::ROUTES] {
-        let _ = request.route(routes).map_err(check_problem);
+        let _ = Route::of(&request, routes).map_err(check_problem);
     }
     let _ = require_aws_caller(&request).map_err(check_problem);
-    let _ = (aws_arn(&request), request.path_parameter("ticket").and_then(Ticket::parse));
+    let ticket = request.path_parameters_ref().and_then(|parameters| parameters.first("ticket"));
+    let _ = (aws_arn(&request), request_id(&request), ticket.and_then(Ticket::parse));
     for route in [Finish::ROUTES, SessionStart::ROUTES].concat() {
-        if let Some(url) = request.base_url(&route) {
+        if let Some(url) = route.base_url(&request) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);
             assert!(url.starts_with("https://") && url.chars().all(plain), "a base URL that leads elsewhere: {url}");
         }
@@ -52,13 +52,14 @@ pub fn event(data: &[u8]) {
     match CLAIMS.user(&request) {
         Err(problem) => check_problem(problem),
         Ok(user) => {
-            assert!(!request.is_malformed, "a user out of an event that cannot be read");
-            // what is not looked at need not be readable: a number out of range, say
+            // some of the event may be unreadable where nobody looks: a number out of range, say
             let Ok(event) = serde_json::from_str::<Value>(text) else { return };
             let shape = |name| event.pointer("/requestContext/authorizer")?.get(name).filter(|shape| !shape.is_null());
-            let claims = match request.payload {
-                Payload::V2 => shape("jwt").map_or_else(|| shape("lambda"), |jwt| jwt.get("claims")),
-                Payload::V1 => shape("claims").or_else(|| event.pointer("/requestContext/authorizer")),
+            let claims = match request.request_context_ref() {
+                Some(RequestContext::ApiGatewayV2(_)) => {
+                    shape("jwt").map_or_else(|| shape("lambda"), |jwt| jwt.get("claims"))
+                }
+                _ => shape("claims").or_else(|| event.pointer("/requestContext/authorizer")),
             };
             let named = claims.and_then(|claims| claims.get("sub")).and_then(Value::as_str);
             assert!(named == Some(user.id.as_str()), "a user whom no authorizer named");
@@ -66,19 +67,32 @@ pub fn event(data: &[u8]) {
     }
 }
 
-/// Bodies: JSON, forms, base64 of either.
+/// The request, or `None` if `lambda_http` refuses the event or panics, as it may (the functions answer 400). The fuzzer's own
+/// panic hook would end the process.
+fn decode(event: &str) -> Option<Request> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let request = std::panic::catch_unwind(|| lambda_http::request::from_str(event).ok());
+    std::panic::set_hook(hook);
+    request.ok().flatten()
+}
+
+/// Bodies: JSON, forms and other text, as text or as bytes.
 pub fn body(data: &[u8]) {
     let Some((&shape, body)) = data.split_first() else { return };
     let content_type = match shape & 3 {
-        0 => Value::Null,
-        1 => json!("application/json; charset=utf-8"),
-        2 => json!("application/x-www-form-urlencoded"),
-        _ => json!("text/plain"),
+        0 => None,
+        1 => Some("application/json; charset=utf-8"),
+        2 => Some("application/x-www-form-urlencoded"),
+        _ => Some("text/plain"),
     };
-    let base64 = shape & 4 != 0;
-    let body = if base64 { STANDARD.encode(body) } else { String::from_utf8_lossy(body).into_owned() };
-    let event = json!({"headers": {"content-type": content_type}, "body": body, "isBase64Encoded": base64});
-    fields(&Request::read(&event.to_string()).unwrap_or_else(|_| panic!("an event of our own is not read")));
+    let is_binary = shape & 4 != 0;
+    let body = if is_binary { Body::Binary(body.to_vec()) } else { Body::Text(String::from_utf8_lossy(body).into()) };
+    let mut request = Request::new(body);
+    if let Some(content_type) = content_type {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    fields(&request);
 }
 
 fn fields(request: &Request) {
@@ -102,8 +116,8 @@ fn fields(request: &Request) {
 fn check_problem(problem: Problem) {
     let status = problem.status();
     assert!((400..500).contains(&status), "{status} for what a caller sent");
-    let answer = problem.into_payload(Payload::V2, "made-up-request");
-    assert!(answer.len() < LONGEST_PROBLEM, "an answer that grows with the request");
+    let answer = problem.into_response("made-up-request");
+    assert!(answer.body().len() < LONGEST_PROBLEM, "an answer that grows with the request");
 }
 
 /// Tickets of the path: each has one spelling.

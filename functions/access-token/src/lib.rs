@@ -1,12 +1,13 @@
 //! `POST /internal/access-token`: a valid access token of one user, for another backend of the same team.
 
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
 use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
 use shared::http::caller::{aws_arn, require_aws_caller};
-use shared::http::event::Route;
-use shared::http::{Answer, Problem, Request};
+use shared::http::{self, Problem, Route};
 use shared::human_api::{Cause, Failure};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
@@ -33,7 +34,7 @@ impl Function for AccessToken {
         self.connect.prepare().await;
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
         if let Some(arn) = aws_arn(request) {
             invocation.is_called_by(arn);
         }
@@ -51,12 +52,15 @@ impl Function for AccessToken {
         };
         let access = row.access.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.connect.open(&user, Kind::Access, &access.token).await?;
-        Ok(Answer::ok(json!({
-            "accessToken": token,
-            "tokenType": "Bearer",
-            "expiresAt": access.expires_at.map(rfc3339),
-            "humanId": row.human_id,
-        })))
+        Ok(http::json(
+            StatusCode::OK,
+            &json!({
+                "accessToken": token,
+                "tokenType": "Bearer",
+                "expiresAt": access.expires_at.map(rfc3339),
+                "humanId": row.human_id,
+            }),
+        ))
     }
 }
 

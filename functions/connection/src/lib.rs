@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
 use shared::config::Flow;
 use shared::http::caller::Claims;
-use shared::http::event::Route;
-use shared::http::{Answer, Problem, Request};
+use shared::http::{self, Problem, Route};
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
 use shared::network::Connections;
@@ -48,17 +49,24 @@ impl Function for Connection {
         self.connections.open().await;
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+    async fn handle(
+        &self,
+        route: Route,
+        request: &Request,
+        invocation: &Invocation,
+    ) -> Result<Response<Body>, Problem> {
         let user = self.claims.user(request)?.id;
         invocation.is_about(&user);
         let key = user.key();
         let work = async {
-            if *request.route(Self::ROUTES)? == FORGET {
+            if route == FORGET {
                 self.store.forget(&key, invocation).await?;
-                return Ok(Answer::no_content());
+                let mut response = Response::new(Body::Empty);
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(response);
             }
             let row = self.store.read(&key, invocation).await?;
-            Ok(Answer::ok(show(&row.unwrap_or_default())))
+            Ok(http::json(StatusCode::OK, &show(&row.unwrap_or_default())))
         };
         // nothing is sealed or opened here: the key is for the log's hash of the user alone, and not waited for long
         let (answer, _) = tokio::join!(work, timeout(FOR_THE_LOG, self.sealer.current()));

@@ -3,14 +3,15 @@
 
 pub mod report;
 
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, RequestExt, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
 use shared::config::Flow;
 use shared::connect::{Connect, Error, Popup, Turn};
 use shared::http::body::Fields;
 use shared::http::caller::Claims;
-use shared::http::event::Route;
-use shared::http::{Answer, Problem, Request};
+use shared::http::{self, Problem, Route};
 use shared::identity::{UserId, UserKey};
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
@@ -70,9 +71,15 @@ impl Function for Finish {
         self.connect.prepare().await;
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
-        let caller = if *request.route(Self::ROUTES)? == BY_TICKET {
-            let ticket = request.path_parameter("ticket").and_then(Ticket::parse).ok_or_else(Problem::bad_ticket)?;
+    async fn handle(
+        &self,
+        route: Route,
+        request: &Request,
+        invocation: &Invocation,
+    ) -> Result<Response<Body>, Problem> {
+        let caller = if route == BY_TICKET {
+            let ticket = request.path_parameters_ref().and_then(|parameters| parameters.first("ticket"));
+            let ticket = ticket.and_then(Ticket::parse).ok_or_else(Problem::bad_ticket)?;
             Caller::Ticket(*ticket.user(), ticket.hash())
         } else {
             let user = self.claims.user(request)?.id;
@@ -189,7 +196,7 @@ impl Finish {
         Ok(turn.close(outcome).await?)
     }
 
-    async fn answer_with(&self, finished: Finished, row: &Record, key: UserKey) -> Result<Answer, Problem> {
+    async fn answer_with(&self, finished: Finished, row: &Record, key: UserKey) -> Result<Response<Body>, Problem> {
         let public_token = match &row.public {
             Some(sealed) => Some(self.connect.sealer.open(&key, Kind::Public, sealed).await.map_err(Error::from)?),
             None => None,
@@ -202,7 +209,8 @@ impl Finish {
             "sources": row.sources,
             "updatedAt": row.updated_at.map(rfc3339),
         });
-        Ok(if finished == Finished::Stored { Answer::created(body) } else { Answer::ok(body) })
+        let status = if finished == Finished::Stored { StatusCode::CREATED } else { StatusCode::OK };
+        Ok(http::json(status, &body))
     }
 }
 

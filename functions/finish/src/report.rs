@@ -64,12 +64,11 @@ fn source(source: &Value) -> Option<Source> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lambda_http::Request;
     use serde_json::json;
-    use shared::http::Request;
 
     fn read(body: Value) -> Report {
-        let event = json!({"body": body.to_string()}).to_string();
-        Report::read(&Fields::json_or_form(&Request::read(&event).unwrap()).unwrap())
+        Report::read(&Fields::json_or_form(&Request::new(body.to_string().into())).unwrap())
     }
 
     fn source(id: &str) -> Source {

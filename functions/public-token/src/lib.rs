@@ -1,11 +1,12 @@
 //! `POST /connect/public-token`: the stored publicToken, or a recovered one.
 
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
 use shared::http::caller::Claims;
-use shared::http::event::Route;
-use shared::http::{Answer, Problem, Request};
+use shared::http::{self, Problem, Route};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
@@ -31,7 +32,7 @@ impl Function for PublicToken {
         self.connect.prepare().await;
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
         let user = self.claims.user(request)?.id;
         invocation.is_about(&user);
         let refresh = Fields::json(request)?.flag("refresh")?;
@@ -42,7 +43,10 @@ impl Function for PublicToken {
         };
         let sealed = row.public.as_ref().ok_or(Error::ReconnectRequired)?;
         let public_token = self.connect.open(&user, Kind::Public, sealed).await?;
-        Ok(Answer::ok(json!({ "humanId": row.human_id, "publicToken": public_token, "recovered": recovered })))
+        Ok(http::json(
+            StatusCode::OK,
+            &json!({ "humanId": row.human_id, "publicToken": public_token, "recovered": recovered }),
+        ))
     }
 }
 

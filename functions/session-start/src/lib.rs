@@ -1,13 +1,14 @@
 //! `POST /connect/session`: what the page needs to open the widget for this user.
 
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};
 use shared::config::Flow;
 use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
-use shared::http::event::Route;
-use shared::http::{Answer, Problem, Request};
+use shared::http::{self, Problem, Route};
 use shared::identity::EmailAddress;
 use shared::invocation::Invocation;
 use shared::lambda::{Function, Parts};
@@ -47,13 +48,19 @@ impl Function for SessionStart {
         self.connect.prepare().await;
     }
 
-    async fn answer(&self, request: &Request, invocation: &Invocation) -> Result<Answer, Problem> {
+    async fn handle(
+        &self,
+        route: Route,
+        request: &Request,
+        invocation: &Invocation,
+    ) -> Result<Response<Body>, Problem> {
         let user = self.claims.user(request)?;
         invocation.is_about(&user.id);
         let wish = self.wish(request, &user)?;
         let record = self.connect.store.read(&user.id.key(), invocation).await?;
         if wish.flow == Flow::Popup && !record.as_ref().is_some_and(Record::must_reconnect) {
-            self.popup(request, &user, &wish, record, invocation).await
+            let base = self.public_base_url.clone().or_else(|| route.base_url(request));
+            self.popup(base, &user, &wish, record, invocation).await
         } else {
             self.widget(&user, &wish, record, invocation).await
         }
@@ -83,7 +90,7 @@ impl SessionStart {
         wish: &Wish,
         seen: Option<Record>,
         invocation: &Invocation,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Response<Body>, Problem> {
         let serves = |row: &Record| {
             let now = self.connect.store.now();
             let just_refreshed = row.start_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
@@ -128,32 +135,33 @@ impl SessionStart {
         self.widget_answer(user, &row).await
     }
 
-    async fn widget_answer(&self, user: &User, row: &Record) -> Result<Answer, Problem> {
+    async fn widget_answer(&self, user: &User, row: &Record) -> Result<Response<Body>, Problem> {
         let start = row.start.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.connect.open(&user.id, Kind::Start, &start.token).await?;
         let left: Millis = start.expires_at - self.connect.store.now();
-        Ok(Answer::ok(json!({
-            "flow": "connect",
-            "mode": start.kind.mode(),
-            "token": token,
-            "tokenType": start.kind.as_str(),
-            "humanId": row.human_id,
-            "expiresAt": rfc3339(start.expires_at),
-            "expiresIn": left.max(0) / 1000,
-        })))
+        Ok(http::json(
+            StatusCode::OK,
+            &json!({
+                "flow": "connect",
+                "mode": start.kind.mode(),
+                "token": token,
+                "tokenType": start.kind.as_str(),
+                "humanId": row.human_id,
+                "expiresAt": rfc3339(start.expires_at),
+                "expiresIn": left.max(0) / 1000,
+            }),
+        ))
     }
 
     /// The popup: create mode for a new user, edit mode with the publicToken for a known one.
     async fn popup(
         &self,
-        request: &Request,
+        base: Option<String>,
         user: &User,
         wish: &Wish,
         seen: Option<Record>,
         invocation: &Invocation,
-    ) -> Result<Answer, Problem> {
-        let route = request.route(Self::ROUTES)?;
-        let base = self.public_base_url.clone().or_else(|| request.base_url(route));
+    ) -> Result<Response<Body>, Problem> {
         let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
         let row = match seen {
             Some(row) if self.needs_recovery(&row) => Some(self.recover(user, row, invocation).await?),
@@ -168,14 +176,17 @@ impl SessionStart {
             None => String::new(),
         };
         let ticket = self.connect.store.issue_ticket(&user.id, row, invocation).await?;
-        Ok(Answer::ok(json!({
-            "flow": "popup",
-            "mode": if public_token.is_empty() { "create" } else { "edit" },
-            "clientId": self.connect.human_api.client_id(),
-            "clientUserId": user.id.percent_encoded(),
-            "publicToken": public_token,
-            "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
-        })))
+        Ok(http::json(
+            StatusCode::OK,
+            &json!({
+                "flow": "popup",
+                "mode": if public_token.is_empty() { "create" } else { "edit" },
+                "clientId": self.connect.human_api.client_id(),
+                "clientUserId": user.id.percent_encoded(),
+                "publicToken": public_token,
+                "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
+            }),
+        ))
     }
 
     fn needs_recovery(&self, row: &Record) -> bool {

@@ -34,11 +34,20 @@ fn ios(object: &Value) -> Value {
     })
 }
 
+/// Makes an event one of payload format 1.0.
+fn as_v1(event: &mut Value, path: &str) {
+    event["version"] = json!("1.0");
+    (event["resource"], event["httpMethod"]) = (json!(path), json!("POST"));
+    let context = &mut event["requestContext"];
+    (context["resourcePath"], context["httpMethod"]) = (json!(path), json!("POST"));
+}
+
 /// Starts a session for an event with this authorizer.
 async fn start(world: &World, version: &str, authorizer: Value, body: Value) -> Reply {
     let mut event = user_event(SESSION, "ada", &body);
-    event["version"] = json!(version);
-    (event["resource"], event["httpMethod"]) = (json!("/connect/session"), json!("POST"));
+    if version == "1.0" {
+        as_v1(&mut event, "/connect/session");
+    }
     event["requestContext"]["authorizer"] = authorizer;
     world.laptop.gateway.invoke(SESSION, &event).await
 }
@@ -181,14 +190,13 @@ async fn a_finish_url_has_the_stage_or_the_mapping_key() {
     let world = World::with(vec![("PUBLIC_BASE_URL", "")]).await;
     let url = async |version: &str, path: &str, domain: &str| {
         let mut event = user_event(SESSION, "ada", &json!({"flow": "popup"}));
-        event["version"] = json!(version);
-        (event["resource"], event["httpMethod"]) = (json!("/connect/session"), json!("POST"));
         event["headers"]["host"] = json!("evil.example.test");
         let context = &mut event["requestContext"];
         (context["domainName"], context["stage"]) = (json!(domain), json!("prod"));
         (context["path"], context["http"]["path"]) = (json!(path), json!(path));
         if version == "1.0" {
-            context["authorizer"] = json!({"claims": {"sub": "ada"}});
+            as_v1(&mut event, "/connect/session");
+            event["requestContext"]["authorizer"] = json!({"claims": {"sub": "ada"}});
         }
         let session = is(&world.laptop.gateway.invoke(SESSION, &event).await, 200, "ok");
         let url = session["finishUrl"].as_str().unwrap().to_owned();
@@ -266,7 +274,8 @@ async fn a_claim_that_names_no_user_is_logged_without_its_value() {
         (json!({"lambda": {"sub": " \t "}}), "blank"),
         (json!({"lambda": {"sub": "4711".repeat(257)}}), "too long"),
         (json!({"lambda": {"other": "4711"}}), "absent"),
-        (json!({"jwt": {"claims": {"sub": null}}}), "absent"),
+        (json!({"lambda": {"sub": null}}), "absent"),
+        (json!({"jwt": {"claims": {}}}), "absent"),
         (json!(null), "absent"),
     ] {
         let (heard, _guard) = hear();
@@ -296,8 +305,7 @@ async fn the_console_of_a_rest_api_gets_no_access_token() {
     let route = "POST /internal/access-token";
     let mut event = backend_event(&json!({"clientUserId": "ada"}));
     is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");
-    event["version"] = json!("1.0");
-    (event["resource"], event["httpMethod"]) = (json!("/internal/access-token"), json!("POST"));
+    as_v1(&mut event, "/internal/access-token");
     event["requestContext"]["authorizer"] = Value::Null;
     event["requestContext"]["identity"] = json!({"userArn": "arn:aws:iam::000000000000:user/made-up", "apiKey": null});
     is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");

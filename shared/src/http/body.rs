@@ -1,10 +1,14 @@
 //! Request bodies: JSON objects and forms, read field by field, so that a problem names the field and never its value.
 
+use lambda_http::Request;
+use lambda_http::http::header::CONTENT_TYPE;
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-use super::event::Request;
 use super::problem::Problem;
+
+/// Longest body that is read, in bytes after decoding.
+const BODY_LIMIT: usize = 64 * 1024;
 
 /// Longest field, in bytes.
 pub const FIELD_LIMIT: usize = 4 * 1024;
@@ -20,25 +24,25 @@ pub struct Fields {
 impl Fields {
     /// Reads a JSON object. An empty body has no fields.
     pub fn json(request: &Request) -> Result<Self, Problem> {
-        let body = request.body()?;
+        let body = bytes(request)?;
         if body.is_empty() {
             return Ok(Self { fields: Map::new(), is_form: false });
         }
-        match request.media_type().as_deref() {
-            None | Some("application/json") => Self::from_json(&body),
+        match media_type(request).as_deref() {
+            None | Some("application/json") => Self::from_json(body),
             Some(_) => Err(Problem::unsupported_media_type("send application/json")),
         }
     }
 
     /// Reads a JSON object or a form. An empty body is a problem.
     pub fn json_or_form(request: &Request) -> Result<Self, Problem> {
-        let body = request.body()?;
+        let body = bytes(request)?;
         if body.is_empty() {
             return Err(Problem::invalid_request("the body is empty"));
         }
-        match request.media_type().as_deref() {
-            None | Some("application/json") => Self::from_json(&body),
-            Some("application/x-www-form-urlencoded") => Self::from_form(&body),
+        match media_type(request).as_deref() {
+            None | Some("application/json") => Self::from_json(body),
+            Some("application/x-www-form-urlencoded") => Self::from_form(body),
             Some(_) => {
                 Err(Problem::unsupported_media_type("send application/json or application/x-www-form-urlencoded"))
             }
@@ -115,6 +119,18 @@ impl Fields {
     }
 }
 
+fn bytes(request: &Request) -> Result<&[u8], Problem> {
+    let bytes = request.body().as_ref();
+    if bytes.len() > BODY_LIMIT { Err(Problem::body_too_large()) } else { Ok(bytes) }
+}
+
+/// The media type without its parameters, in lower case; `None` if the request names none.
+fn media_type(request: &Request) -> Option<String> {
+    let content_type = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
+}
+
 /// A text that is not empty and not too long; `name` is for the problem.
 fn check_text<'a>(name: &'static str, text: &'a str) -> Result<&'a str, Problem> {
     if text.trim().is_empty() {
@@ -132,7 +148,27 @@ mod tests {
     use serde_json::json;
 
     fn request(content_type: Option<&str>, body: &str) -> Request {
-        Request::read(&json!({"headers": {"content-type": content_type}, "body": body}).to_string()).unwrap()
+        let mut request = Request::new(body.into());
+        if let Some(content_type) = content_type {
+            request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn a_body_is_at_most_64_kib() {
+        let status = |bytes: usize| {
+            let body = format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+            Fields::json(&request(None, &body)).map(drop).map_err(|problem| problem.status())
+        };
+        assert_eq!((status(BODY_LIMIT), status(BODY_LIMIT + 1)), (Ok(()), Err(413)));
+    }
+
+    #[test]
+    fn the_media_type_is_found_in_any_case_and_with_parameters() {
+        let media = |content_type| media_type(&request(content_type, ""));
+        assert_eq!(media(Some("Application/JSON; charset=utf-8")).as_deref(), Some("application/json"));
+        assert_eq!((media(Some("")), media(Some(" ; x")), media(None)), (None, None, None));
     }
 
     #[test]

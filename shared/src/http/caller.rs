@@ -1,9 +1,10 @@
 //! Who calls, from what API Gateway's authorizer says and from nothing else.
 
-use serde_json::{Map, Value};
+use lambda_http::request::RequestContext;
+use lambda_http::{Request, RequestExt};
+use serde_json::Value;
 use tracing::warn;
 
-use super::event::{Payload, Request};
 use super::problem::Problem;
 use crate::config::Config;
 use crate::identity::{EmailAddress, UserId};
@@ -35,14 +36,35 @@ impl Claims {
 
     /// The calling user; 401 if the authorizer names none. One log line then says why, without the claim's value.
     pub fn user(&self, request: &Request) -> Result<User, Problem> {
-        let claims = claims(request);
-        let claim = |name: &str| claims.and_then(|claims| claims.get(name)).filter(|value| !value.is_null());
-        let id = user_id(claim(&self.id)).map_err(|reason| {
+        let id = user_id(claim(request, &self.id).as_ref()).map_err(|reason| {
             warn!(claim = self.id, reason, "the authorizer names no user");
             Problem::unauthenticated()
         })?;
-        Ok(User { id, email: claim(&self.email).and_then(email_address) })
+        Ok(User { id, email: claim(request, &self.email).as_ref().and_then(email_address) })
     }
+}
+
+/// A claim of the authorizer's context. The first shape that is present decides: an HTTP API (2.0) has `jwt` or `lambda`; a REST API
+/// (1.0) has the `claims` of Cognito, or a Lambda authorizer's context at the top level.
+fn claim(request: &Request, name: &str) -> Option<Value> {
+    let value = match request.request_context_ref()? {
+        RequestContext::ApiGatewayV2(context) => {
+            let authorizer = context.authorizer.as_ref()?;
+            match &authorizer.jwt {
+                Some(jwt) => jwt.claims.get(name).cloned().map(Value::String),
+                None => authorizer.fields.get(name).cloned(),
+            }
+        }
+        RequestContext::ApiGatewayV1(context) => {
+            let fields = &context.authorizer.fields;
+            match fields.get("claims").filter(|claims| !claims.is_null()) {
+                Some(claims) => claims.get(name).cloned(),
+                None => fields.get(name).cloned(),
+            }
+        }
+        _ => None,
+    };
+    value.filter(|value| !value.is_null())
 }
 
 /// The user ID, or the reason why the claim is none.
@@ -68,74 +90,63 @@ fn email_address(claim: &Value) -> Option<EmailAddress> {
     }
 }
 
-/// The first shape that is present decides; there is no falling through.
-fn claims(request: &Request) -> Option<&Map<String, Value>> {
-    let authorizer = request.authorizer.as_ref()?.as_object()?;
-    let shape = |name| authorizer.get(name).filter(|shape| !shape.is_null());
-    match request.payload {
-        Payload::V2 => match (shape("jwt"), shape("lambda")) {
-            (Some(jwt), _) => jwt.get("claims")?.as_object(),
-            (None, Some(lambda)) => lambda.as_object(),
-            (None, None) => None,
-        },
-        Payload::V1 => match shape("claims") {
-            Some(claims) => claims.as_object(),
-            None => Some(authorizer),
-        },
-    }
-}
-
-/// The ARN of the AWS identity that calls: `iam` (2.0) or `identity.userArn` (1.0). It may not be one that is let in.
+/// The ARN of the AWS identity that calls. [`require_aws_caller`] decides whether IAM let it in.
 pub fn aws_arn(request: &Request) -> Option<&str> {
-    let identity = match request.payload {
-        Payload::V2 => request.authorizer.as_ref()?.get("iam")?,
-        Payload::V1 => request.identity.as_ref()?,
+    let arn = match request.request_context_ref()? {
+        RequestContext::ApiGatewayV2(context) => context.authorizer.as_ref()?.iam.as_ref()?.user_arn.as_deref(),
+        RequestContext::ApiGatewayV1(context) => context.identity.user_arn.as_deref(),
+        _ => None,
     };
-    identity.get("userArn")?.as_str().filter(|arn| !arn.trim().is_empty())
+    arn.filter(|arn| !arn.trim().is_empty())
 }
 
-/// Whether IAM let the caller in: 403 for a user's token, a Cognito identity or the console's test, 401 for nobody.
+/// Refuses every caller that IAM has not let in: 403 for a user's token, a Cognito identity or the console's test; 401 for nobody.
 pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
-    let present = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    let authorizer = request.authorizer.as_ref().and_then(Value::as_object);
-    let (cognito, user) = match request.payload {
-        Payload::V2 => {
-            let shape = |name| authorizer.and_then(|authorizer| authorizer.get(name)).filter(|shape| !shape.is_null());
-            let iam = shape("iam");
-            (
-                present(iam.and_then(|iam| iam.get("cognitoIdentity"))),
-                authorizer
-                    .is_some_and(|authorizer| authorizer.iter().any(|(name, value)| name != "iam" && !value.is_null())),
-            )
+    let forbidden = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.authorizer.as_ref().is_some_and(|authorizer| {
+            let cognito = authorizer.iam.as_ref().is_some_and(|iam| iam.cognito_identity.is_some());
+            cognito || authorizer.jwt.is_some() || !authorizer.fields.is_empty()
+        }),
+        Some(RequestContext::ApiGatewayV1(context)) => {
+            let identity = &context.identity;
+            // an HTTP API that sends 1.0 has a shape of nulls if there is no user
+            let user = context.authorizer.fields.values().any(|value| !value.is_null());
+            user || identity.cognito_identity_id.is_some() || identity.api_key.as_deref() == Some(CONSOLE_TEST_KEY)
         }
-        Payload::V1 => {
-            let identity = |name| request.identity.as_ref().and_then(|identity| identity.get(name));
-            (
-                present(identity("cognitoIdentityId")),
-                // without a user an HTTP API sends the shape with nulls in it
-                authorizer.is_some_and(|authorizer| authorizer.values().any(|value| !value.is_null())),
-            )
-        }
+        _ => false,
     };
-    let api_key = request.identity.as_ref().and_then(|identity| identity.get("apiKey")).and_then(Value::as_str);
-    if cognito || user || api_key == Some(CONSOLE_TEST_KEY) {
+    if forbidden {
         return Err(Problem::forbidden());
     }
     aws_arn(request).map(drop).ok_or_else(Problem::unauthenticated)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn request(version: &str, context: Value) -> Request {
-        Request::read(&json!({"version": version, "requestContext": context}).to_string()).unwrap()
+    /// A request with this context, as API Gateway would complete it.
+    pub(in crate::http) fn request(version: &str, context: Value) -> Request {
+        decode(version, context).unwrap()
+    }
+
+    /// The same; `None` if `lambda_http` cannot decode the event. The functions then answer 400.
+    fn decode(version: &str, mut context: Value) -> Option<Request> {
+        let event = if version == "2.0" {
+            context["http"]["method"] = json!("POST");
+            json!({"version": version, "rawPath": "/evil/a", "requestContext": context})
+        } else {
+            context["httpMethod"] = json!("POST");
+            json!({"version": version, "httpMethod": "POST", "path": "/evil/a", "requestContext": context})
+        };
+        lambda_http::request::from_str(&event.to_string()).ok()
     }
 
     fn user(version: &str, authorizer: Value) -> Result<String, u16> {
         let claims = Claims { id: "sub".into(), email: "email".into() };
-        let user = claims.user(&request(version, json!({"authorizer": authorizer})));
+        let request = decode(version, json!({"authorizer": authorizer})).ok_or(400_u16)?;
+        let user = claims.user(&request);
         user.map(|user| user.id.as_str().to_owned()).map_err(|problem| problem.status())
     }
 
@@ -155,10 +166,10 @@ mod tests {
             ("2.0", json!({"jwt": {"sub": "ada"}})),
             ("1.0", json!({"jwt": {"claims": {"sub": "ada"}}})),
             ("1.0", json!({"lambda": {"sub": "ada"}})),
-            ("1.0", json!("ada")),
         ] {
             assert_eq!(user(version, authorizer.clone()), Err(401), "{version} {authorizer}");
         }
+        assert_eq!(user("1.0", json!("ada")), Err(400));
     }
 
     #[test]
@@ -172,7 +183,9 @@ mod tests {
     #[test]
     fn a_subject_is_a_string_that_is_not_blank_and_not_too_long() {
         for sub in [json!(""), json!("  "), json!(1), json!(["ada"]), json!({}), json!(null), json!("x".repeat(1025))] {
-            assert_eq!(user("2.0", json!({"jwt": {"claims": {"sub": sub}}})), Err(401), "{sub}");
+            assert_eq!(user("2.0", json!({"lambda": {"sub": sub}})), Err(401), "{sub}");
+            let refused = if sub.is_string() { 401 } else { 400 };
+            assert_eq!(user("2.0", json!({"jwt": {"claims": {"sub": sub}}})), Err(refused), "{sub}");
         }
     }
 
@@ -191,8 +204,16 @@ mod tests {
     fn an_email_claim_is_an_address_or_a_list_of_one_address() {
         let claims = Claims { id: "sub".into(), email: "emails".into() };
         let shapes = |emails: &Value| {
+            let claims = json!({"sub": "ada", "emails": emails.as_str().unwrap_or_default()});
             [
-                ("2.0", json!({"jwt": {"claims": {"sub": "ada", "emails": emails}}})),
+                (
+                    "2.0",
+                    if emails.is_string() {
+                        json!({"jwt": {"claims": claims}})
+                    } else {
+                        json!({"lambda": {"sub": "ada", "emails": emails}})
+                    },
+                ),
                 ("2.0", json!({"lambda": {"sub": "ada", "emails": emails}})),
                 ("1.0", json!({"claims": {"sub": "ada", "emails": emails}})),
                 ("1.0", json!({"sub": "ada", "emails": emails})),
@@ -238,9 +259,7 @@ mod tests {
     #[test]
     fn a_test_call_of_the_rest_console_is_refused() {
         let context = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "test-invoke-api-key"}});
-        let refused =
-            |version| require_aws_caller(&request(version, context.clone())).map_err(|problem| problem.status());
-        assert_eq!((refused("1.0"), refused("2.0")), (Err(403), Err(403)));
+        assert_eq!(require_aws_caller(&request("1.0", context)).map_err(|problem| problem.status()), Err(403));
         let key = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "made-up-key"}});
         assert!(require_aws_caller(&request("1.0", key)).is_ok());
     }
@@ -254,7 +273,7 @@ mod tests {
         assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": null}})), Ok(()));
         let nulls = json!({"authorizer": {"claims": null, "scopes": null}, "identity": {"userArn": "arn:x"}});
         assert_eq!(caller("1.0", nulls), Ok(()));
-        assert_eq!(caller("2.0", iam(json!({"identityId": "i"}))), Err(403));
+        assert_eq!(caller("2.0", iam(json!({"identityId": "i", "amr": []}))), Err(403));
         assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": "i"}})), Err(403));
         assert_eq!(caller("2.0", json!({"authorizer": {"jwt": {"claims": {"sub": "ada"}}}})), Err(403));
         assert_eq!(caller("2.0", json!({"authorizer": {"jwt": {}, "iam": {"userArn": "arn:x"}}})), Err(403));

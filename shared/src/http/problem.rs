@@ -1,11 +1,12 @@
 //! Errors as RFC 9457 problem details. The caller's message is written here; the cause is for the log.
 
-use lambda_http::http::header;
+use lambda_http::http::HeaderValue;
+use lambda_http::http::header::{ALLOW, RETRY_AFTER};
+use lambda_http::{Body, Response};
 use serde_json::json;
 
-use super::answer::into_payload;
 use super::code::Code;
-use super::event::Payload;
+use super::with_body;
 use crate::connect::Error;
 use crate::human_api::{Cause, Failure};
 use crate::seal::SealError;
@@ -103,8 +104,13 @@ impl Problem {
         Self::new(Code::StoreUnavailable, "an internal fault").retry_after(None)
     }
 
-    /// As API Gateway's response of this payload format.
-    pub fn into_payload(self, payload: Payload, request_id: &str) -> String {
+    /// 400: `lambda_http` cannot decode the event.
+    pub fn undecodable_event() -> Self {
+        Self::invalid_request("the event is not as API Gateway sends it")
+    }
+
+    /// The response to the request with this ID.
+    pub fn into_response(self, request_id: &str) -> Response<Body> {
         let status = self.code.status();
         let body = json!({
             "type": format!("urn:human-connect:error:{}", self.code.name()),
@@ -114,10 +120,15 @@ impl Problem {
             "detail": self.detail,
             "requestId": request_id,
         });
-        let mut headers = Vec::new();
-        headers.extend(self.retry_after.map(|seconds| (header::RETRY_AFTER, seconds.to_string())));
-        headers.extend(self.allow.map(|methods| (header::ALLOW, methods)));
-        into_payload(payload, status, "application/problem+json", &headers, Some(body.to_string()))
+        let mut response = with_body(status, "application/problem+json", &body);
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = self.allow.and_then(|methods| HeaderValue::from_str(&methods).ok()) {
+            headers.insert(ALLOW, methods);
+        }
+        response
     }
 }
 

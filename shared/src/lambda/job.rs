@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use futures_util::TryFutureExt;
+use lambda_http::{Context, LambdaEvent};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tracing::{Instrument, warn};
 
 use super::{Host, Parts, Serve, guarded, serve};
@@ -79,14 +81,14 @@ impl<J: Job> Scheduled<J> {
     }
 
     /// One run, whatever the event is: it ends in a report, and so does every fault.
-    pub async fn run(&self, request_id: &str, trace_id: Option<&str>) -> Value {
+    pub async fn run(&self, context: &Context) -> Value {
         let host = &self.0;
-        let (cold_start, span) = host.begin(request_id, trace_id);
+        let (cold_start, span) = host.begin(context);
         let run = Run { invocation: Invocation::start(), sealer: &host.sealer };
         let report = host.function.run(&run).instrument(span).await;
         let outcome = RunOutcome {
             function: J::NAME,
-            request_id,
+            request_id: &context.request_id,
             fault: report.fault.is_some(),
             errors: &report.errors,
             counts: &report.counts,
@@ -104,8 +106,8 @@ impl<J: Job> Serve for Scheduled<J> {
         self.0.prepare_with(self.0.function.prepare()).await;
     }
 
-    async fn respond(&self, _event: &str, request_id: &str, trace_id: Option<&str>) -> String {
-        self.run(request_id, trace_id).await.to_string()
+    async fn serve(&self, event: LambdaEvent<Box<RawValue>>) -> String {
+        self.run(&event.context).await.to_string()
     }
 }
 
