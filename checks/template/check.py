@@ -63,14 +63,24 @@ SUM = ["SUM(FILL(METRICS(), 0))"]
 ALARMS = {
     "UnauthorizedAlarm": ({(OURS, "Unauthorized", "Sum", 300)}, [], {"Ref": "UnauthorizedAlarmCount"}),
     "ForbiddenAlarm": ({(OURS, "Forbidden", "Sum", 300)}, [], {"Ref": "ForbiddenAlarmCount"}),
-    "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, SUM, 1),
-    "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, SUM, {"Ref": "StoreUnavailableAlarmCount"}),
-    "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, ["MAX(METRICS())"], 900),
+    "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, [], 1),
+    "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, [], {"Ref": "StoreUnavailableAlarmCount"}),
+    "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, [], 900),
     "SweeperFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, [], 3),
     "SweeperSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, [], 1),
     "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM, 1),
     "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM, 1),
     "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, [], {"Ref": "LatencyAlarmMs"}),
+}
+# the dimensions of each alarm on our metrics beside the service; the alarm on the faults of a function has the function
+SERVICE = {"service": {"Ref": "AWS::StackName"}}
+DIMENSIONS = {
+    "UnauthorizedAlarm": {},
+    "ForbiddenAlarm": {},
+    "UpstreamUnauthorizedAlarm": {"code": "upstream_unauthorized"},
+    "StoreUnavailableAlarm": {"code": "store_unavailable"},
+    "UnresolvedAgeAlarm": {},
+    "SweeperFaultsAlarm": {"function": "sweeper"},
 }
 CALLED = ("SessionStart", "Finish", "PublicToken", "AccessToken", "Connection")
 
@@ -298,9 +308,10 @@ def check_deployments(path, template, made):
         check(f"deployed: {name}: alarms where calls are shifted, none else", condition == "ShiftsTraffic" and at_once == {}
               and template["Conditions"]["ShiftsTraffic"] == {"Not": [{"Equals": [{"Ref": "Deployment"}, "AllAtOnce"]}]})
         alarms = [template["Resources"][a["Name"]["Ref"]]["Properties"] for a in shifting["Alarms"]]
-        watched = [(m["MetricStat"]["Metric"]["MetricName"], d["Value"]) for m in alarms[0]["Metrics"] if "MetricStat" in m
-                   for d in m["MetricStat"]["Metric"]["Dimensions"]]
-        check(f"deployed: {name}: the alarm is on {function}'s own faults", watched == [("Faults", function), ("Requests", function)])
+        watched = [(m["MetricStat"]["Metric"]["MetricName"], dimensions(m["MetricStat"]["Metric"]))
+                   for m in alarms[0]["Metrics"] if "MetricStat" in m]
+        own = {**SERVICE, "function": function}
+        check(f"deployed: {name}: the alarm is on {function}'s own faults", watched == [("Faults", own), ("Requests", own)])
         check(f"deployed: {name}: and on crashes", alarms[1:] == [template["Resources"]["CrashedAlarm"]["Properties"]])
 
 
@@ -357,14 +368,18 @@ def check_samconfig(path, parameters):
                   and value in map(str, p.get("AllowedValues", [value])))
 
 
+def dimensions(metric):
+    return {d["Name"]: d["Value"] for d in metric.get("Dimensions", [])}
+
+
 def check_alarms(template, api):
-    """The alarms watch metrics that exist, under the names and dimensions that they have."""
+    """The alarms watch metrics that exist, under the names and dimensions that they have (local/tests/metrics.rs)."""
     resources = template["Resources"]
     telemetry = Path("shared/src/telemetry.rs").read_text()
     namespace = re.search(r'const NAMESPACE: &str = "(\w+)";', telemetry).group(1)
-    check("functions count errors by function and code",
-          'self.add(&[&["function"], &["function", "code"]], "Errors", "Count"' in telemetry)
-    check("upstream_unauthorized is a code", '"upstream_unauthorized"' in Path("shared/src/http/code.rs").read_text())
+    codes = Path("shared/src/http/code.rs").read_text()
+    for code in (d["code"] for d in DIMENSIONS.values() if "code" in d):
+        check(f"{code} is a code", f'"{code}"' in codes)
     for name in PERMISSIONS:
         check(f"{name} counts under its name", f'const NAME: &\'static str = "{name}";' in
               Path("functions", name, "src/lib.rs").read_text())
@@ -383,10 +398,12 @@ def check_alarms(template, api):
             (alarm["Namespace"], alarm["MetricName"], alarm.get("Statistic") or alarm.get("ExtendedStatistic"), alarm["Period"])}
         expected = ALARMS.get(name) or FAULTS_ALARM
         check(f"{name}: rings for what it is meant for", (metrics, expressions, alarm["Threshold"]) == expected)
-        codes = {d["Value"] for s in stats for d in s["Metric"]["Dimensions"] if d["Name"] == "code"}
-        check(f"{name}: one code throughout", len(codes) <= 1 and codes <= {"upstream_unauthorized", "store_unavailable"})
+        ours = [metric for metric in [s["Metric"] for s in stats] or [alarm] if metric["Namespace"] == namespace]
+        function = {f"{f}FaultsAlarm": {"function": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", f).lower()} for f in CALLED}
+        check(f"{name}: is on this stack's metrics", all(
+            dimensions(metric) == {**SERVICE, **{**DIMENSIONS, **function}[name]} for metric in ours))
 
-    fields = json.loads(api["AccessLogSettings"]["Format"])
+    fields = json.loads(api["AccessLogSettings"]["Format"]["Sub"])
     log = {"Ref": api["AccessLogSettings"]["DestinationArn"]["GetAtt"].split(".")[0]}
     counted = set()
     for name, f in resources.items():
@@ -397,32 +414,15 @@ def check_alarms(template, api):
         check(f"{name}: counts a status of the access log", pattern is not None and f.get("LogGroupName") == log
               and fields.get(pattern.group(1)) == "$context.status")
         metric = f.get("MetricTransformations", [{}])[0]
-        check(f"{name}: counts one for each", metric.get("MetricValue") == "1" and "Dimensions" not in metric)
+        # CloudWatch Logs does not accept a default value beside dimensions
+        check(f"{name}: counts one for each, for this stack", metric.get("MetricValue") == "1" and "DefaultValue" not in metric
+              and metric.get("Dimensions") == [{"Key": "service", "Value": "$.service"}])
         watched = [a for a in alarms.values() if (a.get("Namespace"), a.get("MetricName"), a.get("Statistic"), a.get("Period"))
-                   == (namespace, metric.get("MetricName"), "Sum", 300) and "Dimensions" not in a]
+                   == (namespace, metric.get("MetricName"), "Sum", 300) and dimensions(a) == SERVICE]
         check(f"{name}: an alarm watches it", len(watched) == 1 and metric.get("MetricNamespace") == namespace
               and watched[0].get("Threshold", {}).get("Ref") in template["Parameters"])
         counted.add(pattern and pattern.group(2))
     check(f"refusals are counted: {sorted(COUNTED)}", counted == COUNTED)
-
-    # who has the client secret calls Human API, and may be refused
-    callers = sorted(name for name, (_, secrets) in PERMISSIONS.items() if secrets == BOTH)
-    refused = []
-    for alarm in alarms.values():
-        queries = alarm.get("Metrics", [])
-        stats = [q["MetricStat"] for q in queries if "MetricStat" in q]
-        dimensions = [{d["Name"]: d["Value"] for d in s["Metric"].get("Dimensions", [])} for s in stats]
-        if not any("upstream_unauthorized" in d.values() for d in dimensions):
-            continue
-        refused.append(sorted(d.get("function", "") for d in dimensions))
-        check("upstream_unauthorized: the errors of each function by that code", all(
-            s["Metric"].get("Namespace") == namespace and s["Metric"].get("MetricName") == "Errors"
-            and s.get("Stat") == "Sum" and s.get("Period") == 300
-            and d.keys() == {"function", "code"} and d["code"] == "upstream_unauthorized" for s, d in zip(stats, dimensions)))
-        check("upstream_unauthorized: summed, and one is enough", alarm.get("Threshold") == 1 and
-              [(q.get("Expression"), "MetricStat" in q) for q in queries if q.get("ReturnData") is not False]
-              == [("SUM(FILL(METRICS(), 0))", False)])
-    check(f"upstream_unauthorized: one alarm, on {callers}", refused == [callers])
 
 
 def check_skips(resources):
@@ -512,7 +512,7 @@ def check_access_log(api, resources):
     settings = api.get("AccessLogSettings", {})
     group = settings.get("DestinationArn", {}).get("GetAtt", ".").split(".")[0]
     check("access logs go to a log group", resources.get(group, {}).get("Type") == "AWS::Logs::LogGroup")
-    text = settings.get("Format", "")
+    text = settings.get("Format", {}).get("Sub", "")
     try:
         entries = json.loads(text)
     except ValueError:
@@ -520,6 +520,7 @@ def check_access_log(api, resources):
     check("an access-log line is one line of JSON", isinstance(entries, dict) and bool(entries) and "\n" not in text)
     for variable in LOGGED:
         check(f"access logs hold $context.{variable}", f"$context.{variable}" in entries.values())
+    check("access logs name the stack", entries.pop("service", None) == "${AWS::StackName}")
     for key, value in entries.items():
         check(f"access logs: {key} is a $context variable that is no path, query, body, header or claim",
               re.fullmatch(r"\$context\.[A-Za-z.]+", value) and not NEVER_LOGGED.search(key + value))
@@ -530,6 +531,7 @@ def check_environment(name, function, globals_, data):
                  **function["Properties"].get("Environment", {}).get("Variables", {})}
     for variable in REQUIRED_VARIABLES:
         check(f"{name}: {variable} is set", bool(variables.get(variable)))
+    check(f"{name}: SERVICE_NAME is the stack's name", variables.get("SERVICE_NAME") == SERVICE["service"])
     check(f"{name}: TABLE_NAME is the table", variables.get("TABLE_NAME") == data["table"])
     check(f"{name}: HUMAN_API_SECRET_ID is the client secret", variables.get("HUMAN_API_SECRET_ID") == data["client secret"])
     check(f"{name}: TOKEN_KEY_SECRET_ID is the sealing key", variables.get("TOKEN_KEY_SECRET_ID") == data["token key"])

@@ -29,7 +29,12 @@ async fn main() -> ExitCode {
         }
     };
     // what CloudWatch would get of the functions
-    let _ = tracing::subscriber::set_global_default(telemetry::subscriber(telemetry::info(), "local", output.clone()));
+    let _ = tracing::subscriber::set_global_default(telemetry::subscriber(
+        telemetry::info(),
+        "human-connect",
+        "local",
+        output.clone(),
+    ));
     let refusals = match Refusals::from_variable(std::env::var("CORS_ON_REFUSALS").ok().as_deref()) {
         Ok(refusals) => refusals,
         Err(error) => {

@@ -19,6 +19,9 @@ const FUNCTIONS: [&str; 6] = ["session-start", "finish", "public-token", "access
 /// Nobody requests anything of this one: it answers every event with a report.
 const SCHEDULED: &str = "sweeper";
 
+/// The stack's name. Every line carries it: logs, audits, metrics.
+const SERVICE: &str = "made-up-stack";
+
 /// Events that are none.
 const STRANGE: [&str; 5] = ["null", "[]", "\"made-up\"", "{}", r#"{"version": "2.0", "routeKey": 1}"#];
 
@@ -87,7 +90,8 @@ fn the_readme_has_a_row_for_each_event_and_no_other() {
 #[tokio::test]
 async fn every_event_is_answered_as_the_readme_says() {
     let binaries = binaries();
-    let options = Options { variables: vec![("LOG_LEVEL", "trace")], ..Options::in_memory() };
+    let options =
+        Options { variables: vec![("LOG_LEVEL", "trace"), ("SERVICE_NAME", SERVICE)], ..Options::in_memory() };
     let laptop = Laptop::start(options).await.unwrap();
     examples::set_up(&laptop).await.unwrap();
     // neither these nor LOG_LEVEL can turn the logging of payloads on
@@ -136,7 +140,7 @@ async fn every_event_is_answered_as_the_readme_says() {
             assert!(audited.is_empty(), "{name}");
         }
         for line in out.lines() {
-            assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "{name}: {line}");
+            assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["service"] == SERVICE), "{name}: {line}");
             assert!(NOT_FOR_LOGS.iter().all(|text| !line.contains(text)), "{name}: {line}");
         }
     }

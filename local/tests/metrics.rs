@@ -1,5 +1,5 @@
-//! The template's dashboard and alarms watch only what is there: metrics that the functions emit or that a filter of the template
-//! counts, by the dimensions that they have. And the dashboard leaves none out.
+//! The functions' metrics have the dimension sets of the contract. The template's dashboard and alarms watch only metrics that
+//! the functions emit or that a filter of the template counts. The dashboard leaves none out.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeSet;
@@ -34,8 +34,29 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// The functions' namespace, and all that they emit: of an invocation in which everything has happened, and of a run of the
-/// sweeper, which has some of its own.
+/// The metrics that also have the dimension `function`, by `CONTRACT.md` 6.
+const BY_FUNCTION: [&str; 5] = ["Requests", "Faults", "ColdStart", "UpstreamLatency", "StoreLatency"];
+
+/// The other metrics. `Errors` also has the dimension `code`.
+const BY_SERVICE: [&str; 10] = [
+    "Errors",
+    "TokensStored",
+    "TokensRecovered",
+    "SecretRefreshed",
+    "FinishConflicts",
+    "Unresolved",
+    "UnresolvedAgeSeconds",
+    "Swept",
+    "Resealed",
+    "SealedWithOlderKey",
+];
+
+fn metric(name: &str, dimensions: &[&str]) -> Metric {
+    (name.to_owned(), dimensions.iter().map(|dimension| (*dimension).to_owned()).collect())
+}
+
+/// The functions' namespace, and all that they emit: of an invocation in which everything has happened, of a run of the
+/// sweeper, which has some of its own, and of a refused call.
 async fn emitted() -> (String, BTreeSet<Metric>) {
     let tally = Tally {
         upstream: Duration::from_secs(1),
@@ -49,13 +70,23 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
         unresolved_age: Some(Duration::from_secs(1)),
     };
     let code = Code::StoreUnavailable.name();
-    let outcome =
-        Outcome { function: "finish", request_id: "r", status: 503, code, cold_start: true, tally: &tally, at: 1 };
+    let outcome = Outcome {
+        service: "human-connect",
+        function: "finish",
+        request_id: "r",
+        status: 503,
+        code,
+        cold_start: true,
+        tally: &tally,
+        at: 1,
+    };
     let line = json!(outcome.metrics());
     let namespace = text(&line["_aws"]["CloudWatchMetrics"][0]["Namespace"]);
-    let lines = [line].into_iter().chain(of_the_sweeper().await);
     let mut metrics = BTreeSet::new();
-    for directive in lines.flat_map(|line| line["_aws"]["CloudWatchMetrics"].as_array().unwrap().clone()) {
+    let lines = [line].into_iter().chain(written("human-connect").await);
+    let directives = lines.filter_map(|line| line["_aws"]["CloudWatchMetrics"].as_array().cloned()).flatten();
+    for directive in directives {
+        assert_eq!(directive["Namespace"], namespace);
         for metric in directive["Metrics"].as_array().unwrap() {
             for dimensions in directive["Dimensions"].as_array().unwrap() {
                 let dimensions = dimensions.as_array().unwrap().iter().map(text).collect();
@@ -66,18 +97,16 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
     (namespace, metrics)
 }
 
-/// Its metric lines of one run.
-async fn of_the_sweeper() -> Vec<Value> {
+/// The lines of one run of the sweeper and of one refused call of `access-token`: an audit line, the others with metrics.
+async fn written(service: &'static str) -> Vec<Value> {
     let heard = Heard::default();
-    let laptop = Laptop::start(Options { output: Output::new(heard.clone()), ..Options::in_memory() }).await.unwrap();
+    let (output, variables) = (Output::new(heard.clone()), vec![("SERVICE_NAME", service)]);
+    let laptop = Laptop::start(Options { output, variables, ..Options::in_memory() }).await.unwrap();
     laptop.gateway.sweep().await;
-    let lines = heard
-        .lines()
-        .unwrap()
-        .into_iter()
-        .filter(|line| line["function"] == sweeper::Sweeper::NAME)
-        .collect::<Vec<_>>();
-    assert_eq!(lines.len(), 1);
+    laptop.gateway.as_backend(&json!({"clientUserId": "ada"})).await;
+    let lines = heard.lines().unwrap();
+    let functions: Vec<&Value> = lines.iter().map(|line| line.get("function").unwrap_or(&line["message"])).collect();
+    assert_eq!(functions, ["sweeper", "audit", "access-token"]);
     lines
 }
 
@@ -86,22 +115,28 @@ fn counted(template: &Value, namespace: &str) -> BTreeSet<Metric> {
     let transformations =
         of_type(template, "AWS::Logs::MetricFilter").map(|(_, filter)| &filter["MetricTransformations"][0]);
     let ours = transformations.filter(|metric| metric["MetricNamespace"] == namespace);
-    ours.map(|metric| (text(&metric["MetricName"]), BTreeSet::new())).collect()
+    ours.map(|metric| {
+        let dimensions = metric["Dimensions"].as_array().unwrap().iter();
+        (text(&metric["MetricName"]), dimensions.map(|dimension| text(&dimension["Key"])).collect())
+    })
+    .collect()
 }
 
-/// The dashboard's rows and searches in this namespace.
+/// The dashboard's rows and searches in this namespace. Each names the stack as its service.
 fn shown(value: &Value, namespace: &str, metrics: &mut BTreeSet<Metric>) {
     match value {
-        // ["HumanConnect", "Faults", "function", "finish", {…}]
+        // ["HumanConnect", "Swept", "service", "${AWS::StackName}", {…}]
         Value::Array(row) if row.first().is_some_and(|first| first == namespace) => {
             let names: Vec<String> = row.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            assert_eq!(names[2..4], ["service", "${AWS::StackName}"], "{names:?}");
             metrics.insert((names[1].clone(), names[2..].chunks(2).map(|pair| pair[0].clone()).collect()));
         }
-        // SEARCH('{HumanConnect,function} MetricName="Faults"', 'Sum')
+        // SEARCH('{HumanConnect,service,function} MetricName="Faults" service="${AWS::StackName}"', 'Sum')
         Value::String(expression) if expression.starts_with("SEARCH(") => {
             let (schema, rest) = expression.strip_prefix("SEARCH('{").unwrap().split_once('}').unwrap();
             let mut schema = schema.split(',');
             if schema.next() == Some(namespace) {
+                assert!(rest.contains(r#"" service="${AWS::StackName}"', '"#), "{expression}");
                 let name = rest.split('"').nth(1).unwrap();
                 metrics.insert((name.to_owned(), schema.map(str::to_owned).collect()));
             }
@@ -125,6 +160,42 @@ fn watched(alarm: &Value) -> Vec<&Value> {
 fn dimensions(metric: &Value) -> impl Iterator<Item = (String, String)> {
     let list = metric["Dimensions"].as_array().into_iter().flatten();
     list.map(|dimension| (text(&dimension["Name"]), text(&dimension["Value"])))
+}
+
+#[tokio::test]
+async fn each_metric_has_the_dimension_sets_of_the_contract() {
+    let by_service = BY_FUNCTION.iter().chain(&BY_SERVICE).map(|name| metric(name, &["service"]));
+    let by_function = BY_FUNCTION.iter().map(|name| metric(name, &["service", "function"]));
+    let expected = by_service.chain(by_function).chain([metric("Errors", &["service", "code"])]).collect();
+    let (namespace, emitted) = emitted().await;
+    assert_eq!((namespace.as_str(), emitted), ("HumanConnect", expected));
+}
+
+#[tokio::test]
+async fn two_services_do_not_mix() {
+    for service in ["human-connect-dev", "human-connect-prod"] {
+        for line in written(service).await {
+            assert_eq!(line["service"], service, "{line}");
+        }
+    }
+}
+
+/// A metric filter takes its dimension from a field of the access log.
+#[test]
+fn what_is_counted_in_the_access_log_is_counted_for_the_stack() {
+    let template = template();
+    let (_, api) = of_type(&template, "AWS::Serverless::HttpApi").next().unwrap();
+    let format: Value = serde_json::from_str(api["AccessLogSettings"]["Format"].as_str().unwrap()).unwrap();
+    assert_eq!(format["service"], "${AWS::StackName}");
+    let mut filters = 0;
+    for (name, filter) in of_type(&template, "AWS::Logs::MetricFilter") {
+        filters += 1;
+        let metric = &filter["MetricTransformations"][0];
+        assert_eq!(metric["Dimensions"], json!([{"Key": "service", "Value": "$.service"}]), "{name}");
+        // CloudWatch Logs refuses one beside dimensions
+        assert!(metric.get("DefaultValue").is_none(), "{name}");
+    }
+    assert_eq!(filters, 2);
 }
 
 #[tokio::test]
@@ -162,6 +233,7 @@ async fn each_alarm_watches_a_metric_that_there_is() {
             assert!(there.contains(&known), "{name}: {known:?}");
             for (dimension, value) in dimensions(metric) {
                 let exists = match dimension.as_str() {
+                    "service" => value == "AWS::StackName",
                     "function" => functions.contains(&value.as_str()),
                     _ => Code::ALL.iter().any(|code| code.name() == value),
                 };

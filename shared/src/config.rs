@@ -36,6 +36,8 @@ pub struct Config {
     pub upstream_timeout: Duration,
     /// `PUBLIC_BASE_URL`: where callers reach the API, for `finishUrl`; no slash at its end.
     pub public_base_url: Option<String>,
+    /// `SERVICE_NAME`: the `service` of log lines and metrics. It keeps two stacks in one account apart.
+    pub service: String,
     /// `LOG_LEVEL`: what of our own code is logged, a `tracing` filter.
     pub log_level: Targets,
     /// `HTTPS_PROXY`, or `https_proxy`: an egress proxy for https; plain http, which is loopback, never goes through one.
@@ -171,6 +173,7 @@ impl Config {
             public_base_url: optional("PUBLIC_BASE_URL")
                 .map(|url| base_url("PUBLIC_BASE_URL", &url).map(|url| url.as_str().trim_end_matches('/').to_owned()))
                 .transpose()?,
+            service: text("SERVICE_NAME", "human-connect"),
             log_level: log_level(&text("LOG_LEVEL", "info"))?,
             https_proxy: optional("HTTPS_PROXY")
                 .or_else(|| optional("https_proxy"))
@@ -308,6 +311,13 @@ mod tests {
         assert_eq!(config.secret_ttl, Duration::from_secs(300));
         assert_eq!(config.upstream_timeout, Duration::from_secs(8));
         assert_eq!(config.public_base_url, None);
+        assert_eq!(config.service, "human-connect");
+    }
+
+    #[test]
+    fn a_blank_service_name_counts_as_not_set() {
+        assert_eq!(read(&[("SERVICE_NAME", " ")]).unwrap().service, "human-connect");
+        assert_eq!(read(&[("SERVICE_NAME", "human-connect-dev")]).unwrap().service, "human-connect-dev");
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Parts<'_> {
 /// A function with what is around it.
 pub struct Host<F> {
     function: F,
+    service: String,
     sealer: Arc<Sealer>,
     clock: Clock,
     output: Output,
@@ -119,7 +120,8 @@ impl<F> Host<F> {
         let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
         let function = function(Parts { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });
-        Ok(Self { function, sealer, clock, output, cold: AtomicBool::new(true) })
+        let service = config.service.clone();
+        Ok(Self { function, service, sealer, clock, output, cold: AtomicBool::new(true) })
     }
 
     async fn prepare_with(&self, function: impl Future<Output = ()>) {
@@ -263,13 +265,14 @@ impl<F: Function> Host<F> {
             user,
             "request"
         );
-        let at = self.clock.now();
+        let (service, at) = (self.service.as_str(), self.clock.now());
         if F::AUDITED {
             let caller = invocation.aws_caller();
-            self.output.line(&AuditLine::new(F::NAME, request_id, caller.as_deref(), user.as_deref(), code, at));
+            let (caller, user) = (caller.as_deref(), user.as_deref());
+            self.output.line(&AuditLine::new(service, F::NAME, request_id, caller, user, code, at));
         }
-        self.output
-            .line(&Outcome { function: F::NAME, request_id, status, code, cold_start, tally: &tally, at }.metrics());
+        let outcome = Outcome { service, function: F::NAME, request_id, status, code, cold_start, tally: &tally, at };
+        self.output.line(&outcome.metrics());
     }
 }
 
@@ -319,6 +322,7 @@ async fn serve<H: Serve>(
             let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| name.to_owned());
             let _ = tracing::subscriber::set_global_default(telemetry::subscriber(
                 config.log_level.clone(),
+                &config.service,
                 &name,
                 Output::stdout(),
             ));
@@ -401,7 +405,7 @@ mod tests {
     #[test]
     fn a_panic_is_reported_by_its_place_and_without_its_message() {
         let heard = Heard::default();
-        let subscriber = telemetry::subscriber(telemetry::info(), "test", Output::new(heard.clone()));
+        let subscriber = telemetry::subscriber(telemetry::info(), "test", "test", Output::new(heard.clone()));
         let hook = std::panic::take_hook();
         report_panics_without_their_message();
         let caught = tracing::subscriber::with_default(subscriber, || {

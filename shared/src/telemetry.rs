@@ -21,10 +21,13 @@ mod lines;
 
 pub use lines::Output;
 
-/// The `service` of every line.
-const SERVICE: &str = "human-connect";
 /// The metrics' namespace.
 const NAMESPACE: &str = "HumanConnect";
+/// The dimension sets of a metric. CloudWatch counts each set as a metric of its own.
+type Dimensions = &'static [&'static [&'static str]];
+const BY_SERVICE: Dimensions = &[&["service"]];
+const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
+const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
 /// The crates that are ours.
 const OURS: [&str; 8] =
     ["shared", "session_start", "finish", "public_token", "access_token", "connection", "sweeper", "local"];
@@ -35,7 +38,12 @@ pub fn info() -> Targets {
 }
 
 /// A subscriber that writes each event as one JSON line.
-pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscriber + Send + Sync + 'static + use<> {
+pub fn subscriber(
+    level: Targets,
+    service: &str,
+    function: &str,
+    output: Output,
+) -> impl Subscriber + Send + Sync + 'static + use<> {
     let ours = |metadata: &Metadata<'_>| OURS.contains(&metadata.target().split("::").next().unwrap_or_default());
     // so that the libraries' trace points cost a comparison each
     let most = Filter::<Registry>::max_level_hint(&level).unwrap_or(LevelFilter::TRACE).max(LevelFilter::WARN);
@@ -48,7 +56,7 @@ pub fn subscriber(level: Targets, function: &str, output: Output) -> impl Subscr
     })
     .with_max_level_hint(most);
     let subscriber: Layered<_, Registry> =
-        tracing_subscriber::registry().with(lines::JsonLines::new(SERVICE, function, output).with_filter(allowed));
+        tracing_subscriber::registry().with(lines::JsonLines::new(service, function, output).with_filter(allowed));
     subscriber
 }
 
@@ -58,7 +66,7 @@ pub struct AuditLine<'a> {
     level: &'static str,
     timestamp: String,
     message: &'static str,
-    service: &'static str,
+    service: &'a str,
     function_name: &'a str,
     function_request_id: &'a str,
     caller: Option<&'a str>,
@@ -69,6 +77,7 @@ pub struct AuditLine<'a> {
 impl<'a> AuditLine<'a> {
     /// The caller as AWS names it, and the user's hash, as far as they are known.
     pub fn new(
+        service: &'a str,
         function_name: &'a str,
         function_request_id: &'a str,
         caller: Option<&'a str>,
@@ -76,14 +85,16 @@ impl<'a> AuditLine<'a> {
         outcome: &'a str,
         at: Millis,
     ) -> Self {
-        let (level, timestamp, message, service) = ("INFO", rfc3339(at), "audit", SERVICE);
+        let (level, timestamp, message) = ("INFO", rfc3339(at), "audit");
         Self { level, timestamp, message, service, function_name, function_request_id, caller, user, outcome }
     }
 }
 
 /// What one invocation came to.
 pub struct Outcome<'a> {
-    /// The function's name, the metrics' one dimension.
+    /// `SERVICE_NAME`, a dimension of every metric.
+    pub service: &'a str,
+    /// The function's name, a dimension of some metrics.
     pub function: &'a str,
     /// Lambda's id of the invocation.
     pub request_id: &'a str,
@@ -102,10 +113,10 @@ pub struct Outcome<'a> {
 impl Outcome<'_> {
     /// The metrics, as one line of CloudWatch's embedded metric format.
     pub fn metrics(&self) -> MetricLine<'_> {
-        let mut line = MetricLine::new(self.function, self.request_id, self.at);
-        line.count("Requests", 1);
-        line.count("Faults", u64::from(self.status >= 500));
-        line.count("ColdStart", u64::from(self.cold_start));
+        let mut line = MetricLine::new(self.service, self.function, self.request_id, self.at);
+        line.count(BY_FUNCTION, "Requests", 1);
+        line.count(BY_FUNCTION, "Faults", u64::from(self.status >= 500));
+        line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
         line.tally(self.tally);
         if self.code != "ok" {
             line.errors(self.code, 1);
@@ -116,7 +127,9 @@ impl Outcome<'_> {
 
 /// What one run of a function came to that a schedule starts. Nobody requested anything: `Requests` is not among its metrics.
 pub struct RunOutcome<'a> {
-    /// The function's name, the metrics' one dimension.
+    /// `SERVICE_NAME`, a dimension of every metric.
+    pub service: &'a str,
+    /// The function's name, a dimension of some metrics.
     pub function: &'a str,
     /// Lambda's id of the invocation.
     pub request_id: &'a str,
@@ -137,13 +150,13 @@ pub struct RunOutcome<'a> {
 impl RunOutcome<'_> {
     /// The metrics: one line, and one more for each code, for a line has one value of a dimension.
     pub fn metrics(&self) -> Vec<MetricLine<'_>> {
-        let new = || MetricLine::new(self.function, self.request_id, self.at);
+        let new = || MetricLine::new(self.service, self.function, self.request_id, self.at);
         let mut line = new();
-        line.count("Faults", u64::from(self.fault));
-        line.count("ColdStart", u64::from(self.cold_start));
+        line.count(BY_FUNCTION, "Faults", u64::from(self.fault));
+        line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
         line.tally(self.tally);
         for (name, count) in self.counts {
-            line.count(name, *count);
+            line.count(BY_SERVICE, name, *count);
         }
         let errors = self.errors.iter().map(|(code, count)| {
             let mut line = new();
@@ -157,6 +170,7 @@ impl RunOutcome<'_> {
 /// A line of CloudWatch's [embedded metric format](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 #[derive(Serialize)]
 pub struct MetricLine<'a> {
+    service: &'a str,
     function: &'a str,
     function_request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +192,7 @@ struct About {
 #[serde(rename_all = "PascalCase")]
 struct Directive {
     namespace: &'static str,
-    dimensions: &'static [&'static [&'static str]],
+    dimensions: Dimensions,
     metrics: Vec<Metric>,
 }
 
@@ -194,18 +208,12 @@ fn as_members<S: Serializer>(values: &[(&'static str, Value)], serializer: S) ->
 }
 
 impl<'a> MetricLine<'a> {
-    fn new(function: &'a str, request_id: &'a str, at: Millis) -> Self {
+    fn new(service: &'a str, function: &'a str, request_id: &'a str, at: Millis) -> Self {
         let about = About { timestamp: at, cloud_watch_metrics: Vec::new() };
-        Self { function, function_request_id: request_id, code: None, values: Vec::new(), about }
+        Self { service, function, function_request_id: request_id, code: None, values: Vec::new(), about }
     }
 
-    fn add(
-        &mut self,
-        dimensions: &'static [&'static [&'static str]],
-        name: &'static str,
-        unit: &'static str,
-        value: Value,
-    ) {
+    fn add(&mut self, dimensions: Dimensions, name: &'static str, unit: &'static str, value: Value) {
         debug_assert!(self.values.iter().all(|(known, _)| *known != name), "{name} twice");
         let directives = &mut self.about.cloud_watch_metrics;
         match directives.iter_mut().find(|directive| directive.dimensions == dimensions) {
@@ -217,21 +225,17 @@ impl<'a> MetricLine<'a> {
         self.values.push((name, value));
     }
 
-    fn metric(&mut self, name: &'static str, unit: &'static str, value: Value) {
-        self.add(&[&["function"]], name, unit, value);
-    }
-
-    fn count(&mut self, name: &'static str, count: u64) {
-        self.metric(name, "Count", count.into());
+    fn count(&mut self, dimensions: Dimensions, name: &'static str, count: u64) {
+        self.add(dimensions, name, "Count", count.into());
     }
 
     /// What an invocation measured, as far as there is something to say.
     fn tally(&mut self, tally: &Tally) {
         if tally.upstream_calls > 0 {
-            self.metric("UpstreamLatency", "Milliseconds", milliseconds(tally.upstream).into());
+            self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(tally.upstream).into());
         }
         if !tally.store.is_zero() {
-            self.metric("StoreLatency", "Milliseconds", milliseconds(tally.store).into());
+            self.add(BY_FUNCTION, "StoreLatency", "Milliseconds", milliseconds(tally.store).into());
         }
         for (name, count) in [
             ("TokensStored", tally.tokens_stored),
@@ -241,17 +245,17 @@ impl<'a> MetricLine<'a> {
             ("Unresolved", tally.unresolved),
         ] {
             if count > 0 {
-                self.count(name, count.into());
+                self.count(BY_SERVICE, name, count.into());
             }
         }
         if let Some(age) = tally.unresolved_age {
-            self.metric("UnresolvedAgeSeconds", "Seconds", age.as_secs().into());
+            self.add(BY_SERVICE, "UnresolvedAgeSeconds", "Seconds", age.as_secs().into());
         }
     }
 
     fn errors(&mut self, code: &'a str, count: u64) {
         self.code = Some(code);
-        self.add(&[&["function"], &["function", "code"]], "Errors", "Count", count.into());
+        self.count(BY_CODE, "Errors", count);
     }
 }
 
@@ -284,8 +288,8 @@ mod tests {
 
     fn outcome(status: u16, code: &str, tally: Tally) -> Value {
         let tally = &tally;
-        let outcome = Outcome { function: "finish", request_id: "r", status, code, cold_start: true, tally, at: 1 };
-        json!(outcome.metrics())
+        let (service, function, request_id) = ("human-connect", "finish", "r");
+        json!(Outcome { service, function, request_id, status, code, cold_start: true, tally, at: 1 }.metrics())
     }
 
     #[test]
@@ -293,6 +297,7 @@ mod tests {
         let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
         let (tally, counts) = (Tally::default(), [("Swept", 3)]);
         let run = RunOutcome {
+            service: "human-connect",
             function: "sweeper",
             request_id: "r",
             fault: false,

@@ -14,7 +14,7 @@ const SESSION: &str = "POST /connect/session";
 /// Catches the log lines of this thread, and with it of all that the test does.
 fn hear() -> (Heard, DefaultGuard) {
     let heard = Heard::default();
-    let guard = tracing::subscriber::set_default(subscriber(info(), "test", Output::new(heard.clone())));
+    let guard = tracing::subscriber::set_default(subscriber(info(), "test", "test", Output::new(heard.clone())));
     (heard, guard)
 }
 

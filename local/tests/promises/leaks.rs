@@ -36,7 +36,7 @@ async fn no_call_and_no_fault_shows_a_secret_anywhere() {
     let heard = Heard::default();
     let output = Output::new(heard.clone());
     let all = Targets::new().with_default(tracing::Level::TRACE);
-    let _guard = tracing::subscriber::set_default(telemetry::subscriber(all, "canary", output.clone()));
+    let _guard = tracing::subscriber::set_default(telemetry::subscriber(all, "canary", "canary", output.clone()));
     let mut world = World::writing_to(output, time).await;
     let (mut searched, mut lines) = (0, 0);
     for service in Service::ALL {

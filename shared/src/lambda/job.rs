@@ -87,6 +87,7 @@ impl<J: Job> Scheduled<J> {
         let run = Run { invocation: Invocation::start(), sealer: &host.sealer };
         let report = host.function.run(&run).instrument(span).await;
         let outcome = RunOutcome {
+            service: &host.service,
             function: J::NAME,
             request_id: &context.request_id,
             fault: report.fault.is_some(),

@@ -44,14 +44,14 @@ impl Output {
 
 /// The layer.
 pub(super) struct JsonLines {
-    service: &'static str,
+    service: String,
     function: String,
     output: Output,
 }
 
 impl JsonLines {
-    pub(super) fn new(service: &'static str, function: &str, output: Output) -> Self {
-        Self { service, function: function.to_owned(), output }
+    pub(super) fn new(service: &str, function: &str, output: Output) -> Self {
+        Self { service: service.to_owned(), function: function.to_owned(), output }
     }
 }
 
@@ -91,7 +91,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
         let timestamp = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
         line.add("level", event.metadata().level().as_str());
         line.add("timestamp", timestamp);
-        line.add("service", self.service);
+        line.add("service", &self.service);
         line.add("function_name", &self.function);
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<Fields>() {
