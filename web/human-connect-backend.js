@@ -116,10 +116,13 @@ async function send(url, request) {
   try {
     response = await inTime(ask(url, { ...request, signal: controller.signal }));
     if (response.status !== 204) answer = await inTime(response.json());
-  } catch {
+  } catch (error) {
     // `fetch` reports a malformed request like a lost connection. `Request` throws the malformed one's error.
     if (!response) new Request(url, request);
-    // The backend sends no success without JSON: the address is another one, or the answer is cut off.
+    // The backend sends no success without JSON, so the address is another one. Another try does not help.
+    if (response?.ok && error?.name === "SyntaxError") {
+      return new ConnectError(response.status, { message: "The answer is not JSON. Is `api` the backend's address?" });
+    }
     if (!response || response.ok) return new ConnectError(0, {});
   } finally {
     clearTimeout(timer);

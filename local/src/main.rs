@@ -14,7 +14,8 @@ use shared::telemetry::{self, Output};
 const DIRECTORY: &str = ".local";
 const PORT: u16 = 3000;
 /// Where the usual tools serve a page under development; `ALLOWED_ORIGINS` names others.
-const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080";
+const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080,\
+    http://127.0.0.1:5173,http://127.0.0.1:4200,http://127.0.0.1:8080";
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -311,6 +311,8 @@ mod tests {
         assert_eq!(config.secret_ttl, Duration::from_secs(300));
         assert_eq!(config.upstream_timeout, Duration::from_secs(8));
         assert_eq!(config.public_base_url, None);
+        let config = read(&[("PUBLIC_BASE_URL", " https://api.example.com/health/ ")]).unwrap();
+        assert_eq!(config.public_base_url.as_deref(), Some("https://api.example.com/health"));
         assert_eq!(config.service, "human-connect");
     }
 

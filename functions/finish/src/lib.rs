@@ -282,10 +282,6 @@ impl SessionTokenObject {
 
     fn read(fields: &Fields) -> Result<Self, Problem> {
         let [human_id, client_id, session_token] = Self::NAMES.map(|[name, alias]| fields.text_of(name, alias));
-        Ok(Self {
-            human_id: human_id?.to_owned(),
-            client_id: client_id?.to_owned(),
-            session: SessionToken::new(session_token?),
-        })
+        Ok(Self { human_id: human_id?, client_id: client_id?, session: SessionToken::new(session_token?) })
     }
 }

@@ -1,7 +1,10 @@
 //! The Connect widget's `onClose` response. The function keeps it for display and believes nothing of it. So nothing in it is an
 //! error: a field that has another type counts as absent.
 
-use serde_json::Value;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use shared::http::body::{FIELD_LIMIT, Fields};
 use shared::record::Source;
 
@@ -20,13 +23,15 @@ pub struct Report {
 impl Report {
     /// Reads the response; every part of it is optional.
     pub fn read(fields: &Fields) -> Self {
-        let result = |name: &str| fields.get("sessionResults").and_then(|results| results.get(name));
-        let status = fields.get("status").and_then(Value::as_str).unwrap_or_default();
+        let results: HashMap<String, Raw> = fields.get("sessionResults").unwrap_or_default();
+        let result = |name: &str| serde_json::from_str(results.get(name)?.get()).ok();
         Self {
-            session_token_failed: status.starts_with("SESSION_TOKEN_"),
-            now: sources([fields.get("currentConnections"), fields.get("connections")]),
-            connected: sources([result("connectedSources"), result("connected")]).unwrap_or_default(),
-            disconnected: sources([result("disconnectedSources"), result("disconnected")]).unwrap_or_default(),
+            session_token_failed: fields.get("status").is_some_and(|text: String| text.starts_with("SESSION_TOKEN_")),
+            now: fields.get("currentConnections").or_else(|| fields.get("connections")).map(sources),
+            connected: result("connectedSources").or_else(|| result("connected")).map_or_else(Vec::new, sources),
+            disconnected: result("disconnectedSources")
+                .or_else(|| result("disconnected"))
+                .map_or_else(Vec::new, sources),
         }
     }
 
@@ -43,29 +48,34 @@ impl Report {
     }
 }
 
-/// The sources in the first value that is a list.
-fn sources(values: [Option<&Value>; 2]) -> Option<Vec<Source>> {
-    let list = values.into_iter().flatten().find_map(Value::as_array)?;
-    Some(list.iter().filter_map(source).collect())
+/// A part of the report that is read by itself.
+type Raw = Box<RawValue>;
+
+fn sources(list: Vec<Raw>) -> Vec<Source> {
+    list.iter().filter_map(|source| read_source(source)).collect()
 }
 
-/// A source, or `None` if it has no ID or name to show.
-fn source(source: &Value) -> Option<Source> {
-    let usable = |text: &str| !text.trim().is_empty() && text.len() <= FIELD_LIMIT;
-    let id = match source.get("id")? {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => return None,
+/// A source, or `None` if it has no ID or name to show. A number keeps its digits as they came.
+fn read_source(source: &RawValue) -> Option<Source> {
+    #[derive(Deserialize)]
+    struct Reported {
+        id: Raw,
+        name: String,
+    }
+    let Reported { id, name } = serde_json::from_str(source.get()).ok()?;
+    let id = match id.get() {
+        number if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => number.to_owned(),
+        text => serde_json::from_str(text).ok()?,
     };
-    let name = source.get("name")?.as_str()?;
-    (usable(&id) && usable(name)).then(|| Source { id, name: name.to_owned() })
+    let is_usable = |text: &str| !text.trim().is_empty() && text.len() <= FIELD_LIMIT;
+    (is_usable(&id) && is_usable(&name)).then_some(Source { id, name })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use lambda_http::Request;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(body: Value) -> Report {
         Report::read(&Fields::json_or_form(&Request::new(body.to_string().into())).unwrap())
@@ -129,6 +139,18 @@ mod tests {
         ]}));
         let ids: Vec<_> = report.sources(&[]).into_iter().map(|source| source.id).collect();
         assert_eq!(ids, ["4711", "1.5", "-1", "d"]);
+    }
+
+    #[test]
+    fn a_broken_source_spoils_no_other_and_a_number_keeps_its_digits() {
+        let read = |connections: &str| {
+            let body = format!(r#"{{"status":"\ud83d","currentConnections":[{connections}]}}"#);
+            let report = Report::read(&Fields::json_or_form(&Request::new(body.into())).unwrap());
+            report.sources(&[]).into_iter().map(|source| source.id).collect::<Vec<_>>()
+        };
+        assert_eq!(read(r#"{"id":"1","name":"\ud83d"},{"id":"2","name":"\ud83d\ude00"}"#), ["2"]);
+        assert_eq!(read(r#"{"id":12345678901234567890123,"name":"A"}"#), ["12345678901234567890123"]);
+        assert_eq!(read(r#"{"id":1e999,"name":"A"},{"id":0,"name":"B"}"#), ["1e999", "0"]);
     }
 
     #[test]

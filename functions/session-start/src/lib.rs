@@ -72,11 +72,13 @@ impl SessionStart {
         let fields = Fields::json(request)?;
         let flow = match fields.optional_text("flow")? {
             None => self.default_flow,
-            Some(name) => Flow::parse(name).ok_or_else(|| Problem::invalid_request("flow must be connect or popup"))?,
+            Some(name) => {
+                Flow::parse(&name).ok_or_else(|| Problem::invalid_request("flow must be connect or popup"))?
+            }
         };
         let email = match fields.optional_text("clientUserEmail")? {
             None => None,
-            Some(text) => Some(EmailAddress::parse(text).ok_or_else(|| {
+            Some(text) => Some(EmailAddress::parse(&text).ok_or_else(|| {
                 Problem::invalid_request("clientUserEmail must be an e-mail address of at most 254 bytes")
             })?),
         };

@@ -1,9 +1,12 @@
-//! Request bodies: JSON objects and forms, read field by field, so that a problem names the field and never its value.
+//! Request bodies: JSON objects and forms. Each field is read by itself, so a problem names the field and never its value, and a
+//! field that nobody needs may be as broken as it likes (a name cut in the middle of an emoji, a number out of range).
+
+use std::collections::HashMap;
 
 use lambda_http::Request;
 use lambda_http::http::header::CONTENT_TYPE;
-use serde_json::map::Entry;
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::problem::Problem;
 
@@ -16,7 +19,7 @@ pub const FIELD_LIMIT: usize = 4 * 1024;
 /// The fields of a body.
 #[derive(Debug)]
 pub struct Fields {
-    fields: Map<String, Value>,
+    fields: HashMap<String, Box<RawValue>>,
     /// Whether they came as a form.
     pub is_form: bool,
 }
@@ -26,7 +29,7 @@ impl Fields {
     pub fn json(request: &Request) -> Result<Self, Problem> {
         let body = bytes(request)?;
         if body.is_empty() {
-            return Ok(Self { fields: Map::new(), is_form: false });
+            return Ok(Self { fields: HashMap::new(), is_form: false });
         }
         match media_type(request).as_deref() {
             None | Some("application/json") => Self::from_json(body),
@@ -51,20 +54,20 @@ impl Fields {
 
     fn from_json(body: &[u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self { fields, is_form: false }),
-            Ok(_) => Err(Problem::invalid_request("the body is not a JSON object")),
+            Ok(fields) => Ok(Self { fields, is_form: false }),
+            Err(error) if error.is_data() => Err(Problem::invalid_request("the body is not a JSON object")),
             Err(_) => Err(Problem::invalid_request("the body is not JSON")),
         }
     }
 
     fn from_form(body: &[u8]) -> Result<Self, Problem> {
-        let mut fields = Map::new();
+        let mut fields = HashMap::new();
         for (name, value) in form_urlencoded::parse(body) {
-            // of a field that comes twice nobody can say which one is meant; where it is read, that is an error
-            match fields.entry(name) {
-                Entry::Vacant(field) => drop(field.insert(Value::String(value.into_owned()))),
-                Entry::Occupied(mut field) => drop(field.insert(Value::Bool(true))),
-            }
+            // nobody can say which one is meant if a field comes twice: a list is an error for whoever reads it
+            let is_second = fields.contains_key(&*name);
+            let value = if is_second { to_raw_value(&[value]) } else { to_raw_value(&value) };
+            // text: cannot fail
+            fields.insert(name.into_owned(), value.unwrap_or_default());
         }
         Ok(Self { fields, is_form: true })
     }
@@ -79,13 +82,13 @@ impl Fields {
         names.into_iter().any(|name| self.fields.contains_key(name))
     }
 
-    /// A field as it came.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.get(name)
+    /// A field, if it is there and of this type.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_str(self.fields.get(name)?.get()).ok()
     }
 
     /// A text that must be there, under one of two names. Two different values are a problem.
-    pub fn text_of(&self, name: &'static str, alias: &'static str) -> Result<&str, Problem> {
+    pub fn text_of(&self, name: &'static str, alias: &'static str) -> Result<String, Problem> {
         match (self.optional_text(name)?, self.optional_text(alias)?) {
             (Some(one), Some(other)) if one != other => {
                 Err(Problem::invalid_request(format!("{name} and {alias} have different values; send one of them")))
@@ -96,26 +99,23 @@ impl Fields {
     }
 
     /// A text that must be there.
-    pub fn text(&self, name: &'static str) -> Result<&str, Problem> {
+    pub fn text(&self, name: &'static str) -> Result<String, Problem> {
         self.optional_text(name)?.ok_or_else(|| Problem::invalid_request(format!("{name} is missing")))
     }
 
     /// A text that may be absent or null.
-    pub fn optional_text(&self, name: &'static str) -> Result<Option<&str>, Problem> {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => check_text(name, text).map(Some),
-            Some(_) => Err(Problem::invalid_request(format!("{name} must be a string"))),
-        }
+    pub fn optional_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.optional(name, "must be a string")?.map(|text| check_text(name, text)).transpose()
     }
 
     /// `true`, `false`, or absent, which is `false`.
     pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(Problem::invalid_request(format!("{name} must be true or false"))),
-        }
+        Ok(self.optional(name, "must be true or false")?.unwrap_or(false))
+    }
+
+    fn optional<T: DeserializeOwned>(&self, name: &'static str, problem: &'static str) -> Result<Option<T>, Problem> {
+        let Some(field) = self.fields.get(name) else { return Ok(None) };
+        serde_json::from_str(field.get()).map_err(|_| Problem::invalid_request(format!("{name} {problem}")))
     }
 }
 
@@ -132,7 +132,7 @@ fn media_type(request: &Request) -> Option<String> {
 }
 
 /// A text that is not empty and not too long; `name` is for the problem.
-fn check_text<'a>(name: &'static str, text: &'a str) -> Result<&'a str, Problem> {
+fn check_text(name: &'static str, text: String) -> Result<String, Problem> {
     if text.trim().is_empty() {
         Err(Problem::invalid_request(format!("{name} is empty")))
     } else if text.len() > FIELD_LIMIT {
@@ -145,7 +145,7 @@ fn check_text<'a>(name: &'static str, text: &'a str) -> Result<&'a str, Problem>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn request(content_type: Option<&str>, body: &str) -> Request {
         let mut request = Request::new(body.into());
@@ -209,10 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_field_spoils_no_other() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        let body = format!(r#"{{"a":"x","b":"\ud83d","c":1e999,"d":{deep}}}"#);
+        let fields = Fields::json(&request(None, &body)).unwrap();
+        assert_eq!(fields.text("a").unwrap(), "x");
+        for name in ["b", "c", "d"] {
+            assert!(fields.has_any([name]) && fields.get::<Value>(name).is_none(), "{name}");
+            assert_eq!(fields.text(name).unwrap_err().status(), 400);
+        }
+    }
+
+    #[test]
     fn a_field_with_two_names_has_one_value() {
         let text = |body: Value| {
             let fields = Fields::json(&request(None, &body.to_string())).unwrap();
-            fields.text_of("humanId", "human_id").map(str::to_owned).map_err(|problem| format!("{problem:?}"))
+            fields.text_of("humanId", "human_id").map_err(|problem| format!("{problem:?}"))
         };
         for body in [json!({"humanId": "h"}), json!({"human_id": "h"}), json!({"humanId": "h", "human_id": "h"})] {
             assert_eq!(text(body).as_deref(), Ok("h"));

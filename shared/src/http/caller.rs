@@ -82,9 +82,13 @@ fn email_address(claim: &Value) -> Option<EmailAddress> {
             _ => None,
         },
         Value::String(text) => {
-            let listed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-            let quoted = listed.and_then(|text| text.strip_prefix('"')?.strip_suffix('"'));
-            EmailAddress::parse(quoted.or(listed).unwrap_or(text))
+            if let Ok([only]) = serde_json::from_str::<[String; 1]>(text) {
+                return EmailAddress::parse(&only);
+            }
+            match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+                Some(only) => EmailAddress::parse(only).filter(|_| !only.contains('"')),
+                None => EmailAddress::parse(text),
+            }
         }
         _ => None,
     }
@@ -231,6 +235,7 @@ pub(super) mod tests {
             json!("ada@example.test"),
             json!("[ada@example.test]"),
             json!(r#"["ada@example.test"]"#),
+            json!(r#"["ada\u0040example.test"]"#),
             json!(["ada@example.test"]),
         ] {
             assert_eq!(email(&emails).as_deref(), Some("ada@example.test"), "{emails}");
@@ -248,6 +253,7 @@ pub(super) mod tests {
             json!("[ada@example.test,bob@example.test]"),
             json!(r#"["ada@example.test","bob@example.test"]"#),
             json!("[[ada@example.test]]"),
+            json!("[\"ada@example.test]"),
             json!("[ada@example.test"),
             json!("ada"),
             json!(""),
