@@ -69,7 +69,7 @@ flow("a new user connects a source", async (visitor) => {
   await says(page, "Nothing connected yet.");
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
-  await has(visitor.user, { access: /sealed/, humanId: /./, flow: /connect/, sources: /Mount Invented/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, humanId: /./, flow: /connect/, sources: /Mount Invented/, pending: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   await visitor.leave(page, "new-user");
 });
@@ -111,7 +111,7 @@ flow("a user takes the last source back", async (visitor) => {
     await widget.done();
   });
   await says(page, "Nothing connected yet.");
-  await has(visitor.user, { access: null, revoked: /true/ });
+  await has(visitor.user, { accessToken: null, revoked: /true/ });
   assert.equal((await world.accessToken(visitor.user)).status, 410);
   await visitor.leave(page, "disconnected");
 });
@@ -123,7 +123,7 @@ flow("a user looks and connects nothing", async (visitor) => {
   await visit(page, (widget) => widget.close());
   assert.equal((await finished).status(), 200);
   await says(page, "Nothing connected yet.");
-  await has(visitor.user, { access: null, inflight: null });
+  await has(visitor.user, { accessToken: null, pending: null });
   await visitor.leave(page, "closed");
 });
 
@@ -168,12 +168,12 @@ flow("a popup's session survives a reload before its finish is answered", async 
   await visitor.context.route("**/connect/finish", (route) => (cut ? undefined : route.fallback()));
   await visit(page, connects(HOSPITAL));
   await page.waitForFunction(() => sessionStorage.length > 0);
-  await has(visitor.user, { access: null });
+  await has(visitor.user, { accessToken: null });
   cut = false;
   await page.reload();
   await says(page, "Connected by popup.");
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
-  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, publicToken: /sealed/, pending: null });
   await visitor.leave(page, "reloaded");
 });
 
@@ -182,10 +182,10 @@ flow("a reload while the Connect widget is open loses nothing", async (visitor) 
   await says(page, "Nothing connected yet.");
   await press(page);
   await (await Widget.in(page)).connect(HOSPITAL);
-  await has(visitor.user, { access: null });
+  await has(visitor.user, { accessToken: null });
   await page.reload();
   await says(page, "Connected: yes"); // which sources, only the widget says
-  await has(visitor.user, { access: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, pending: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   await visit(page, connects(WATCH));
@@ -208,7 +208,7 @@ flow("a popup's session that a reload took away is made good by the Connect widg
   assert.equal(await widget.outer.getAttribute("id"), "human-api");
   await widget.done();
   await says(page, "Connected by connect.");
-  await has(visitor.user, { access: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, pending: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   await visitor.leave(page, "popup-knows-the-user");
 }, /409/);
@@ -226,7 +226,7 @@ flow("one user in two tabs", async (visitor) => {
   await second.done();
   await says(other, /Connected:/);
   const both = /Mount Invented.*Pretend Pace|Pretend Pace.*Mount Invented/;
-  await has(visitor.user, { access: /sealed/, sources: both, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, sources: both, pending: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   await visitor.leave(other, "two-tabs");
 });
@@ -242,7 +242,7 @@ flow("the network goes during finish and comes back", async (visitor) => {
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
   assert.ok(lost >= 2);
-  await has(visitor.user, { access: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, pending: null });
   await visitor.leave(page, "network-cut");
 }, /ERR_INTERNET_DISCONNECTED/);
 
@@ -287,14 +287,14 @@ flow("an old browser goes the whole way, in either generation", async (visitor) 
   await says(page, `Connected: ${HOSPITAL}`);
   await page.reload();
   await says(page, `Connected: ${HOSPITAL}`);
-  await has(visitor.user, { access: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, pending: null });
   await visitor.leave(page, "old-browser");
   visitor.user = `popup-${visitor.user}`;
   visitor.tokens.length = 0;
   const popup = await visitor.open("popup-client.html");
   await visit(popup, connects(WATCH));
   await says(popup, "Connected by popup.");
-  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, publicToken: /sealed/, pending: null });
   await visitor.leave(popup, "old-browser-popup");
 });
 
@@ -339,7 +339,7 @@ flow("the popup by Human API's guide, with jQuery's $.post", async (visitor) => 
     await widget.connect(HOSPITAL);
     await Promise.all([page.waitForEvent("load"), widget.done()]);
   });
-  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, flow: /popup/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, publicToken: /sealed/, flow: /popup/, pending: null });
   await visit(page, async (widget) => {
     await widget.frame.getByRole("button", { name: `Disconnect ${HOSPITAL}` }).waitFor();
     await widget.connect(WATCH);
@@ -392,7 +392,7 @@ flow("the button form, by data-hapi-token", async (visitor) => {
   assert.notEqual(await token(), first, "a connected user's widget is opened with another token");
   await visit(page, connects(WATCH));
   await says(page, WATCH);
-  await has(visitor.user, { access: /sealed/, sources: /Pretend Pace/ });
+  await has(visitor.user, { accessToken: /sealed/, sources: /Pretend Pace/ });
   await visitor.leave(page, "button-form");
 });
 
@@ -401,7 +401,7 @@ flow("React", async (visitor) => {
   await says(page, "Nothing connected yet.");
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
-  await has(visitor.user, { access: /sealed/ });
+  await has(visitor.user, { accessToken: /sealed/ });
   await visitor.leave(page, "react");
 });
 
@@ -461,7 +461,7 @@ for (const [example, again] of Object.entries({
     await page.getByRole("button", { name: "Connect health data", disabled: false }).waitFor();
     await again(page);
     await says(page, /^Connected/);
-    await has(visitor.user, { access: /sealed/, inflight: null });
+    await has(visitor.user, { accessToken: /sealed/, pending: null });
     await visitor.leave(page, `failed-${example.replace(".html", "")}`);
   }, /502/);
 }
@@ -497,7 +497,7 @@ flow("the guide's popup gets over an expired sign-in, a backend that stumbles an
   await page.reload();
   await says(page, "Connected.");
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
-  await has(visitor.user, { access: /sealed/, publicToken: /sealed/, inflight: null });
+  await has(visitor.user, { accessToken: /sealed/, publicToken: /sealed/, pending: null });
   await visitor.leave(page, "popup-jquery-again");
 }, /401|500/);
 

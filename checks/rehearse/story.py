@@ -281,7 +281,7 @@ def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
     world.stand_in("delay", ms=0)
     check("an exchange without an answer is said to be so", (lost.status, lost.code) == (504, "upstream_timeout"), lost)
     row, = [row for row in rows(world, outputs) if row["clientUserId"]["S"] == user]
-    check("the row says that it is unresolved", "inflight" in row and "unresolvedSince" in row, row.keys())
+    check("the row says that it is unresolved", "pending" in row and "unresolvedSince" in row, row.keys())
     # the user does not come back; that time has passed is the one thing that is made up here
     world.client("dynamodb").update_item(
         TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD heldUntil :ago, unresolvedSince :ago",

@@ -82,7 +82,7 @@ impl Calls {
     }
 
     /// A call begins that is part of this request, or of none.
-    pub fn part(
+    pub fn child(
         &self,
         request: Option<u64>,
         from: &'static str,

@@ -224,8 +224,8 @@ async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) ->
         Switch::DropUser { user } => console.human_api.with(|state| state.drop_user(&user)),
         Switch::ExpireTokens { user } => {
             console.human_api.with(|state| state.expire_tokens(&user));
-            console.update(&user, "SET #a.expiresAt = :now", "access").await;
-            console.update(&user, "SET #a.expiresAt = :now", "start").await;
+            console.update(&user, "SET #a.expiresAt = :now", "accessToken").await;
+            console.update(&user, "SET #a.expiresAt = :now", "widgetToken").await;
         }
         Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
         Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::config::Config;
 use shared::lambda::job::{Job, Scheduled};
-use shared::lambda::{Function, Host};
+use shared::lambda::{Function, Runner};
 use shared::network::NetworkError;
 use shared::telemetry::Output;
 
@@ -61,22 +61,22 @@ pub struct Gateway {
 }
 
 struct Functions {
-    session_start: Host<session_start::SessionStart>,
-    finish: Host<finish::Finish>,
-    public_token: Host<public_token::PublicToken>,
-    access_token: Host<access_token::AccessToken>,
-    connection: Host<connection::Connection>,
+    session_start: Runner<session_start::SessionStart>,
+    finish: Runner<finish::Finish>,
+    public_token: Runner<public_token::PublicToken>,
+    access_token: Runner<access_token::AccessToken>,
+    connection: Runner<connection::Connection>,
     sweeper: Scheduled<sweeper::Sweeper>,
 }
 
 impl Functions {
     fn new(config: &Config, output: &Output, clock: &Clock) -> Result<Self, NetworkError> {
         Ok(Self {
-            session_start: Host::new(config, clock.clone(), output.clone())?,
-            finish: Host::new(config, clock.clone(), output.clone())?,
-            public_token: Host::new(config, clock.clone(), output.clone())?,
-            access_token: Host::new(config, clock.clone(), output.clone())?,
-            connection: Host::new(config, clock.clone(), output.clone())?,
+            session_start: Runner::new(config, clock.clone(), output.clone())?,
+            finish: Runner::new(config, clock.clone(), output.clone())?,
+            public_token: Runner::new(config, clock.clone(), output.clone())?,
+            access_token: Runner::new(config, clock.clone(), output.clone())?,
+            connection: Runner::new(config, clock.clone(), output.clone())?,
             sweeper: Scheduled::new(config, clock.clone(), output.clone())?,
         })
     }
@@ -235,8 +235,8 @@ impl Gateway {
         }
     }
 
-    async fn run<F: Function>(&self, host: &Host<F>, request: Option<u64>, event: &Value) -> Reply {
-        let call = self.calls.part(request, "API Gateway", "function", F::NAME);
+    async fn run<F: Function>(&self, host: &Runner<F>, request: Option<u64>, event: &Value) -> Reply {
+        let call = self.calls.child(request, "API Gateway", "function", F::NAME);
         call.event(mask::event(event));
         // a handler's future is large, and here there are five kinds of them side by side
         let response = match RawValue::from_string(event.to_string()) {

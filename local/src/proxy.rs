@@ -111,7 +111,7 @@ impl Proxy {
         }
         let mut moving = self.faults.moving();
         let call = self.read(request).await.ok_or(Cut)?;
-        let underway = self.note(&call);
+        let underway = self.record(&call);
         let strike = |has_waited| match call.operation.as_str() {
             "" => None,
             operation => self.faults.strike(call.service, operation, has_waited),
@@ -140,7 +140,7 @@ impl Proxy {
         Ok(Outcome::Answer(answer))
     }
 
-    fn note(&self, call: &Call) -> Option<Underway> {
+    fn record(&self, call: &Call) -> Option<Underway> {
         let what = match call.service {
             _ if call.operation.is_empty() => return None,
             Service::HumanApi => format!("POST /v1/connect/{}", call.operation),

@@ -253,7 +253,7 @@ async fn only_the_authorizer_says_who_calls() {
 /// A row but for the trace that a hold leaves.
 fn but_for_the_hold(row: Option<Row>) -> Option<Row> {
     row.map(|mut row| {
-        row.remove("hold");
+        row.remove("leaseId");
         row
     })
 }

@@ -70,12 +70,17 @@ async fn whatever_part_of_an_event_is_replaced_no_answer_is_a_fault() {
     for (route, name) in EVENTS {
         let event = event(name);
         for path in paths(&event) {
-            for replacement in replacements() {
+            for refresh_after_rejection in replacements() {
                 let mut hostile = event.clone();
-                *hostile.pointer_mut(&path).unwrap() = replacement.clone();
+                *hostile.pointer_mut(&path).unwrap() = refresh_after_rejection.clone();
                 let before = laptop.calls.after(0).1;
                 let reply = laptop.gateway.invoke(route, &hostile).await;
-                let what = format!("{name} {path} {:.60}: {} {}", replacement.to_string(), reply.status, reply.body);
+                let what = format!(
+                    "{name} {path} {:.60}: {} {}",
+                    refresh_after_rejection.to_string(),
+                    reply.status,
+                    reply.body
+                );
                 assert!((200..500).contains(&reply.status), "{what}");
                 assert!(reply.body.len() < 2048, "{what}");
                 let echoed = |text: &str| text.contains("x-injected");

@@ -9,7 +9,7 @@ use local::heard::Heard;
 use local::laptop::{Laptop, Options};
 use serde_json::{Value, json};
 use shared::http::Code;
-use shared::invocation::Tally;
+use shared::invocation::Measurements;
 use shared::lambda::Function;
 use shared::lambda::job::Job;
 use shared::telemetry::{Outcome, Output};
@@ -58,7 +58,7 @@ fn metric(name: &str, dimensions: &[&str]) -> Metric {
 /// The functions' namespace, and all that they emit: of an invocation in which everything has happened, of a run of the
 /// sweeper, which has some of its own, and of a refused call.
 async fn emitted() -> (String, BTreeSet<Metric>) {
-    let tally = Tally {
+    let measurements = Measurements {
         upstream: Duration::from_secs(1),
         upstream_calls: 1,
         store: Duration::from_secs(1),
@@ -77,7 +77,7 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
         status: 503,
         code,
         cold_start: true,
-        tally: &tally,
+        measurements: &measurements,
         at: 1,
     };
     let line = json!(outcome.metrics());

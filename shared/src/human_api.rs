@@ -1,34 +1,27 @@
-//! Human API's four requests, from its own guides. Wire structs stay in here.
+//! Human API's requests, from its own guides: one attempt for each call. Wire structs stay in here.
 //!
-//! An answer is one of: what was asked for, a refusal (a 4xx that the caller has to weigh), or a [`Failure`]. Each
-//! failure says whether Human API [may have performed](Failure::performed) the request: that decides whether an
-//! exchange is unresolved.
+//! An attempt ends in a typed response or in a [`Failure`]. A failure says whether Human API may have performed the request: this
+//! decides whether an exchange is unresolved. Retries, other secrets and leases belong to [`tokens`](crate::tokens).
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use tokio::time::timeout;
+use tracing::warn;
 use url::Url;
 
-use crate::clock::Clock;
 use crate::config::Config;
-use crate::identity::{EmailAddress, UserId};
-use crate::invocation::Invocation;
-use crate::secret::{Secret, SecretError};
-use crate::token::{ClientSecret, PublicToken, SessionToken};
+use crate::token::ClientSecret;
 
-mod answers;
 mod requests;
-mod tries;
+mod responses;
 
-pub use answers::{Exchanged, Granted, Recovered, Started, retry_after};
-use requests::{TokenRequest, TokensRequest, to_json};
-use tries::Forbidden;
+pub use requests::{AccessRequest, ExchangeRequest, HumanApiRequest, IdRequest, PublicTokenRequest, SessionRequest};
+pub use responses::{AccessResponse, ExchangeResponse, PublicTokenResponse, WidgetTokenResponse, retry_after};
 
-/// What must be asked before every sending: whether the user's hold still covers the request.
-pub trait Permit: Sync {
-    /// `false` where another call has taken over and nothing may be sent.
-    fn may_send(&self, invocation: &Invocation) -> impl Future<Output = bool> + Send;
-}
+/// Longer responses are refused unread, in bytes.
+const RESPONSE_LIMIT: usize = 64 * 1024;
 
 /// The client.
 pub struct HumanApi {
@@ -37,23 +30,23 @@ pub struct HumanApi {
     tokens_url: Url,
     public_tokens_url: Url,
     client_id: String,
-    secret: Secret<ClientSecret>,
     timeout: Duration,
-    clock: Clock,
 }
 
-/// A request that brought no answer to work with.
+/// An attempt without a response to work with.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct Failure {
-    /// What happened.
+    /// The reason.
     #[source]
     pub cause: Cause,
-    /// Whether Human API may have performed the request (or may yet).
-    pub performed: bool,
+    /// Human API may have performed the request, or may perform it yet.
+    pub maybe_performed: bool,
+    /// Another attempt may succeed.
+    pub is_retryable: bool,
 }
 
-/// Why a request failed.
+/// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// A 4xx that depends on the request; never 401 or 429.
@@ -62,38 +55,44 @@ pub enum Cause {
     /// 400 or 422 to a `session`, whose body names `client_user_email`: the address is wrong.
     #[error("Human API rejects the e-mail address")]
     AddressRejected,
-    /// 401, also after reading the secret again.
+    /// 401.
     #[error("Human API refuses our client credentials")]
     Unauthorized,
-    /// An answer that cannot be used; what is wrong with it.
+    /// A response that cannot be used, and what is wrong with it.
     #[error("Human API's answer {0}")]
     Invalid(&'static str),
-    /// No connection, 429 or 5xx, after retries.
+    /// No connection, 429 or 5xx.
     #[error("Human API is not available")]
     Unavailable {
-        /// What its `Retry-After` said.
+        /// The wait that its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// No whole answer within the time for one call.
+    /// No whole response within `UPSTREAM_TIMEOUT_MS`.
     #[error("Human API did not answer in time")]
     Timeout,
-    /// Another call took the user's hold over; nothing was sent since.
-    #[error("the user's hold was lost")]
-    HoldLost,
-    /// The client secret is not to be had.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
 }
 
 impl Cause {
-    fn with(self, performed: bool) -> Failure {
-        Failure { cause: self, performed }
+    /// A failure of a request that Human API has not performed.
+    pub(crate) fn not_performed(self) -> Failure {
+        Failure { cause: self, maybe_performed: false, is_retryable: false }
+    }
+
+    /// A failure of a request that Human API may have performed.
+    pub(crate) fn maybe_performed(self) -> Failure {
+        Failure { cause: self, maybe_performed: true, is_retryable: false }
+    }
+}
+
+impl Failure {
+    fn retryable(self) -> Self {
+        Self { is_retryable: true, ..self }
     }
 }
 
 impl HumanApi {
     /// A client on the common HTTP client.
-    pub fn new(config: &Config, http: reqwest::Client, secret: Secret<ClientSecret>, clock: Clock) -> Self {
+    pub fn new(config: &Config, http: reqwest::Client) -> Self {
         let at = |origin: &Url, path: &str| {
             let mut url = origin.clone();
             url.set_path(path);
@@ -105,111 +104,86 @@ impl HumanApi {
             tokens_url: at(&config.user_url, "/v1/connect/tokens"),
             public_tokens_url: at(&config.user_url, "/v1/connect/publictokens"),
             client_id: config.client_id.clone(),
-            secret,
             timeout: config.upstream_timeout,
-            clock,
         }
     }
 
-    /// Our client id, as the popup has to name it.
+    /// Our client ID, as the popup has to name it.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Reads the client secret, so that the first request need not.
-    pub async fn read_secret(&self) -> Result<(), SecretError> {
-        self.secret.current_or_previous().await.map(drop)
+    /// The longest time that one attempt takes.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    /// `POST /v1/connect/tokens`: signs and exchanges what the popup handed to the page.
-    /// A 403 here means our credentials, as far as is known; every other refusal means this session token.
-    pub async fn tokens(
+    /// Sends the request once.
+    pub async fn attempt<R: HumanApiRequest>(
         &self,
-        human_id: &str,
-        session: &SessionToken,
-        permit: &impl Permit,
-        invocation: &Invocation,
-    ) -> Result<Exchanged, Failure> {
-        let body = |secret: &ClientSecret| {
-            to_json(&TokensRequest {
-                human_id,
-                client_id: &self.client_id,
-                client_secret: secret.expose(),
-                session_token: Some(session.expose()),
-            })
-        };
-        let answer = self.ask(&self.tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        Exchanged::read(&answer)
+        request: &R,
+        secret: &ClientSecret,
+    ) -> Result<R::Response, Failure> {
+        let response = timeout(self.timeout, self.exchange_messages(request, secret)).await;
+        response.unwrap_or_else(|_| Err(Cause::Timeout.maybe_performed()))
     }
 
-    /// `POST /v1/connect/publictokens`: a publicToken for a *proven* humanId. 404: no such user there.
-    pub async fn public_token(
+    async fn exchange_messages<R: HumanApiRequest>(
         &self,
-        human_id: &str,
-        permit: &impl Permit,
-        invocation: &Invocation,
-    ) -> Result<PublicToken, Failure> {
-        let body = |secret: &ClientSecret| {
-            to_json(&TokensRequest {
-                human_id,
-                client_id: &self.client_id,
-                client_secret: secret.expose(),
-                session_token: None,
-            })
-        };
-        let answer = self.ask(&self.public_tokens_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        let recovered = Recovered::read(&answer)?;
-        if recovered.human_id != human_id {
-            return Err(Cause::Invalid("names another humanId").with(true));
-        }
-        Ok(recovered.public)
-    }
-
-    /// `POST /v1/connect/token`, `type: "session"`: for a user without a connected source; 403 for one who has some.
-    pub async fn session(
-        &self,
-        user: &UserId,
-        email: &EmailAddress,
-        permit: &impl Permit,
-        invocation: &Invocation,
-    ) -> Result<Started, Failure> {
-        let body = |secret: &ClientSecret| to_json(&self.token_request("session", user, Some(email.as_str()), secret));
-        let answer = self.ask(&self.token_url, body, Forbidden::IsDocumented, permit, invocation).await?;
-        Started::read_session(&answer)
-    }
-
-    /// `POST /v1/connect/token`, `type: "id"`: for a user with a connected source.
-    pub async fn id(&self, user: &UserId, permit: &impl Permit, invocation: &Invocation) -> Result<Started, Failure> {
-        let body = |secret: &ClientSecret| to_json(&self.token_request("id", user, None, secret));
-        let answer = self.ask(&self.token_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        Started::read_id(&answer)
-    }
-
-    /// `POST /v1/connect/token`, `type: "access"`: refused for a user without a connected source.
-    pub async fn access(
-        &self,
-        user: &UserId,
-        permit: &impl Permit,
-        invocation: &Invocation,
-    ) -> Result<Granted, Failure> {
-        let body = |secret: &ClientSecret| to_json(&self.token_request("access", user, None, secret));
-        let answer = self.ask(&self.token_url, body, Forbidden::MeansCredentials, permit, invocation).await?;
-        Granted::read(&answer)
-    }
-
-    fn token_request<'a>(
-        &'a self,
-        kind: &'static str,
-        user: &'a UserId,
-        email: Option<&'a str>,
-        secret: &'a ClientSecret,
-    ) -> TokenRequest<'a> {
-        TokenRequest {
-            client_id: &self.client_id,
-            client_user_id: user.as_str(),
-            client_user_email: email,
-            client_secret: secret.expose(),
-            kind,
+        request: &R,
+        secret: &ClientSecret,
+    ) -> Result<R::Response, Failure> {
+        let url = request.url(self);
+        let http_request = self
+            .http
+            .post(url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .body(request.body(&self.client_id, secret));
+        let mut response = http_request.send().await.map_err(|error| {
+            // a connection that was never made carried nothing; any other failure came after the sending began
+            let maybe_performed = !error.is_connect();
+            warn!(path = url.path(), error = %error.without_url(), maybe_performed, "Human API could not be reached");
+            Failure { cause: Cause::Unavailable { retry_after: None }, maybe_performed, is_retryable: true }
+        })?;
+        let unavailable = |headers: &HeaderMap| Cause::Unavailable { retry_after: requested_wait(headers) };
+        match response.status() {
+            status if status.is_success() => request.read(&read_body(&mut response).await?),
+            StatusCode::UNAUTHORIZED => Err(Cause::Unauthorized.not_performed()),
+            StatusCode::TOO_MANY_REQUESTS => Err(unavailable(response.headers()).not_performed().retryable()),
+            status if status.is_client_error() => Err(match request.names_address(status) {
+                true if rejects_address(&mut response).await => Cause::AddressRejected.not_performed(),
+                _ => Cause::Refused(status).not_performed(),
+            }),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Err(unavailable(response.headers()).maybe_performed().retryable())
+            }
+            status if status.is_server_error() => Err(unavailable(response.headers()).maybe_performed()),
+            _ => Err(Cause::Invalid("is not a status that it documents").not_performed()),
         }
     }
+}
+
+async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, Failure> {
+    let too_long = || Cause::Invalid("is longer than 64 KiB").maybe_performed();
+    if response.content_length().is_some_and(|length| length > RESPONSE_LIMIT as u64) {
+        return Err(too_long());
+    }
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > RESPONSE_LIMIT => return Err(too_long()),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(_) => return Err(Cause::Unavailable { retry_after: None }.maybe_performed().retryable()),
+        }
+    }
+}
+
+async fn rejects_address(response: &mut reqwest::Response) -> bool {
+    read_body(response).await.is_ok_and(|refusal| responses::rejects_address(&refusal))
+}
+
+fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?)
 }

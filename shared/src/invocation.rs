@@ -15,14 +15,14 @@ const COMMIT_RESERVE: Duration = Duration::from_secs(2);
 /// The budget and the measurements of one invocation. Handlers pass it to whatever leaves the process.
 pub struct Invocation {
     started: Instant,
-    tally: Arc<Mutex<Tally>>,
+    measurements: Arc<Mutex<Measurements>>,
     user: Mutex<Option<UserId>>,
     aws_caller: Mutex<Option<String>>,
 }
 
 /// What one invocation did, for its log line and its metrics.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub struct Measurements {
     /// Time spent in calls to Human API.
     pub upstream: Duration,
     /// Number of requests sent to Human API.
@@ -52,12 +52,17 @@ impl Default for Invocation {
 impl Invocation {
     /// Starts the budget now.
     pub fn start() -> Self {
-        Self { started: Instant::now(), tally: Arc::default(), user: Mutex::default(), aws_caller: Mutex::default() }
+        Self {
+            started: Instant::now(),
+            measurements: Arc::default(),
+            user: Mutex::default(),
+            aws_caller: Mutex::default(),
+        }
     }
 
     /// A part of this invocation with a budget of its own, about a user of its own; what it measures counts for the whole.
-    pub fn part(&self) -> Self {
-        Self { tally: self.tally.clone(), ..Self::start() }
+    pub fn child(&self) -> Self {
+        Self { measurements: self.measurements.clone(), ..Self::start() }
     }
 
     /// How long it has been running.
@@ -75,18 +80,18 @@ impl Invocation {
         self.deadline() - COMMIT_RESERVE
     }
 
-    /// Notes something in the tally.
-    pub fn note(&self, note: impl FnOnce(&mut Tally)) {
-        note(&mut lock(&self.tally));
+    /// Notes something in the measurements.
+    pub fn record(&self, record: impl FnOnce(&mut Measurements)) {
+        record(&mut lock(&self.measurements));
     }
 
     /// What was noted so far.
-    pub fn tally(&self) -> Tally {
-        lock(&self.tally).clone()
+    pub fn measurements(&self) -> Measurements {
+        lock(&self.measurements).clone()
     }
 
     /// Says whom the invocation is about. In the log only a keyed hash of it appears.
-    pub fn is_about(&self, user: &UserId) {
+    pub fn set_user(&self, user: &UserId) {
         *lock(&self.user) = Some(user.clone());
     }
 
@@ -96,7 +101,7 @@ impl Invocation {
     }
 
     /// Says which AWS identity calls: its ARN is for the audit line.
-    pub fn is_called_by(&self, arn: &str) {
+    pub fn set_caller(&self, arn: &str) {
         *lock(&self.aws_caller) = Some(arn.to_owned());
     }
 

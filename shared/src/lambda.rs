@@ -23,7 +23,6 @@ use tracing::{Instrument, Span, error, field, info, info_span, warn};
 use crate::aws;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connect::Connect;
 use crate::http::route::request_id;
 use crate::http::{Problem, Route};
 use crate::human_api::HumanApi;
@@ -32,7 +31,8 @@ use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
 use crate::store::Store;
-use crate::telemetry::{self, AuditLine, Outcome, Output, causes, milliseconds};
+use crate::telemetry::{self, AuditLine, Outcome, Output, error_chain, milliseconds};
+use crate::tokens::TokenService;
 
 pub mod job;
 
@@ -49,7 +49,7 @@ pub trait Function: Send + Sync + Sized + 'static {
     const AUDITED: bool = false;
 
     /// Builds the clients it uses, and no others.
-    fn new(parts: Parts<'_>) -> Self;
+    fn new(deps: Deps<'_>) -> Self;
 
     /// Does beforehand what a first request would have to wait for. Failures are left to the first request.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
@@ -65,7 +65,7 @@ pub trait Function: Send + Sync + Sized + 'static {
 
 /// What functions are built from.
 #[derive(Clone, Copy)]
-pub struct Parts<'a> {
+pub struct Deps<'a> {
     /// The environment.
     pub config: &'a Config,
     /// The one HTTP client.
@@ -78,19 +78,20 @@ pub struct Parts<'a> {
     pub sealer: &'a Arc<Sealer>,
 }
 
-impl Parts<'_> {
+impl Deps<'_> {
     /// The table.
     pub fn store(&self) -> Store {
         Store::new(aws::dynamodb(&self.config.aws, self.http), self.config.table.clone(), self.clock.clone())
     }
 
     /// Human API and the table, joined.
-    pub fn connect(&self) -> Connect {
+    pub fn tokens(&self) -> TokenService {
         let config = self.config;
-        let secret =
+        let client_secret =
             Secret::new(self.secrets.clone(), config.client_secret_id.clone(), config.secret_ttl, parse_client_secret);
-        Connect {
-            human_api: HumanApi::new(config, self.http.clone(), secret, self.clock.clone()),
+        TokenService {
+            human_api: HumanApi::new(config, self.http.clone()),
+            client_secret,
             store: self.store(),
             sealer: self.sealer.clone(),
             connections: Connections::new(config, self.http, &[config.human_api_url()]),
@@ -99,7 +100,7 @@ impl Parts<'_> {
 }
 
 /// A function with what is around it.
-pub struct Host<F> {
+pub struct Runner<F> {
     function: F,
     service: String,
     sealer: Arc<Sealer>,
@@ -108,18 +109,18 @@ pub struct Host<F> {
     cold: AtomicBool,
 }
 
-impl<F> Host<F> {
+impl<F> Runner<F> {
     fn build(
         config: &Config,
         clock: Clock,
         output: Output,
-        function: impl FnOnce(Parts<'_>) -> F,
+        function: impl FnOnce(Deps<'_>) -> F,
     ) -> Result<Self, NetworkError> {
         let http = network::http_client(config)?;
         let secrets = aws::secrets_manager(&config.aws, &http);
         let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
         let sealer = Arc::new(Sealer::new(key));
-        let function = function(Parts { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });
+        let function = function(Deps { config, http: &http, secrets: &secrets, clock: &clock, sealer: &sealer });
         let service = config.service.clone();
         Ok(Self { function, service, sealer, clock, output, cold: AtomicBool::new(true) })
     }
@@ -166,7 +167,7 @@ async fn guarded<T>(invocation: &Invocation, work: impl Future<Output = Result<T
     }
 }
 
-impl<F: Function> Host<F> {
+impl<F: Function> Runner<F> {
     /// Builds the function; its metrics go to `output`.
     pub fn new(config: &Config, clock: Clock, output: Output) -> Result<Self, NetworkError> {
         Self::build(config, clock, output, F::new)
@@ -250,18 +251,18 @@ impl<F: Function> Host<F> {
             Ok(response) => (response.status().as_u16(), "ok"),
             Err(problem) => (problem.status(), problem.code().name()),
         };
-        let tally = invocation.tally();
+        let measurements = invocation.measurements();
         let user = invocation.user().and_then(|user| self.sealer.user_hash(&user));
         if let Some(cause) = answer.as_ref().err().and_then(Problem::cause) {
-            let cause = causes(cause);
+            let cause = error_chain(cause);
             if status >= 500 { error!(cause, "the request failed") } else { info!(cause, "the request was refused") }
         }
         info!(
             outcome = code,
             status,
             duration_ms = milliseconds(invocation.elapsed()),
-            upstream_ms = milliseconds(tally.upstream),
-            store_ms = milliseconds(tally.store),
+            upstream_ms = milliseconds(measurements.upstream),
+            store_ms = milliseconds(measurements.store),
             user,
             "request"
         );
@@ -271,7 +272,16 @@ impl<F: Function> Host<F> {
             let (caller, user) = (caller.as_deref(), user.as_deref());
             self.output.line(&AuditLine::new(service, F::NAME, request_id, caller, user, code, at));
         }
-        let outcome = Outcome { service, function: F::NAME, request_id, status, code, cold_start, tally: &tally, at };
+        let outcome = Outcome {
+            service,
+            function: F::NAME,
+            request_id,
+            status,
+            code,
+            cold_start,
+            measurements: &measurements,
+            at,
+        };
         self.output.line(&outcome.metrics());
     }
 }
@@ -296,7 +306,7 @@ trait Serve: Send + Sync + 'static {
     fn serve(&self, event: LambdaEvent<Box<RawValue>>) -> impl Future<Output = String> + Send;
 }
 
-impl<F: Function> Serve for Host<F> {
+impl<F: Function> Serve for Runner<F> {
     async fn prepare(&self) {
         self.prepare().await;
     }
@@ -308,7 +318,7 @@ impl<F: Function> Serve for Host<F> {
 
 /// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
 pub async fn run<F: Function>() -> ExitCode {
-    serve(F::NAME, Host::<F>::new).await
+    serve(F::NAME, Runner::<F>::new).await
 }
 
 async fn serve<H: Serve>(

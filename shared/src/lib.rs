@@ -1,34 +1,31 @@
-//! What the functions share. One noun per module; dependencies point one way:
+//! The functions' common crate. One noun per module; dependencies point one way:
 //!
 //! ```text
-//! functions ──► lambda ──► http ──────────────┐
-//!     │                                       ▼
-//!     └──────► connect ──► human_api ──► identity, token, invocation
-//!                 └──────► store ──► record, seal ──┘
+//! functions ──► lambda ──► http ──► tokens ──► human_api ──► secret
+//!                                      └─────► store ──► record, seal
 //! ```
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! |---|---|
 //! | [`config`] | the environment, read once and checked |
-//! | [`identity`] | who the user is: ids, keys, the comparison with what Human API says |
+//! | [`identity`] | user IDs, keys, e-mail addresses; the comparison with what Human API says |
 //! | [`token`] | tokens, tickets and secrets as types that cannot be printed |
-//! | [`invocation`] | one invocation's time budget and what it measured |
+//! | [`invocation`] | one invocation's deadline and measurements |
 //! | [`network`] | the one HTTP client |
-//! | [`aws`] | DynamoDB and Secrets Manager on it, by the SDK's operations |
+//! | [`aws`] | the SDK's clients of DynamoDB and Secrets Manager, on that HTTP client |
 //! | [`secret`] | Secrets Manager: the client secret and the sealing key, cached |
 //! | [`seal`] | AES-256-GCM around every token that reaches the table |
-//! | [`human_api`] | Human API's four requests |
-//! | [`record`] | what is stored about one user |
-//! | [`store`] | the DynamoDB table: read, hold, commit, forget; for the sweeper, its indexes |
-//! | [`connect`] | the exchange: Human API and the store, joined so that nothing is lost |
-//! | [`http`] | API Gateway events in, answers and problems out |
-//! | [`telemetry`] | one log line and one metric line per invocation |
+//! | [`human_api`] | Human API's requests, one attempt each |
+//! | [`record`] | the data stored about one user |
+//! | [`store`] | the DynamoDB table: read, acquire, renew, commit, delete; the indexes |
+//! | [`tokens`] | the protocol: `exclusive`, retries, secret rotation, resolving pending requests |
+//! | [`http`] | callers, bodies, problems: from `lambda_http`'s request to its response |
+//! | [`telemetry`] | log lines, audit lines and metric lines |
 //! | [`lambda`] | start-up and the runtime loop |
 
 pub mod aws;
 pub mod clock;
 pub mod config;
-pub mod connect;
 pub mod http;
 pub mod human_api;
 pub mod identity;
@@ -41,3 +38,4 @@ pub mod secret;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+pub mod tokens;

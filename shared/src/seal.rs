@@ -75,13 +75,13 @@ pub enum SealError {
     Random(#[from] NoRandomness),
     /// The value was not sealed for this user and field with this key, or was changed since.
     #[error("a sealed {} does not open", .0.name())]
-    Broken(Kind),
+    Corrupt(Kind),
 }
 
 impl SealError {
     /// Whether the value will not open another time either: it was tampered with, or its key's version is gone.
-    pub fn is_for_good(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Key(SecretError::MissingVersion { .. }))
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Key(SecretError::MissingVersion { .. }))
     }
 }
 
@@ -118,9 +118,9 @@ impl SealingKey {
         let mut sealed = Vec::with_capacity(1 + SALT_LEN + text.len() + AES_256_GCM.tag_len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(&salt);
-        let (key, nonce) = self.key_and_nonce(&salt).ok_or(SealError::Broken(kind))?;
+        let (key, nonce) = self.key_and_nonce(&salt).ok_or(SealError::Corrupt(kind))?;
         let mut body = text.as_bytes().to_vec();
-        key.seal_in_place_append_tag(nonce, aad(user, kind), &mut body).map_err(|_| SealError::Broken(kind))?;
+        key.seal_in_place_append_tag(nonce, aad(user, kind), &mut body).map_err(|_| SealError::Corrupt(kind))?;
         sealed.append(&mut body);
         Ok(sealed)
     }
@@ -181,7 +181,7 @@ impl Sealer {
     /// Opens a value sealed with any version that Secrets Manager still has.
     pub async fn open(&self, user: &UserKey, kind: Kind, sealed: &Sealed) -> Result<String, SealError> {
         let key = self.key.version(&sealed.version).await?;
-        key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Broken(kind))
+        key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Corrupt(kind))
     }
 
     /// The versions that something may be sealed with and nothing is any more: those that Secrets Manager has and that are

@@ -14,7 +14,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_sdk_secretsmanager::operation::list_secret_version_ids::ListSecretVersionIdsError;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::invocation::Invocation;
@@ -91,13 +91,11 @@ struct Cache<T> {
     current: Option<(Arc<Version<T>>, Instant)>,
     previous: Option<(Option<Arc<Version<T>>>, Instant)>,
     others: HashMap<String, Arc<Version<T>>>,
-    asked_again: Option<Instant>,
-    /// Whether that was for a 401, which speaks of credentials only.
-    asked_for_401: bool,
+    refreshed_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
-enum Which<'a> {
+enum VersionSelector<'a> {
     Stage(&'static str),
     Version(&'a str),
 }
@@ -105,8 +103,7 @@ enum Which<'a> {
 impl<T> Secret<T> {
     /// The secret `id`, its value read by `parse`, kept for `ttl`.
     pub fn new(client: Client, id: String, ttl: Duration, parse: fn(&str) -> Result<T, &'static str>) -> Self {
-        let cache =
-            Cache { current: None, previous: None, others: HashMap::new(), asked_again: None, asked_for_401: false };
+        let cache = Cache { current: None, previous: None, others: HashMap::new(), refreshed_at: None };
         Self { client, id, ttl, parse, cache: Mutex::new(cache) }
     }
 
@@ -114,13 +111,13 @@ impl<T> Secret<T> {
     pub async fn current(&self) -> Result<Arc<Version<T>>, SecretError> {
         let mut cache = self.cache.lock().await;
         let now = Instant::now();
-        let cooling = cache.asked_again.is_some_and(|at| now < at + COOL_DOWN);
+        let cooling = cache.refreshed_at.is_some_and(|at| now < at + COOL_DOWN);
         if let Some((version, fresh_until)) = &cache.current
             && (now < *fresh_until || cooling)
         {
             return Ok(version.clone());
         }
-        match self.fetch(Which::Stage("AWSCURRENT")).await {
+        match self.fetch(VersionSelector::Stage("AWSCURRENT")).await {
             Ok((version, _)) => Ok(cache.set_current(Arc::new(version), self.ttl)),
             Err(error) => match &mut cache.current {
                 Some((version, fresh_until)) => {
@@ -145,29 +142,20 @@ impl<T> Secret<T> {
         }
     }
 
-    /// AWSCURRENT after `refused` was refused: read again at most once in [`COOL_DOWN`], whoever asks.
-    /// `None` where it has not changed, or cannot be read. A 403 may have been about a user: a 401 soon after it waits for
-    /// its own look, or a rotation just then would fail the call.
-    pub async fn replacement(
-        &self,
-        refused: &str,
-        unauthorized: bool,
-        invocation: &Invocation,
-    ) -> Option<Arc<Version<T>>> {
+    /// AWSCURRENT after Human API has refused the version `refused`: read again at most once in [`COOL_DOWN`], whoever asks. `None`
+    /// if it has not changed, or cannot be read.
+    pub async fn refresh_after_rejection(&self, refused: &str, invocation: &Invocation) -> Option<Arc<Version<T>>> {
         let mut cache = self.cache.lock().await;
         let known = cache.current.as_ref().map(|(version, _)| version.clone());
         if let Some(version) = known.filter(|version| version.id != refused) {
             return Some(version);
         }
-        if let Some(asked) = cache.asked_again.filter(|at| Instant::now() < *at + COOL_DOWN) {
-            if !unauthorized || cache.asked_for_401 {
-                return None;
-            }
-            sleep_until(asked + COOL_DOWN).await;
+        if cache.refreshed_at.is_some_and(|at| Instant::now() < at + COOL_DOWN) {
+            return None;
         }
-        (cache.asked_again, cache.asked_for_401) = (Some(Instant::now()), unauthorized);
-        invocation.note(|tally| tally.secret_refreshed += 1);
-        match self.fetch(Which::Stage("AWSCURRENT")).await {
+        cache.refreshed_at = Some(Instant::now());
+        invocation.record(|measured| measured.secret_refreshed += 1);
+        match self.fetch(VersionSelector::Stage("AWSCURRENT")).await {
             Ok((version, _)) => {
                 Some(cache.set_current(Arc::new(version), self.ttl)).filter(|version| version.id != refused)
             }
@@ -186,7 +174,8 @@ impl<T> Secret<T> {
         {
             return version.clone();
         }
-        let version = self.fetch(Which::Stage("AWSPREVIOUS")).await.ok().map(|(version, _)| Arc::new(version));
+        let version =
+            self.fetch(VersionSelector::Stage("AWSPREVIOUS")).await.ok().map(|(version, _)| Arc::new(version));
         cache.previous = Some((version.clone(), Instant::now()));
         version
     }
@@ -202,7 +191,7 @@ impl<T> Secret<T> {
         if let Some(version) = cache.others.get(id) {
             return Ok(version.clone());
         }
-        let (version, is_current) = self.fetch(Which::Version(id)).await?;
+        let (version, is_current) = self.fetch(VersionSelector::Version(id)).await?;
         if is_current {
             return Ok(cache.set_current(Arc::new(version), self.ttl));
         }
@@ -238,16 +227,16 @@ impl<T> Secret<T> {
         self.cache.try_lock().ok()?.current.as_ref().map(|(version, _)| version.clone())
     }
 
-    async fn fetch(&self, which: Which<'_>) -> Result<(Version<T>, bool), SecretError> {
+    async fn fetch(&self, which: VersionSelector<'_>) -> Result<(Version<T>, bool), SecretError> {
         let request = self.client.get_secret_value().secret_id(&self.id);
         let request = match which {
-            Which::Stage(stage) => request.version_stage(stage),
-            Which::Version(version) => request.version_id(version),
+            VersionSelector::Stage(stage) => request.version_stage(stage),
+            VersionSelector::Version(version) => request.version_id(version),
         };
         let answer = request.send().await.map_err(|source| match source.as_service_error() {
             Some(error) if error.is_resource_not_found_exception() => match which {
-                Which::Stage(_) => SecretError::Missing { id: self.id.clone() },
-                Which::Version(version) => {
+                VersionSelector::Stage(_) => SecretError::Missing { id: self.id.clone() },
+                VersionSelector::Version(version) => {
                     SecretError::MissingVersion { id: self.id.clone(), version: version.to_owned() }
                 }
             },

@@ -1,7 +1,7 @@
-//! The DynamoDB table: read a row, hold it, commit what was done under the hold, forget it.
+//! The DynamoDB table: read a row, acquire its lease, commit under the lease, delete the row.
 //!
-//! Every write of a call that holds a row is conditional on the hold's id, which stays in the row after the hold has
-//! ended. So a write whose answer was lost can be sent again, and one that arrives late does nothing.
+//! Every write under a lease is conditional on the lease's id, which stays in the row after the release. So a write whose answer was
+//! lost can be sent again, and one that arrives late does nothing.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use crate::clock::{Clock, Millis};
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
 use crate::record::item::{self, USER_KEY};
-use crate::record::{IDLE_ROW_FOR, Record};
+use crate::record::{IDLE_ROW_TTL, Record};
 use crate::token::NoRandomness;
 
 mod commit;
 mod expression;
-mod hold;
-mod lost;
+mod index;
+mod lease;
 mod tickets;
 
-pub use commit::Ending;
-pub use hold::{Claim, Hold, Taken};
-pub use lost::Hints;
+pub use commit::Release;
+pub use index::IndexPage;
+pub use lease::{Acquired, Lease, LeaseRequest};
 
 use expression::Expression;
 
@@ -43,14 +43,14 @@ pub enum StoreError {
     /// No random bytes for an id.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-    /// Another call holds the user for too long.
-    #[error("another call holds this user")]
-    Held {
-        /// When its hold can be taken over at the latest.
+    /// Another call has the user's lease for too long.
+    #[error("another call has this user's lease")]
+    Locked {
+        /// The time until that lease can be taken over, at the latest.
         retry_after: Duration,
     },
-    /// Another call has taken this one's hold over.
-    #[error("another call has taken the hold over")]
+    /// Another call has taken this call's lease over.
+    #[error("another call has taken the lease over")]
     TakenOver,
     /// The row was deleted while this call was under way.
     #[error("the row was deleted meanwhile")]
@@ -74,6 +74,11 @@ impl Store {
     }
 
     /// The clock that rows are stamped with.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The time of that clock.
     pub fn now(&self) -> Millis {
         self.clock.now()
     }
@@ -87,12 +92,12 @@ impl Store {
     }
 
     /// Deletes all that is stored about the user.
-    pub async fn forget(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
+    pub async fn delete(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
         let request = self.client.delete_item().table_name(&self.table).key(USER_KEY, key_value(key)).send();
         self.run(invocation, request).await?.map(drop).map_err(unavailable)
     }
 
-    /// One conditional update. The inner error is the row as it stands where the condition does not hold.
+    /// One conditional update. The inner error is the row as it stands if the condition is false.
     async fn update(
         &self,
         key: &UserKey,
@@ -150,7 +155,7 @@ impl Store {
     async fn run<T>(&self, invocation: &Invocation, operation: impl Future<Output = T>) -> Result<T, StoreError> {
         let started = Instant::now();
         let outcome = timeout_at(invocation.deadline(), operation).await;
-        invocation.note(|tally| tally.store += started.elapsed());
+        invocation.record(|measured| measured.store += started.elapsed());
         outcome.map_err(|_| StoreError::Unavailable("no answer within the invocation's time".into()))
     }
 }
@@ -165,7 +170,7 @@ fn decode(key: &UserKey, item: &item::Item) -> Result<Record, item::Unreadable> 
 }
 
 fn idle_row_expiry(now: Millis) -> AttributeValue {
-    AttributeValue::N(((now + IDLE_ROW_FOR) / 1000).to_string())
+    AttributeValue::N(((now + IDLE_ROW_TTL) / 1000).to_string())
 }
 
 fn key_value(key: &UserKey) -> AttributeValue {

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Filter, Layered, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
 use crate::clock::{Millis, rfc3339};
-use crate::invocation::Tally;
+use crate::invocation::Measurements;
 
 mod lines;
 
@@ -105,7 +105,7 @@ pub struct Outcome<'a> {
     /// Whether it was the first invocation of this process.
     pub cold_start: bool,
     /// What it measured.
-    pub tally: &'a Tally,
+    pub measurements: &'a Measurements,
     /// When it ended.
     pub at: Millis,
 }
@@ -117,7 +117,7 @@ impl Outcome<'_> {
         line.count(BY_FUNCTION, "Requests", 1);
         line.count(BY_FUNCTION, "Faults", u64::from(self.status >= 500));
         line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
-        line.tally(self.tally);
+        line.measurements(self.measurements);
         if self.code != "ok" {
             line.errors(self.code, 1);
         }
@@ -142,7 +142,7 @@ pub struct RunOutcome<'a> {
     /// Whether it was the first invocation of this process.
     pub cold_start: bool,
     /// What it measured.
-    pub tally: &'a Tally,
+    pub measurements: &'a Measurements,
     /// When it ended.
     pub at: Millis,
 }
@@ -154,7 +154,7 @@ impl RunOutcome<'_> {
         let mut line = new();
         line.count(BY_FUNCTION, "Faults", u64::from(self.fault));
         line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
-        line.tally(self.tally);
+        line.measurements(self.measurements);
         for (name, count) in self.counts {
             line.count(BY_SERVICE, name, *count);
         }
@@ -230,25 +230,25 @@ impl<'a> MetricLine<'a> {
     }
 
     /// What an invocation measured, as far as there is something to say.
-    fn tally(&mut self, tally: &Tally) {
-        if tally.upstream_calls > 0 {
-            self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(tally.upstream).into());
+    fn measurements(&mut self, measurements: &Measurements) {
+        if measurements.upstream_calls > 0 {
+            self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(measurements.upstream).into());
         }
-        if !tally.store.is_zero() {
-            self.add(BY_FUNCTION, "StoreLatency", "Milliseconds", milliseconds(tally.store).into());
+        if !measurements.store.is_zero() {
+            self.add(BY_FUNCTION, "StoreLatency", "Milliseconds", milliseconds(measurements.store).into());
         }
         for (name, count) in [
-            ("TokensStored", tally.tokens_stored),
-            ("TokensRecovered", tally.tokens_recovered),
-            ("SecretRefreshed", tally.secret_refreshed),
-            ("FinishConflicts", tally.finish_conflicts),
-            ("Unresolved", tally.unresolved),
+            ("TokensStored", measurements.tokens_stored),
+            ("TokensRecovered", measurements.tokens_recovered),
+            ("SecretRefreshed", measurements.secret_refreshed),
+            ("FinishConflicts", measurements.finish_conflicts),
+            ("Unresolved", measurements.unresolved),
         ] {
             if count > 0 {
                 self.count(BY_SERVICE, name, count.into());
             }
         }
-        if let Some(age) = tally.unresolved_age {
+        if let Some(age) = measurements.unresolved_age {
             self.add(BY_SERVICE, "UnresolvedAgeSeconds", "Seconds", age.as_secs().into());
         }
     }
@@ -261,7 +261,7 @@ impl<'a> MetricLine<'a> {
 
 /// The whole chain of causes in one line, as they display. Never the `Debug` of an SDK error: that holds the response's
 /// body, and with it a row.
-pub fn causes(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -286,16 +286,16 @@ mod tests {
 
     use super::*;
 
-    fn outcome(status: u16, code: &str, tally: Tally) -> Value {
-        let tally = &tally;
+    fn outcome(status: u16, code: &str, measurements: Measurements) -> Value {
+        let measurements = &measurements;
         let (service, function, request_id) = ("human-connect", "finish", "r");
-        json!(Outcome { service, function, request_id, status, code, cold_start: true, tally, at: 1 }.metrics())
+        json!(Outcome { service, function, request_id, status, code, cold_start: true, measurements, at: 1 }.metrics())
     }
 
     #[test]
     fn a_run_has_a_line_for_each_code_and_no_request() {
         let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
-        let (tally, counts) = (Tally::default(), [("Swept", 3)]);
+        let (measurements, counts) = (Measurements::default(), [("Swept", 3)]);
         let run = RunOutcome {
             service: "human-connect",
             function: "sweeper",
@@ -304,7 +304,7 @@ mod tests {
             errors: &errors,
             counts: &counts,
             cold_start: false,
-            tally: &tally,
+            measurements: &measurements,
             at: 1,
         };
         let lines: Vec<Value> = run.metrics().iter().map(|line| json!(line)).collect();
@@ -319,8 +319,9 @@ mod tests {
 
     #[test]
     fn every_named_metric_has_its_value_beside_it() {
-        let tally = Tally { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Tally::default() };
-        let line = outcome(503, "store_unavailable", tally);
+        let measurements =
+            Measurements { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Measurements::default() };
+        let line = outcome(503, "store_unavailable", measurements);
         names_what_it_has(&line);
         assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
     }
@@ -339,8 +340,8 @@ mod tests {
 
     #[test]
     fn a_callers_error_is_no_fault() {
-        let line = outcome(422, "session_rejected", Tally::default());
+        let line = outcome(422, "session_rejected", Measurements::default());
         assert_eq!((&line["Faults"], &line["Errors"]), (&json!(0), &json!(1)));
-        assert!(outcome(201, "ok", Tally::default()).get("Errors").is_none());
+        assert!(outcome(201, "ok", Measurements::default()).get("Errors").is_none());
     }
 }

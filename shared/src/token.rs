@@ -35,7 +35,7 @@ secret_text! {
     /// What opens the popup in edit mode for a user.
     PublicToken
     /// What opens the Connect widget: Human API's `session_token` or `id_token`.
-    StartToken
+    WidgetToken
     /// What the popup hands to the page, to be signed and exchanged.
     SessionToken
     /// Human API's `refresh_token` and `id_refresh_token`: kept, not used in its present API.

@@ -4,21 +4,20 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
-use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
 use shared::http::caller::{aws_arn, require_aws_caller};
 use shared::http::{self, Problem, Route};
-use shared::human_api::{Cause, Failure};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
-use shared::lambda::{Function, Parts};
-use shared::record::{Asked, REFRESH_WINDOW, Record};
+use shared::lambda::{Deps, Function};
+use shared::record::{self, REFRESH_WINDOW, Record};
 use shared::seal::Kind;
-use shared::store::{Claim, Taken};
+use shared::store::LeaseRequest;
+use shared::tokens::{Error, LeasedUser, TokenService};
 
 /// The function.
 pub struct AccessToken {
-    connect: Connect,
+    tokens: TokenService,
 }
 
 impl Function for AccessToken {
@@ -26,32 +25,32 @@ impl Function for AccessToken {
     const ROUTES: &'static [Route] = &[Route { method: "POST", path: "/internal/access-token" }];
     const AUDITED: bool = true;
 
-    fn new(parts: Parts<'_>) -> Self {
-        Self { connect: parts.connect() }
+    fn new(deps: Deps<'_>) -> Self {
+        Self { tokens: deps.tokens() }
     }
 
     async fn prepare(&self) {
-        self.connect.prepare().await;
+        self.tokens.prepare().await;
     }
 
     async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
         if let Some(arn) = aws_arn(request) {
-            invocation.is_called_by(arn);
+            invocation.set_caller(arn);
         }
         require_aws_caller(request)?;
         let fields = Fields::json(request)?;
         let user = UserId::new(fields.text("clientUserId")?)
             .ok_or_else(|| Problem::invalid_request("clientUserId is longer than 1024 bytes"))?;
-        invocation.is_about(&user);
+        invocation.set_user(&user);
         let force = fields.flag("forceRefresh")?;
 
-        let row = self.connect.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;
+        let row = self.tokens.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;
         let row = match self.decide(&row, force).transpose()? {
             Some(()) => row,
             None => self.refresh(&user, &row, force, invocation).await?,
         };
-        let access = row.access.as_ref().ok_or(Error::ReconnectRequired)?;
-        let token = self.connect.open(&user, Kind::Access, &access.token).await?;
+        let access = row.access_token.as_ref().ok_or(Error::ReconnectRequired)?;
+        let token = self.tokens.open(&user, Kind::Access, &access.token).await?;
         Ok(http::json(
             StatusCode::OK,
             &json!({
@@ -67,11 +66,11 @@ impl Function for AccessToken {
 impl AccessToken {
     /// The row's own answer; `None` where Human API has to be asked.
     fn decide(&self, row: &Record, force: bool) -> Option<Result<(), Error>> {
-        let now = self.connect.store.now();
-        if row.unresolved(now) {
+        let now = self.tokens.store.now();
+        if row.is_unresolved(now) {
             return None;
         }
-        if let Some(access) = row.serving_access(now)
+        if let Some(access) = row.serving_access_token(now)
             && (!force || now - access.obtained_at < REFRESH_WINDOW)
         {
             return Some(Ok(()));
@@ -81,7 +80,7 @@ impl AccessToken {
             Record { connected_at: Some(_), .. } => None,
             Record { reconnect: Some(_), .. } => Some(Err(Error::ReconnectRequired)),
             // a first finish is under way: its outcome is waited for
-            row if row.held(now) => None,
+            row if row.is_leased(now) => None,
             _ => Some(Err(Error::NotConnected)),
         }
     }
@@ -94,50 +93,38 @@ impl AccessToken {
         force: bool,
         invocation: &Invocation,
     ) -> Result<Record, Problem> {
-        let claim = Claim {
-            key: user.key(),
+        let request = LeaseRequest {
             user: None,
             seen: Some(seen),
-            request: Asked::Access,
-            session: None,
-            ticket: None,
+            shares_failure: true,
+            ..LeaseRequest::of(user, record::Request::Access)
         };
-        let answers = |row: &Record| {
-            let now = self.connect.store.now();
-            let valid = row.access.as_ref().is_some_and(|access| access.expires_at.is_none_or(|at| at > now));
-            let served = matches!(self.decide(row, force), Some(Ok(()))) || (row.held(now) && valid && !force);
-            served.then(|| row.clone())
+        let answered = |row: &Record| {
+            let now = self.tokens.store.now();
+            let valid = row.access_token.as_ref().is_some_and(|access| access.expires_at.is_none_or(|at| at > now));
+            let served = matches!(self.decide(row, force), Some(Ok(()))) || (row.is_leased(now) && valid && !force);
+            served.then_some(Ok(()))
         };
-        let mut turn = match self.connect.turn(claim, answers, invocation).await? {
-            Taken::Answered(row) => return Ok(row),
-            Taken::Held(turn) => turn,
-        };
-        let just_failed = turn.record().failed_at.is_some_and(|at| seen.failed_at != Some(at));
-        let story = async {
-            if just_failed {
-                // this call waited for one that failed: not everybody asks again at once
-                let cause = Cause::Unavailable { retry_after: None };
-                return Err(Failure { cause, performed: false }.into());
-            }
-            turn.settle(Asked::Access).await?;
-            if let Some(decision) = self.decide(&turn.record().as_given_back(), force) {
-                return decision;
-            }
-            if turn.access().await? {
-                Ok(())
-            } else if turn.gone() {
-                Err(Error::Revoked)
-            } else if turn.record().access.is_some() {
-                // a popup's token: Human API's refusal of `access` says nothing about it
-                Ok(())
-            } else {
-                Err(Error::ReconnectRequired)
-            }
-        };
-        let outcome = story.await;
-        if !just_failed && matches!(outcome, Err(Error::HumanApi(_))) {
-            turn.record_mut().failed_at = Some(turn.now());
+        Ok(self
+            .tokens
+            .exclusive(request, answered, |user| Box::pin(self.ask_access_token(user, force)), invocation)
+            .await?
+            .1)
+    }
+
+    async fn ask_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {
+        if let Some(decision) = self.decide(&user.record().as_released(), force) {
+            return decision;
         }
-        Ok(turn.close(outcome).await?.1)
+        if user.access_token().await? {
+            Ok(())
+        } else if user.end_if_revoked() {
+            Err(Error::Revoked)
+        } else if user.record().access_token.is_some() {
+            // a popup's token: Human API's refusal of `access` says nothing about it
+            Ok(())
+        } else {
+            Err(Error::ReconnectRequired)
+        }
     }
 }

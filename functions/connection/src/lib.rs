@@ -11,7 +11,7 @@ use shared::config::Flow;
 use shared::http::caller::Claims;
 use shared::http::{self, Problem, Route};
 use shared::invocation::Invocation;
-use shared::lambda::{Function, Parts};
+use shared::lambda::{Deps, Function};
 use shared::network::Connections;
 use shared::record::Record;
 use shared::seal::Sealer;
@@ -36,12 +36,12 @@ impl Function for Connection {
     const NAME: &'static str = "connection";
     const ROUTES: &'static [Route] = &[SHOW, FORGET];
 
-    fn new(parts: Parts<'_>) -> Self {
+    fn new(deps: Deps<'_>) -> Self {
         Self {
-            sealer: parts.sealer.clone(),
-            store: parts.store(),
-            claims: Claims::new(parts.config),
-            connections: Connections::new(parts.config, parts.http, &[]),
+            sealer: deps.sealer.clone(),
+            store: deps.store(),
+            claims: Claims::new(deps.config),
+            connections: Connections::new(deps.config, deps.http, &[]),
         }
     }
 
@@ -56,11 +56,11 @@ impl Function for Connection {
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
         let user = self.claims.user(request)?.id;
-        invocation.is_about(&user);
+        invocation.set_user(&user);
         let key = user.key();
         let work = async {
             if route == FORGET {
-                self.store.forget(&key, invocation).await?;
+                self.store.delete(&key, invocation).await?;
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 return Ok(response);

@@ -8,17 +8,17 @@ use lambda_http::{Body, Request, RequestExt, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
 use shared::config::Flow;
-use shared::connect::{Connect, Error, Popup, Turn};
 use shared::http::body::Fields;
 use shared::http::caller::Claims;
 use shared::http::{self, Problem, Route};
 use shared::identity::{UserId, UserKey};
 use shared::invocation::Invocation;
-use shared::lambda::{Function, Parts};
-use shared::record::{Asked, Record};
+use shared::lambda::{Deps, Function};
+use shared::record::{self, Record};
 use shared::seal::Kind;
-use shared::store::{Claim, StoreError, Taken};
+use shared::store::{LeaseRequest, StoreError};
 use shared::token::{SessionToken, Ticket, TicketHash};
+use shared::tokens::{Error, LeasedUser, Popup, TokenService};
 
 use report::Report;
 
@@ -27,7 +27,7 @@ const BY_TICKET: Route = Route { method: "POST", path: "/connect/finish/{ticket}
 
 /// The function.
 pub struct Finish {
-    connect: Connect,
+    tokens: TokenService,
     claims: Claims,
 }
 
@@ -63,12 +63,12 @@ impl Function for Finish {
     const NAME: &'static str = "finish";
     const ROUTES: &'static [Route] = &[BY_USER, BY_TICKET];
 
-    fn new(parts: Parts<'_>) -> Self {
-        Self { connect: parts.connect(), claims: Claims::new(parts.config) }
+    fn new(deps: Deps<'_>) -> Self {
+        Self { tokens: deps.tokens(), claims: Claims::new(deps.config) }
     }
 
     async fn prepare(&self) {
-        self.connect.prepare().await;
+        self.tokens.prepare().await;
     }
 
     async fn handle(
@@ -83,7 +83,7 @@ impl Function for Finish {
             Caller::Ticket(*ticket.user(), ticket.hash())
         } else {
             let user = self.claims.user(request)?.id;
-            invocation.is_about(&user);
+            invocation.set_user(&user);
             Caller::User(user)
         };
         let fields = Fields::json_or_form(request)?;
@@ -99,106 +99,72 @@ impl Function for Finish {
             }
         };
         if let Some(user) = &row.user {
-            invocation.is_about(&user.0);
+            invocation.set_user(&user.0);
         }
         self.answer_with(finished, &row, caller.key()).await
     }
 }
 
 impl Finish {
-    /// The popup's callback: signed, exchanged, stored. Hold, exchange, commit: three calls.
+    /// The popup's callback: signed, exchanged, stored. Acquire, exchange, commit: three calls.
     async fn finish_popup(
         &self,
         caller: &Caller,
         object: &SessionTokenObject,
         invocation: &Invocation,
     ) -> Result<(Finished, Record), Problem> {
-        if object.client_id != self.connect.human_api.client_id() {
+        if object.client_id != self.tokens.human_api.client_id() {
             return Err(Problem::client_mismatch());
         }
         let popup = Popup { human_id: &object.human_id, session: &object.session, ticket: caller.ticket().cloned() };
-        let session = object.session.hash();
-        let request = self.connect.popup_request(&caller.key(), &popup).await?;
-        let claim = Claim {
+        let request = LeaseRequest {
             key: caller.key(),
             user: caller.user(),
             seen: None,
-            request: request.clone(),
-            session: Some(&session),
+            request: self.tokens.pending_exchange(&caller.key(), &popup).await?,
+            session: Some(&object.session.hash()),
             ticket: caller.ticket(),
+            shares_failure: false,
         };
-        let replay = |row: &Record| self.replay(caller, &popup, row);
-        let turn = match self.connect.turn(claim, replay, invocation).await {
-            Ok(Taken::Answered(row)) => return Ok((Finished::Replayed, row?)),
-            Ok(Taken::Held(turn)) => turn,
-            Err(Error::Store(StoreError::Absent)) if caller.ticket().is_some() => return Err(Problem::bad_ticket()),
-            Err(error) => return Err(error.into()),
-        };
-        exchange(turn, &popup, request).await
+        let replayed = |row: &Record| self.replayed(caller, &popup, row);
+        match self.tokens.exclusive(request, replayed, |user| Box::pin(exchange(user, &popup)), invocation).await {
+            Err(Error::Store(StoreError::Absent)) if caller.ticket().is_some() => Err(Problem::bad_ticket()),
+            outcome => Ok(outcome?),
+        }
     }
 
-    /// The row's own answer, where there is one: this session was finished, or the ticket is not good.
-    fn replay(&self, caller: &Caller, popup: &Popup<'_>, row: &Record) -> Option<Result<Record, Error>> {
-        let now = self.connect.store.now();
+    /// The row's own answer, if it has one: this session was finished, or the ticket is not good.
+    fn replayed(&self, caller: &Caller, popup: &Popup<'_>, row: &Record) -> Option<Result<Finished, Error>> {
+        let now = self.tokens.store.now();
         let session = popup.session.hash();
         if let Some(ticket) = caller.ticket() {
             match row.tickets.get(ticket).filter(|ticket| ticket.until > now) {
                 None => return Some(Err(Error::BadTicket)),
                 Some(ticket) => match &ticket.spent_by {
-                    Some(by) if *by == session => return Some(Ok(row.clone())),
+                    Some(by) if *by == session => return Some(Ok(Finished::Replayed)),
                     Some(_) => return Some(Err(Error::BadTicket)),
                     None => {}
                 },
             }
         }
-        (row.has_finished(&session, now) && !row.unresolved(now)).then(|| Ok(row.clone()))
+        (row.has_finished(&session, now) && !row.is_unresolved(now)).then_some(Ok(Finished::Replayed))
     }
 
-    /// The Connect widget's `onClose`: what the browser reports is a hint; Human API's own answer decides.
+    /// The Connect widget's `onClose`: the browser's report is a hint; Human API's own answer decides.
     async fn finish_widget(
         &self,
         user: &UserId,
         report: &Report,
         invocation: &Invocation,
     ) -> Result<(Finished, Record), Problem> {
-        let claim = Claim {
-            key: user.key(),
-            user: Some(user),
-            seen: None,
-            request: Asked::Access,
-            session: None,
-            ticket: None,
-        };
-        let mut turn = match self.connect.turn(claim, |_| None::<()>, invocation).await? {
-            Taken::Held(turn) => turn,
-            Taken::Answered(()) => return Err(Problem::fault()),
-        };
-        let story = async {
-            turn.settle(Asked::Access).await?;
-            if report.session_token_failed && turn.record_mut().start.take().is_some() {
-                // at once: what `access` says is another matter
-                turn.checkpoint(Asked::Access).await?;
-            }
-            let connected = turn.access().await?;
-            if !connected {
-                turn.gone();
-            }
-            let now = turn.now();
-            let row = turn.record_mut();
-            if connected {
-                row.flow = Some(Flow::Connect);
-                row.make_good(now);
-                row.report(report.sources(&row.sources));
-            }
-            Ok(if connected { Finished::Stored } else { Finished::NotConnected })
-        };
-        let outcome = story.await;
-        Ok(turn.close(outcome).await?)
+        let request = LeaseRequest::of(user, record::Request::Access);
+        let nothing = |_: &Record| None;
+        Ok(self.tokens.exclusive(request, nothing, |user| Box::pin(ask_access(user, report)), invocation).await?)
     }
 
     async fn answer_with(&self, finished: Finished, row: &Record, key: UserKey) -> Result<Response<Body>, Problem> {
-        let public_token = match &row.public {
-            Some(sealed) => Some(self.connect.sealer.open(&key, Kind::Public, sealed).await.map_err(Error::from)?),
+        let public_token = match &row.public_token {
+            Some(sealed) => Some(self.tokens.sealer.open(&key, Kind::Public, sealed).await.map_err(Error::from)?),
             None => None,
         };
         let body = json!({
@@ -214,27 +180,40 @@ impl Finish {
     }
 }
 
-/// The turn of a popup's finish.
-async fn exchange(mut turn: Turn<'_>, popup: &Popup<'_>, request: Asked) -> Result<(Finished, Record), Problem> {
+/// Exchanges the popup's session under the user's lease.
+async fn exchange(user: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<Finished, Error> {
     let session = popup.session.hash();
-    let replayed = turn.record().has_finished(&session, turn.now());
-    let story = async {
-        turn.settle(request).await?;
-        let row = turn.record();
-        let spent_by = popup.ticket.as_ref().and_then(|ticket| row.tickets.get(ticket)?.spent_by.as_ref());
-        if row.has_finished(&session, turn.now()) || spent_by == Some(&session) {
-            return Ok(if replayed || spent_by.is_some() { Finished::Replayed } else { Finished::Stored });
-        }
-        if spent_by.is_some() {
-            return Err(Error::BadTicket);
-        }
-        if row.reconnect.as_ref() == Some(&session) {
-            return Err(Error::ReconnectRequired);
-        }
-        turn.exchange(popup).await.map(|()| Finished::Stored)
-    };
-    let outcome = story.await;
-    Ok(turn.close(outcome).await?)
+    let row = user.record();
+    let spent_by = popup.ticket.as_ref().and_then(|ticket| row.tickets.get(ticket)?.spent_by.as_ref());
+    if row.has_finished(&session, user.now()) || spent_by == Some(&session) {
+        return Ok(if user.has_resolved(&session) { Finished::Stored } else { Finished::Replayed });
+    }
+    if spent_by.is_some() {
+        return Err(Error::BadTicket);
+    }
+    if row.reconnect.as_ref() == Some(&session) {
+        return Err(Error::ReconnectRequired);
+    }
+    user.exchange(popup).await?;
+    Ok(Finished::Stored)
+}
+
+/// Asks Human API for an access token under the user's lease, and stores what the widget reports if there is one.
+async fn ask_access(user: &mut LeasedUser<'_>, report: &Report) -> Result<Finished, Error> {
+    if report.session_token_failed && user.record_mut().widget_token.take().is_some() {
+        // at once, whatever `access` says
+        user.checkpoint(record::Request::Access).await?;
+    }
+    if !user.access_token().await? {
+        user.end_if_revoked();
+        return Ok(Finished::NotConnected);
+    }
+    let now = user.now();
+    let record = user.record_mut();
+    record.flow = Some(Flow::Connect);
+    record.clear_reconnect(now);
+    record.report(report.sources(&record.sources));
+    Ok(Finished::Stored)
 }
 
 impl Caller {

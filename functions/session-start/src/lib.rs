@@ -5,27 +5,27 @@ use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};
 use shared::config::Flow;
-use shared::connect::{Connect, Error};
 use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
 use shared::http::{self, Problem, Route};
 use shared::identity::EmailAddress;
 use shared::invocation::Invocation;
-use shared::lambda::{Function, Parts};
-use shared::record::{Asked, REFRESH_WINDOW, Record};
+use shared::lambda::{Deps, Function};
+use shared::record::{self, REFRESH_WINDOW, Record};
 use shared::seal::Kind;
-use shared::store::{Claim, Taken};
+use shared::store::LeaseRequest;
+use shared::tokens::{Error, LeasedUser, TokenService};
 
 /// The function.
 pub struct SessionStart {
-    connect: Connect,
+    tokens: TokenService,
     claims: Claims,
     default_flow: Flow,
     public_base_url: Option<String>,
 }
 
 /// What the page asks for.
-struct Wish {
+struct SessionRequest {
     flow: Flow,
     email: Option<EmailAddress>,
     refresh: bool,
@@ -35,17 +35,17 @@ impl Function for SessionStart {
     const NAME: &'static str = "session-start";
     const ROUTES: &'static [Route] = &[Route { method: "POST", path: "/connect/session" }];
 
-    fn new(parts: Parts<'_>) -> Self {
+    fn new(deps: Deps<'_>) -> Self {
         Self {
-            connect: parts.connect(),
-            claims: Claims::new(parts.config),
-            default_flow: parts.config.default_flow,
-            public_base_url: parts.config.public_base_url.clone(),
+            tokens: deps.tokens(),
+            claims: Claims::new(deps.config),
+            default_flow: deps.config.default_flow,
+            public_base_url: deps.config.public_base_url.clone(),
         }
     }
 
     async fn prepare(&self) {
-        self.connect.prepare().await;
+        self.tokens.prepare().await;
     }
 
     async fn handle(
@@ -55,20 +55,20 @@ impl Function for SessionStart {
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
         let user = self.claims.user(request)?;
-        invocation.is_about(&user.id);
-        let wish = self.wish(request, &user)?;
-        let record = self.connect.store.read(&user.id.key(), invocation).await?;
-        if wish.flow == Flow::Popup && !record.as_ref().is_some_and(Record::must_reconnect) {
+        invocation.set_user(&user.id);
+        let wanted = self.read(request, &user)?;
+        let record = self.tokens.store.read(&user.id.key(), invocation).await?;
+        if wanted.flow == Flow::Popup && !record.as_ref().is_some_and(Record::must_reconnect) {
             let base = self.public_base_url.clone().or_else(|| route.base_url(request));
-            self.popup(base, &user, &wish, record, invocation).await
+            self.popup(base, &user, &wanted, record, invocation).await
         } else {
-            self.widget(&user, &wish, record, invocation).await
+            self.widget(&user, &wanted, record, invocation).await
         }
     }
 }
 
 impl SessionStart {
-    fn wish(&self, request: &Request, user: &User) -> Result<Wish, Problem> {
+    fn read(&self, request: &Request, user: &User) -> Result<SessionRequest, Problem> {
         let fields = Fields::json(request)?;
         let flow = match fields.optional_text("flow")? {
             None => self.default_flow,
@@ -82,65 +82,58 @@ impl SessionStart {
                 Problem::invalid_request("clientUserEmail must be an e-mail address of at most 254 bytes")
             })?),
         };
-        Ok(Wish { flow, email: user.email.clone().or(email), refresh: fields.flag("refresh")? })
+        Ok(SessionRequest { flow, email: user.email.clone().or(email), refresh: fields.flag("refresh")? })
     }
 
     /// The Connect widget: a session or id token, the stored one while it lasts.
     async fn widget(
         &self,
         user: &User,
-        wish: &Wish,
+        wanted: &SessionRequest,
         seen: Option<Record>,
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
-        let serves = |row: &Record| {
-            let now = self.connect.store.now();
-            let just_refreshed = row.start_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
-            !row.unresolved(now) && row.serving_start(now).is_some() && (!wish.refresh || just_refreshed)
-        };
-        if let Some(row) = seen.as_ref().filter(|row| serves(row)) {
+        if let Some(row) = seen.as_ref().filter(|row| self.serves(row, wanted)) {
             return self.widget_answer(user, row).await;
         }
-        // what is unresolved or under way may make the user known
-        let known = seen.as_ref().is_some_and(|row| {
-            row.connected_at.is_some() || row.reconnect.is_some() || row.inflight.is_some() || !row.doubts.is_empty()
+        // an unresolved request, or one under way, may make the user known
+        let is_known = seen.as_ref().is_some_and(|row| {
+            row.connected_at.is_some() || row.reconnect.is_some() || row.pending.is_some() || !row.doubts.is_empty()
         });
-        if wish.email.is_none() && !known {
+        if wanted.email.is_none() && !is_known {
             return Err(Error::EmailRequired.into());
         }
-        let claim = Claim {
-            key: user.id.key(),
-            user: Some(&user.id),
-            seen: seen.as_ref(),
-            request: Asked::Start,
-            session: None,
-            ticket: None,
-        };
-        let row = match self.connect.turn(claim, |row| serves(row).then(|| row.clone()), invocation).await? {
-            Taken::Answered(row) => row,
-            Taken::Held(mut turn) => {
-                let story = async {
-                    turn.settle(Asked::Start).await?;
-                    if serves(turn.record()) {
-                        return Ok(());
-                    }
-                    turn.start(wish.email.as_ref()).await?;
-                    if wish.refresh {
-                        turn.record_mut().start_refreshed_at = Some(turn.now());
-                    }
-                    Ok(())
-                };
-                let outcome = story.await;
-                turn.close(outcome).await?.1
-            }
-        };
+        let request = LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&user.id, record::Request::WidgetToken) };
+        let answered = |row: &Record| self.serves(row, wanted).then_some(Ok(()));
+        let ((), row) = self
+            .tokens
+            .exclusive(request, answered, |user| Box::pin(self.ask_widget_token(user, wanted)), invocation)
+            .await?;
         self.widget_answer(user, &row).await
     }
 
+    /// Whether the row's widget token serves this request.
+    fn serves(&self, row: &Record, wanted: &SessionRequest) -> bool {
+        let now = self.tokens.store.now();
+        let just_refreshed = row.widget_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
+        !row.is_unresolved(now) && row.serving_widget_token(now).is_some() && (!wanted.refresh || just_refreshed)
+    }
+
+    async fn ask_widget_token(&self, user: &mut LeasedUser<'_>, wanted: &SessionRequest) -> Result<(), Error> {
+        if self.serves(&user.record().as_released(), wanted) {
+            return Ok(());
+        }
+        user.widget_token(wanted.email.as_ref()).await?;
+        if wanted.refresh {
+            user.record_mut().widget_token_refreshed_at = Some(user.now());
+        }
+        Ok(())
+    }
+
     async fn widget_answer(&self, user: &User, row: &Record) -> Result<Response<Body>, Problem> {
-        let start = row.start.as_ref().ok_or(Error::ReconnectRequired)?;
-        let token = self.connect.open(&user.id, Kind::Start, &start.token).await?;
-        let left: Millis = start.expires_at - self.connect.store.now();
+        let start = row.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
+        let token = self.tokens.open(&user.id, Kind::Start, &start.token).await?;
+        let left: Millis = start.expires_at - self.tokens.store.now();
         Ok(http::json(
             StatusCode::OK,
             &json!({
@@ -160,7 +153,7 @@ impl SessionStart {
         &self,
         base: Option<String>,
         user: &User,
-        wish: &Wish,
+        wanted: &SessionRequest,
         seen: Option<Record>,
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
@@ -171,19 +164,19 @@ impl SessionStart {
         };
         // a humanId without a publicToken: Human API has none to give
         if row.as_ref().is_some_and(|row| row.must_reconnect() || row.lacks_public_token()) {
-            return self.widget(user, wish, row, invocation).await;
+            return self.widget(user, wanted, row, invocation).await;
         }
-        let public_token = match row.as_ref().and_then(|row| row.public.as_ref()) {
-            Some(sealed) => self.connect.open(&user.id, Kind::Public, sealed).await?,
+        let public_token = match row.as_ref().and_then(|row| row.public_token.as_ref()) {
+            Some(sealed) => self.tokens.open(&user.id, Kind::Public, sealed).await?,
             None => String::new(),
         };
-        let ticket = self.connect.store.issue_ticket(&user.id, row, invocation).await?;
+        let ticket = self.tokens.store.issue_ticket(&user.id, row, invocation).await?;
         Ok(http::json(
             StatusCode::OK,
             &json!({
                 "flow": "popup",
                 "mode": if public_token.is_empty() { "create" } else { "edit" },
-                "clientId": self.connect.human_api.client_id(),
+                "clientId": self.tokens.human_api.client_id(),
                 "clientUserId": user.id.percent_encoded(),
                 "publicToken": public_token,
                 "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
@@ -192,34 +185,20 @@ impl SessionStart {
     }
 
     fn needs_recovery(&self, row: &Record) -> bool {
-        row.unresolved(self.connect.store.now()) || row.lacks_public_token()
+        row.is_unresolved(self.tokens.store.now()) || row.lacks_public_token()
     }
 
     /// Resolves what is unresolved, and fetches the publicToken of a proven humanId.
     async fn recover(&self, user: &User, seen: Record, invocation: &Invocation) -> Result<Record, Problem> {
-        let claim = Claim {
-            key: user.id.key(),
-            user: Some(&user.id),
-            seen: Some(&seen),
-            request: Asked::Public,
-            session: None,
-            ticket: None,
-        };
-        let answers = |row: &Record| (!self.needs_recovery(row) || row.must_reconnect()).then(|| row.clone());
-        match self.connect.turn(claim, answers, invocation).await? {
-            Taken::Answered(row) => Ok(row),
-            Taken::Held(mut turn) => {
-                let story = async {
-                    turn.settle(Asked::Public).await?;
-                    let row = turn.record();
-                    if row.public.is_none() && !row.must_reconnect() {
-                        turn.public_token().await?;
-                    }
-                    Ok(())
-                };
-                let outcome = story.await;
-                Ok(turn.close(outcome).await?.1)
-            }
-        }
+        let request = LeaseRequest { seen: Some(&seen), ..LeaseRequest::of(&user.id, record::Request::PublicToken) };
+        let answered = |row: &Record| (!self.needs_recovery(row) || row.must_reconnect()).then_some(Ok(()));
+        Ok(self.tokens.exclusive(request, answered, |user| Box::pin(fetch_public_token(user)), invocation).await?.1)
     }
+}
+
+async fn fetch_public_token(user: &mut LeasedUser<'_>) -> Result<(), Error> {
+    if user.record().public_token.is_none() && !user.record().must_reconnect() {
+        user.public_token().await?;
+    }
+    Ok(())
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::clock::Millis;
-use shared::connect::{Connect, Error};
 use shared::identity::UserKey;
 use shared::invocation::Invocation;
-use shared::lambda::Parts;
+use shared::lambda::Deps;
 use shared::lambda::job::{Job, Report, Run};
-use shared::record::{Asked, Record};
-use shared::store::{Claim, Hints, StoreError, Taken};
+use shared::record::{Record, Request};
+use shared::store::{IndexPage, LeaseRequest, StoreError};
 use shared::telemetry::milliseconds;
+use shared::tokens::{Error, TokenService};
 use tracing::{info, warn};
 
 /// What is younger than this may be somebody's who is being served: a hold ends within 30 s.
@@ -30,8 +30,8 @@ const SEALS_UNTIL: Duration = Duration::from_secs(90);
 
 /// The function.
 pub struct Sweeper {
-    connect: Connect,
-    /// Which run it is, from anywhere.
+    tokens: TokenService,
+    /// VersionSelector run it is, from anywhere.
     turn: AtomicUsize,
 }
 
@@ -75,13 +75,13 @@ struct Sums {
 impl Job for Sweeper {
     const NAME: &'static str = "sweeper";
 
-    fn new(parts: Parts<'_>) -> Self {
-        let turn = usize::try_from(parts.clock.now()).unwrap_or_default();
-        Self { connect: parts.connect(), turn: AtomicUsize::new(turn) }
+    fn new(deps: Deps<'_>) -> Self {
+        let turn = usize::try_from(deps.clock.now()).unwrap_or_default();
+        Self { tokens: deps.tokens(), turn: AtomicUsize::new(turn) }
     }
 
     async fn prepare(&self) {
-        self.connect.prepare().await;
+        self.tokens.prepare().await;
     }
 
     async fn run(&self, run: &Run<'_>) -> Report {
@@ -93,17 +93,17 @@ impl Job for Sweeper {
         if let Err(code) = self.seal_anew(turn, run, &mut sums).await {
             sums.fault(code);
         }
-        sums.report(self.connect.store.now(), run)
+        sums.report(self.tokens.store.now(), run)
     }
 }
 
 impl Sweeper {
     /// Resolves what a call left unresolved that nobody has come back for.
     async fn resolve_lost(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
-        let part = run.invocation.part();
-        let found = async { Ok(self.connect.store.unresolved(&part).await?) };
-        let Hints { rows, more } = run.attempt(&part, found).await?;
-        let now = self.connect.store.now();
+        let part = run.invocation.child();
+        let found = async { Ok(self.tokens.store.unresolved(&part).await?) };
+        let IndexPage { rows, more } = run.attempt(&part, found).await?;
+        let now = self.tokens.store.now();
         let mut lost: Vec<_> = rows.into_iter().filter(|(since, _)| now - since >= ABANDONED).collect();
         lost.sort_unstable_by_key(|(since, _)| *since);
         sums.more |= more;
@@ -125,17 +125,17 @@ impl Sweeper {
         if run.invocation.elapsed() >= SEALS_UNTIL {
             return Ok(());
         }
-        let part = run.invocation.part();
+        let part = run.invocation.child();
         let found = async {
-            let mut found = Hints { rows: Vec::new(), more: false };
-            for version in self.connect.sealer.older_versions().await? {
-                let Hints { rows, more } = self.connect.store.sealed_with(&version, &part).await?;
+            let mut found = IndexPage { rows: Vec::new(), more: false };
+            for version in self.tokens.sealer.older_versions().await? {
+                let IndexPage { rows, more } = self.tokens.store.sealed_with(&version, &part).await?;
                 found.rows.extend(rows);
                 found.more |= more;
             }
             Ok(found)
         };
-        let Hints { rows, more } = run.attempt(&part, found).await?;
+        let IndexPage { rows, more } = run.attempt(&part, found).await?;
         sums.more |= more;
 
         let (chosen, later) = choose(rows, SEALED_A_RUN, turn);
@@ -157,7 +157,7 @@ impl Sweeper {
         if run.invocation.elapsed() >= until {
             return None;
         }
-        let part = run.invocation.part();
+        let part = run.invocation.child();
         // a turn's future is large
         let outcome = Box::pin(async {
             match self.take_turn(key, want, &part).await {
@@ -168,7 +168,7 @@ impl Sweeper {
         });
         match run.attempt(&part, outcome).await {
             Ok(visit) => {
-                let user = part.user().and_then(|user| self.connect.sealer.user_hash(&user));
+                let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
                 match &visit {
                     Visit::Unreadable(error) => warn!(%error, "a row is left unresolved"),
                     Visit::StillSealed => warn!(user, "something in a row does not open, and stays under an older key"),
@@ -188,35 +188,44 @@ impl Sweeper {
     /// What an ordinary call does before it asks for anything of its own, and nothing after it. What the index said is only
     /// why this looks here.
     async fn take_turn(&self, key: UserKey, want: Want, invocation: &Invocation) -> Result<Visit, Error> {
-        let store = &self.connect.store;
+        let store = &self.tokens.store;
         let row = store.read(&key, invocation).await?.ok_or(StoreError::Absent)?;
         if let Some(user) = &row.user {
-            invocation.is_about(&user.0);
+            invocation.set_user(&user.0);
         }
         let now = store.now();
-        if row.held(now) {
+        if row.is_leased(now) {
             return Ok(Visit::Busy);
         }
-        match (want, row.unresolved(now), self.is_under_older_key(&row).await?) {
+        match (want, row.is_unresolved(now), self.is_under_older_key(&row).await?) {
             (Want::Resolved, true, _) | (Want::Sealed, false, true) => {}
             // resolving it seals it anew too
             (Want::Sealed, true, _) => return Ok(Visit::Busy),
             (Want::Resolved, false, _) | (Want::Sealed, false, false) => return Ok(Visit::Nothing),
         }
-        let request = if want == Want::Resolved { Asked::Access } else { Asked::Nothing };
-        let claim = Claim { key, user: None, seen: Some(&row), request, session: None, ticket: None };
-        let whoever_holds_it = |_: &Record| Some(Visit::Busy);
-        let mut turn = match self.connect.turn(claim, whoever_holds_it, invocation).await? {
-            Taken::Held(turn) => turn,
-            Taken::Answered(visit) => return Ok(visit),
+        let request = if want == Want::Resolved { Request::Access } else { Request::Nothing };
+        let request = LeaseRequest {
+            key,
+            user: None,
+            seen: Some(&row),
+            request,
+            session: None,
+            ticket: None,
+            shares_failure: false,
         };
-        let settled = turn.settle(Asked::Nothing).await;
-        let (_, row) = turn.close(settled).await?;
-        Ok(if want == Want::Sealed && self.is_under_older_key(&row).await? { Visit::StillSealed } else { Visit::Done })
+        let leased_meanwhile = |_: &Record| Some(Ok(Visit::Busy));
+        let done = self
+            .tokens
+            .exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), invocation)
+            .await?;
+        Ok(match done {
+            (Visit::Done, row) if want == Want::Sealed && self.is_under_older_key(&row).await? => Visit::StillSealed,
+            (visit, _) => visit,
+        })
     }
 
     async fn is_under_older_key(&self, row: &Record) -> Result<bool, Error> {
-        let key = self.connect.sealer.current().await?;
+        let key = self.tokens.sealer.current().await?;
         Ok(row.sealed_with(key.version()).is_some_and(|version| version != key.version()))
     }
 }
@@ -230,8 +239,8 @@ impl Sums {
 
     fn report(mut self, now: Millis, run: &Run<'_>) -> Report {
         let oldest = self.unresolved.iter().min().map(|since| Duration::from_millis((now - since).unsigned_abs()));
-        run.invocation.note(|tally| tally.unresolved_age = oldest);
-        let measured = run.invocation.tally();
+        run.invocation.record(|measured| measured.unresolved_age = oldest);
+        let measured = run.invocation.measurements();
         let outcome = self.report.fault.unwrap_or("ok");
         let (unresolved, oldest) = (self.unresolved.len(), oldest.map(|age| age.as_secs()));
         let Self { resolved, resealed, skipped, failed, under_older_keys, more, .. } = self;
@@ -267,7 +276,7 @@ impl Sums {
     }
 }
 
-/// Which rows a run takes on, and in which order; and those that are left for later. The first one first, then each run begins
+/// VersionSelector rows a run takes on, and in which order; and those that are left for later. The first one first, then each run begins
 /// somewhere else: what is slow or fails each time keeps nobody waiting for long.
 fn choose<T>(mut rows: Vec<T>, most: usize, turn: usize) -> (Vec<T>, Vec<T>) {
     if let Some(others) = rows.get_mut(1..).filter(|others| !others.is_empty()) {

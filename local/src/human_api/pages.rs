@@ -35,7 +35,7 @@ pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
     let widgets = Router::new()
         .route("/widget/{action}", post(widget))
         .route("/popup/{action}", post(popup))
-        .layer(from_fn_with_state(calls, note));
+        .layer(from_fn_with_state(calls, record));
     Router::new()
         .merge(widgets)
         .route("/", get(|| async { html(page!("widget.html")) }))
@@ -64,8 +64,8 @@ pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
         }))
 }
 
-async fn note(Shared(calls): Shared<Calls>, request: Request, next: Next) -> Response {
-    let call = calls.part(None, "browser", "Human API", format!("{} {}", request.method(), request.uri().path()));
+async fn record(Shared(calls): Shared<Calls>, request: Request, next: Next) -> Response {
+    let call = calls.child(None, "browser", "Human API", format!("{} {}", request.method(), request.uri().path()));
     let response = next.run(request).await;
     call.end(response.status().as_u16());
     response

@@ -106,9 +106,9 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
         world.finish(user, &world.popup(user)).await;
     }
     let (ada, eve) = (row(&world, "ada").await, row(&world, "eve").await);
-    let access = |row: &Item| row["access"].as_m().unwrap()["token"].clone();
+    let access = |row: &Item| row["accessToken"].as_m().unwrap()["token"].clone();
     for (field, value, asks) in [
-        ("access", ada["access"].clone(), world.access("eve", false).boxed()),
+        ("accessToken", ada["accessToken"].clone(), world.access("eve", false).boxed()),
         ("publicToken", ada["publicToken"].clone(), world.public_token("eve", false).boxed()),
         ("publicToken", access(&eve), world.public_token("eve", false).boxed()),
     ] {
@@ -159,7 +159,7 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
     for with_proof in [false, true] {
         eve.insert("humanId".to_owned(), ada["humanId"].clone());
         if with_proof {
-            eve.insert("humanProof".to_owned(), ada["humanProof"].clone());
+            eve.insert("sealedHumanId".to_owned(), ada["sealedHumanId"].clone());
         }
         put(&world, eve.clone()).await;
         world.asked();

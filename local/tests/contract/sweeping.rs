@@ -67,7 +67,7 @@ async fn what_a_crash_left_of_a_user_who_does_not_come_back_is_resolved() {
     let report = world.sweep().await;
     assert_eq!((&report["outcome"], resolving(&report)), (&json!("ok"), [2, 0, 0, 0]));
     assert_eq!(indexed(&world, "unresolved").await, 0);
-    assert!(!world.table().await.concat().contains("\"inflight\""));
+    assert!(!world.table().await.concat().contains("\"pending\""));
     world.asked();
     // of a popup user whose humanId is proven, both tokens; of a new one, what `access` gives
     let (newest_access, newest_public) = world.laptop.human_api.with(|state| state.newest("ada"));
@@ -97,8 +97,8 @@ async fn a_hint_that_is_out_of_date_is_looked_at_and_no_more() {
     put(&world, "ada", "sealedWith", Some(AttributeValue::S("00000000-0000-4000-8000-000000000001".into()))).await;
     world.laptop.secrets.rotate(TOKEN_KEY);
     put(&world, "ada", "publicToken", None).await;
-    put(&world, "ada", "humanProof", None).await;
-    put(&world, "ada", "access", None).await;
+    put(&world, "ada", "sealedHumanId", None).await;
+    put(&world, "ada", "accessToken", None).await;
     world.asked();
     let before = world.table().await;
     let report = world.sweep().await;
@@ -177,7 +177,7 @@ async fn a_doubt_is_found_whether_it_is_marked_while_the_next_call_works_or_afte
         is(&slow, 409, "finish_in_progress");
         is(&next, 200, "ok");
         let row = world.laptop.row(&UserId::new("ada").unwrap()).await.unwrap().unwrap();
-        assert!(row.contains_key("doubts") && !row.contains_key("inflight"));
+        assert!(row.contains_key("doubts") && !row.contains_key("pending"));
         world.pass_seconds(61);
         assert_eq!(resolving(&world.sweep().await), [1, 0, 0, 0], "after it: {after_it}");
         let row = world.laptop.row(&UserId::new("ada").unwrap()).await.unwrap().unwrap();
@@ -212,7 +212,7 @@ async fn a_run_takes_on_so_many_users_and_the_oldest_in_any_case() {
     world.pass_seconds(61);
     assert_eq!(resolving(&world.sweep().await), [100, 0, 0, 5]);
     let oldest = world.laptop.row(&UserId::new(user(0)).unwrap()).await.unwrap().unwrap();
-    assert!(!oldest.contains_key("inflight"));
+    assert!(!oldest.contains_key("pending"));
     assert_eq!(resolving(&world.sweep().await), [5, 0, 0, 0]);
     assert_eq!(indexed(&world, "unresolved").await, 0);
 }
@@ -225,7 +225,7 @@ async fn a_row_that_cannot_be_resolved_keeps_no_other_waiting() {
         lose(&world, user).await;
         world.pass_seconds(1);
     }
-    put(&world, "grace", "access", Some(AttributeValue::Null(true))).await;
+    put(&world, "grace", "accessToken", Some(AttributeValue::Null(true))).await;
     put(&world, "nobody", "clientUserId", None).await;
     world.pass_seconds(61);
     heard.take().unwrap();
@@ -252,7 +252,7 @@ async fn many_rows_that_cannot_be_resolved_starve_no_other() {
     for number in 0..101 {
         let user = format!("user-{number:03}");
         lose(&world, &user).await;
-        put(&world, &user, "access", Some(AttributeValue::Null(true))).await;
+        put(&world, &user, "accessToken", Some(AttributeValue::Null(true))).await;
     }
     world.pass_seconds(1);
     lose(&world, "ada").await;
@@ -318,12 +318,12 @@ async fn a_death_while_a_row_is_sealed_anew_costs_nothing() {
     let before = world.laptop.row(&UserId::new("ada").unwrap()).await.unwrap().unwrap();
     let held =
         world.laptop.dynamodb.update_item().table_name("human-connect").key("userKey", before["userKey"].clone());
-    let inflight =
+    let pending =
         [("by", "made-up"), ("request", "nothing")].map(|(name, text)| (name, AttributeValue::S(text.into())));
     let now = AttributeValue::N(shared::clock::Clock::system().now().to_string());
-    let inflight = inflight.into_iter().chain([("since", now.clone())]).map(|(name, value)| (name.to_owned(), value));
-    held.update_expression("SET inflight = :inflight, unresolvedSince = :now")
-        .expression_attribute_values(":inflight", AttributeValue::M(inflight.collect()))
+    let pending = pending.into_iter().chain([("since", now.clone())]).map(|(name, value)| (name.to_owned(), value));
+    held.update_expression("SET pending = :pending, unresolvedSince = :now")
+        .expression_attribute_values(":pending", AttributeValue::M(pending.collect()))
         .expression_attribute_values(":now", now)
         .send()
         .await

@@ -150,7 +150,7 @@ async fn a_hold_stays_while_the_check_of_the_credentials_may_yet_be_performed() 
     is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
     world.fault([refuse(403, "{}"), Fault::Hang(Acts::Not)]);
     is(&world.access("ada", false).await, 504, "upstream_timeout");
-    assert!(world.table().await.concat().contains("\"heldUntil\""));
+    assert!(world.table().await.concat().contains("\"leaseUntil\""));
 }
 
 #[tokio::test]
@@ -229,5 +229,5 @@ async fn a_copy_of_a_hold_that_arrives_late_takes_nothing() {
     while writes() < before + 4 {
         tokio::task::yield_now().await;
     }
-    assert!(!world.table().await.concat().contains("\"heldUntil\""), "the copy has taken the hold");
+    assert!(!world.table().await.concat().contains("\"leaseUntil\""), "the copy has taken the hold");
 }

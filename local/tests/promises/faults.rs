@@ -14,7 +14,7 @@ use local::laptop::{Laptop, Options};
 use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
 use shared::identity::UserId;
-use shared::record::HOLD;
+use shared::record::LEASE_DURATION;
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};
@@ -304,8 +304,8 @@ async fn a_call_that_waits_for_another_looks_at_the_table_a_few_times_and_does_n
         let (request, _) = world.prepare(call, Known::ByPopup).await;
         let user = UserId::new(request.user.clone()).unwrap();
         let mut row = world.laptop.row(&user).await.unwrap().unwrap();
-        row.insert("hold".to_owned(), AttributeValue::S("made-up-hold".to_owned()));
-        row.insert("heldUntil".to_owned(), AttributeValue::N((world.clock.now() + HOLD).to_string()));
+        row.insert("leaseId".to_owned(), AttributeValue::S("made-up-lease".to_owned()));
+        row.insert("leaseUntil".to_owned(), AttributeValue::N((world.clock.now() + LEASE_DURATION).to_string()));
         world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(row)).send().await.unwrap();
         let before = world.laptop.calls.after(0).1;
         let reply = world.time.during(&world.laptop.faults, request.send(&world.laptop.gateway)).await;

@@ -60,13 +60,13 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
 pub(crate) async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
     let row = laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap();
     let has = |attribute| row.as_ref().is_some_and(|row| row.contains_key(attribute));
-    assert_eq!(has("unresolvedSince"), has("inflight") || has("doubts"), "{row:?}");
+    assert_eq!(has("unresolvedSince"), has("pending") || has("doubts"), "{row:?}");
     row
 }
 
 /// What of a call under way is in the row.
 fn left(row: Option<&HashMap<String, AttributeValue>>) -> Vec<&'static str> {
-    let of_calls = ["heldUntil", "inflight", "doubts"].into_iter();
+    let of_calls = ["leaseUntil", "pending", "doubts"].into_iter();
     of_calls.filter(|attribute| row.is_some_and(|row| row.contains_key(*attribute))).collect()
 }
 

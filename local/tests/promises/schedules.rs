@@ -29,7 +29,7 @@ struct Decision {
     asleep: Vec<usize>,
 }
 
-/// Which orders to walk through.
+/// VersionSelector orders to walk through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Orders {
     /// Every one.

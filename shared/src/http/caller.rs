@@ -21,7 +21,7 @@ pub struct User {
     pub email: Option<EmailAddress>,
 }
 
-/// Which claims name a user.
+/// VersionSelector claims name a user.
 #[derive(Clone)]
 pub struct Claims {
     id: String,

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::code::Code;
 use super::with_body;
-use crate::connect::Error;
 use crate::human_api::{Cause, Failure};
 use crate::seal::SealError;
 use crate::secret::SecretError;
 use crate::store::StoreError;
+use crate::tokens::Error;
 
 /// What a caller may wait when nobody said how long.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -136,13 +136,15 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let problem = match &error {
             Error::HumanApi(failure) => from_human_api(failure),
-            Error::Store(error) => from_store(error),
+            Error::Store(error) | Error::LeaseNotRenewed(error) => from_store(error),
+            Error::Secret(_) => secret_unavailable(),
+            Error::Panicked => Self::fault(),
             Error::Seal(SealError::Key(SecretError::MissingVersion { .. })) => {
                 let detail = "the key that sealed a stored token is not in Secrets Manager any more";
                 Self::new(Code::SecretUnavailable, detail).retry_after(None)
             }
             Error::Seal(SealError::Key(_)) => secret_unavailable(),
-            Error::Seal(SealError::Random(_) | SealError::Broken(_)) => {
+            Error::Seal(SealError::Random(_) | SealError::Corrupt(_)) => {
                 Self::new(Code::StoreUnavailable, "a stored token cannot be read").retry_after(None)
             }
             Error::UserMismatch => Self::new(Code::UserMismatch, "the session belongs to another user"),
@@ -173,7 +175,7 @@ fn from_store(error: &StoreError) -> Problem {
         StoreError::Unavailable(_) | StoreError::Unreadable(_) | StoreError::Random(_) => {
             Problem::new(Code::StoreUnavailable, "the table cannot be used at the moment").retry_after(None)
         }
-        StoreError::Held { retry_after } => conflict(Some(retry_after.as_millis().div_ceil(1000) as u64)),
+        StoreError::Locked { retry_after } => conflict(Some(retry_after.as_millis().div_ceil(1000) as u64)),
         StoreError::TakenOver => conflict(None),
         StoreError::Deleted => Problem::new(Code::ConnectionDeleted, "the user's data was deleted meanwhile"),
         StoreError::Absent => Problem::new(Code::NotConnected, "this user has no connection"),
@@ -186,7 +188,7 @@ fn from_human_api(failure: &Failure) -> Problem {
     };
     match &failure.cause {
         // a refusal of the retry of a request that may have been performed says nothing
-        Cause::Refused(_) if failure.performed => unavailable(None),
+        Cause::Refused(_) if failure.maybe_performed => unavailable(None),
         Cause::Refused(_) => {
             Problem::new(Code::UpstreamInvalid, "Human API refused in a way that it does not document")
         }
@@ -198,8 +200,6 @@ fn from_human_api(failure: &Failure) -> Problem {
         Cause::Unauthorized => Problem::new(Code::UpstreamUnauthorized, "Human API refuses this backend's credentials"),
         Cause::Unavailable { retry_after } => unavailable(retry_after.map(|wait| wait.as_secs())),
         Cause::Timeout => Problem::new(Code::UpstreamTimeout, "Human API did not answer in time"),
-        Cause::HoldLost => from_store(&StoreError::TakenOver),
-        Cause::Secret(_) => secret_unavailable(),
     }
 }
 

@@ -9,15 +9,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::{Instrument, warn};
 
-use super::{Host, Parts, Serve, guarded, serve};
+use super::{Deps, Runner, Serve, guarded, serve};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connect::Error;
 use crate::http::Problem;
 use crate::invocation::Invocation;
 use crate::network::NetworkError;
 use crate::seal::Sealer;
-use crate::telemetry::{Output, RunOutcome, causes};
+use crate::telemetry::{Output, RunOutcome, error_chain};
+use crate::tokens::Error;
 
 /// A function that a schedule starts.
 pub trait Job: Send + Sync + Sized + 'static {
@@ -25,7 +25,7 @@ pub trait Job: Send + Sync + Sized + 'static {
     const NAME: &'static str;
 
     /// Builds the clients it uses, and no others.
-    fn new(parts: Parts<'_>) -> Self;
+    fn new(deps: Deps<'_>) -> Self;
 
     /// Does beforehand what a first run would have to wait for. Failures are left to the first run.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
@@ -63,7 +63,7 @@ impl Run<'_> {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, &'static str> {
         guarded(part, work.map_err(Problem::from)).await.map_err(|problem| {
-            let (code, cause) = (problem.code().name(), problem.cause().map(|cause| causes(cause)));
+            let (code, cause) = (problem.code().name(), problem.cause().map(|cause| error_chain(cause)));
             let user = part.user().and_then(|user| self.sealer.user_hash(&user));
             warn!(code, cause, user, "a part of the run failed");
             code
@@ -72,12 +72,12 @@ impl Run<'_> {
 }
 
 /// A job with what is around it.
-pub struct Scheduled<J>(Host<J>);
+pub struct Scheduled<J>(Runner<J>);
 
 impl<J: Job> Scheduled<J> {
     /// Builds the function; its metrics go to `output`.
     pub fn new(config: &Config, clock: Clock, output: Output) -> Result<Self, NetworkError> {
-        Ok(Self(Host::build(config, clock, output, J::new)?))
+        Ok(Self(Runner::build(config, clock, output, J::new)?))
     }
 
     /// One run, whatever the event is: it ends in a report, and so does every fault.
@@ -94,7 +94,7 @@ impl<J: Job> Scheduled<J> {
             errors: &report.errors,
             counts: &report.counts,
             cold_start,
-            tally: &run.invocation.tally(),
+            measurements: &run.invocation.measurements(),
             at: host.clock.now(),
         };
         outcome.metrics().iter().for_each(|line| host.output.line(line));

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{Access, Asked, Exchange, Inflight, Record, Source, Start, StartKind, StoredTicket, UserIdText};
+use super::{
+    Exchange, Pending, Record, Request, Source, StoredAccessToken, StoredTicket, StoredWidgetToken, UserIdText,
+    WidgetTokenKind,
+};
 use crate::clock::Millis;
 use crate::config::Flow;
 use crate::identity::UserId;
@@ -18,9 +21,9 @@ pub(crate) const USER_KEY: &str = "userKey";
 pub(crate) const EXPIRES: &str = "expires";
 pub(crate) const USER: &str = "clientUserId";
 pub(crate) const BORN: &str = "born";
-pub(crate) const HOLD: &str = "hold";
-pub(crate) const HELD_UNTIL: &str = "heldUntil";
-pub(crate) const INFLIGHT: &str = "inflight";
+pub(crate) const LEASE_ID: &str = "leaseId";
+pub(crate) const LEASE_UNTIL: &str = "leaseUntil";
+pub(crate) const PENDING: &str = "pending";
 /// Since when the row has something to be resolved: the key of an index, for the sweeper.
 pub(crate) const UNRESOLVED_SINCE: &str = "unresolvedSince";
 /// VersionId of a sealing key that something in the row is sealed with, an older one if there is one: the key of an index.
@@ -48,9 +51,9 @@ pub fn decode(item: &Item) -> Result<Record, Unreadable> {
             None => None,
         },
         born: text(item, BORN)?.ok_or(Unreadable(BORN))?,
-        hold: text(item, HOLD)?,
-        held_until: number(item, HELD_UNTIL)?,
-        inflight: map(item, INFLIGHT)?.map(decode_inflight).transpose()?,
+        lease_id: text(item, LEASE_ID)?,
+        lease_until: number(item, LEASE_UNTIL)?,
+        pending: map(item, PENDING)?.map(decode_pending).transpose()?,
         waited: item.contains_key(WAITED),
         doubts: match item.get(DOUBTS) {
             Some(AttributeValue::Ss(ids)) => ids.clone(),
@@ -58,13 +61,13 @@ pub fn decode(item: &Item) -> Result<Record, Unreadable> {
             None => Vec::new(),
         },
         human_id: text(item, "humanId")?,
-        human_proof: sealed(item, "humanProof")?,
-        public: sealed(item, "publicToken")?,
-        public_refreshed_at: number(item, "publicRefreshedAt")?,
-        access: map(item, "access")?.map(decode_access).transpose()?,
+        sealed_human_id: sealed(item, "sealedHumanId")?,
+        public_token: sealed(item, "publicToken")?,
+        public_token_refreshed_at: number(item, "publicTokenRefreshedAt")?,
+        access_token: map(item, "accessToken")?.map(decode_access).transpose()?,
         failed_at: number(item, "failedAt")?,
-        start: map(item, "start")?.map(decode_start).transpose()?,
-        start_refreshed_at: number(item, "startRefreshedAt")?,
+        widget_token: map(item, "widgetToken")?.map(decode_start).transpose()?,
+        widget_token_refreshed_at: number(item, "widgetTokenRefreshedAt")?,
         flow: match text(item, "flow")? {
             Some(name) => Some(Flow::parse(&name).ok_or(Unreadable("flow"))?),
             None => None,
@@ -100,12 +103,12 @@ pub fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
     let Record {
         user,
         human_id,
-        human_proof,
-        public,
-        public_refreshed_at,
-        access,
-        start,
-        start_refreshed_at,
+        sealed_human_id,
+        public_token,
+        public_token_refreshed_at,
+        access_token,
+        widget_token,
+        widget_token_refreshed_at,
         failed_at,
         ..
     } = record;
@@ -115,13 +118,13 @@ pub fn encode(record: &Record) -> Vec<(&'static str, Option<AttributeValue>)> {
     vec![
         (USER, user.as_ref().map(|user| s(user.0.as_str()))),
         ("humanId", human_id.as_deref().map(s)),
-        ("humanProof", human_proof.as_ref().map(encode_sealed)),
-        ("publicToken", public.as_ref().map(encode_sealed)),
-        ("publicRefreshedAt", public_refreshed_at.as_ref().map(n)),
-        ("access", access.as_ref().map(encode_access)),
-        ("start", start.as_ref().map(encode_start)),
+        ("sealedHumanId", sealed_human_id.as_ref().map(encode_sealed)),
+        ("publicToken", public_token.as_ref().map(encode_sealed)),
+        ("publicTokenRefreshedAt", public_token_refreshed_at.as_ref().map(n)),
+        ("accessToken", access_token.as_ref().map(encode_access)),
+        ("widgetToken", widget_token.as_ref().map(encode_start)),
         ("failedAt", failed_at.as_ref().map(n)),
-        ("startRefreshedAt", start_refreshed_at.as_ref().map(n)),
+        ("widgetTokenRefreshedAt", widget_token_refreshed_at.as_ref().map(n)),
         ("flow", flow.map(|flow| s(flow.as_str()))),
         ("sources", (!sources.is_empty()).then(|| encode_sources(sources))),
         ("connectedAt", connected_at.as_ref().map(n)),
@@ -141,14 +144,14 @@ fn encode_sources(sources: &[Source]) -> AttributeValue {
     AttributeValue::S(serde_json::to_string(sources).unwrap_or_else(|_| "[]".to_owned()))
 }
 
-/// An [`Inflight`] as its attribute.
-pub(crate) fn encode_inflight(inflight: &Inflight) -> AttributeValue {
+/// An [`Pending`] as its attribute.
+pub(crate) fn encode_pending(pending: &Pending) -> AttributeValue {
     let mut map = Item::from([
-        ("by".to_owned(), AttributeValue::S(inflight.by.clone())),
-        ("since".to_owned(), AttributeValue::N(inflight.since.to_string())),
+        ("by".to_owned(), AttributeValue::S(pending.by.clone())),
+        ("since".to_owned(), AttributeValue::N(pending.since.to_string())),
     ]);
-    let kind = match &inflight.request {
-        Asked::Exchange(exchange) => {
+    let kind = match &pending.request {
+        Request::Exchange(exchange) => {
             map.insert("humanId".to_owned(), AttributeValue::S(exchange.human_id.clone()));
             map.insert("session".to_owned(), encode_sealed(&exchange.session));
             map.insert("hash".to_owned(), AttributeValue::S(exchange.hash.0.clone()));
@@ -157,34 +160,34 @@ pub(crate) fn encode_inflight(inflight: &Inflight) -> AttributeValue {
             }
             "exchange"
         }
-        Asked::Access => "access",
-        Asked::Public => "public",
-        Asked::Start => "start",
-        Asked::Nothing => "nothing",
+        Request::Access => "access",
+        Request::PublicToken => "public",
+        Request::WidgetToken => "widgetToken",
+        Request::Nothing => "nothing",
     };
     map.insert("request".to_owned(), AttributeValue::S(kind.to_owned()));
     AttributeValue::M(map)
 }
 
-fn decode_inflight(map: &Item) -> Result<Inflight, Unreadable> {
-    let unreadable = || Unreadable(INFLIGHT);
+fn decode_pending(map: &Item) -> Result<Pending, Unreadable> {
+    let unreadable = || Unreadable(PENDING);
     let request = match text(map, "request")?.as_deref() {
-        Some("exchange") => Asked::Exchange(Box::new(Exchange {
+        Some("exchange") => Request::Exchange(Box::new(Exchange {
             human_id: text(map, "humanId")?.ok_or_else(unreadable)?,
             session: sealed(map, "session")?.ok_or_else(unreadable)?,
             hash: SessionHash(text(map, "hash")?.ok_or_else(unreadable)?),
             ticket: text(map, "ticket")?.map(TicketHash),
         })),
-        Some("access") => Asked::Access,
-        Some("public") => Asked::Public,
-        Some("start") => Asked::Start,
-        Some("nothing") => Asked::Nothing,
+        Some("access") => Request::Access,
+        Some("public") => Request::PublicToken,
+        Some("widgetToken") => Request::WidgetToken,
+        Some("nothing") => Request::Nothing,
         _ => return Err(unreadable()),
     };
-    Ok(Inflight { by: text(map, "by")?.ok_or_else(unreadable)?, since: number_in(map, "since", INFLIGHT)?, request })
+    Ok(Pending { by: text(map, "by")?.ok_or_else(unreadable)?, since: number_in(map, "since", PENDING)?, request })
 }
 
-fn encode_access(access: &Access) -> AttributeValue {
+fn encode_access(access: &StoredAccessToken) -> AttributeValue {
     let mut map = Item::from([
         ("token".to_owned(), encode_sealed(&access.token)),
         ("obtainedAt".to_owned(), AttributeValue::N(access.obtained_at.to_string())),
@@ -199,17 +202,17 @@ fn encode_access(access: &Access) -> AttributeValue {
     AttributeValue::M(map)
 }
 
-fn decode_access(map: &Item) -> Result<Access, Unreadable> {
-    Ok(Access {
-        token: sealed(map, "token")?.ok_or(Unreadable("access"))?,
+fn decode_access(map: &Item) -> Result<StoredAccessToken, Unreadable> {
+    Ok(StoredAccessToken {
+        token: sealed(map, "token")?.ok_or(Unreadable("accessToken"))?,
         refresh: sealed(map, "refresh")?,
         expires_at: number(map, "expiresAt")?,
-        obtained_at: number_in(map, "obtainedAt", "access")?,
-        from: text(map, "from")?.and_then(|name| Flow::parse(&name)).ok_or(Unreadable("access"))?,
+        obtained_at: number_in(map, "obtainedAt", "accessToken")?,
+        from: text(map, "from")?.and_then(|name| Flow::parse(&name)).ok_or(Unreadable("accessToken"))?,
     })
 }
 
-fn encode_start(start: &Start) -> AttributeValue {
+fn encode_start(start: &StoredWidgetToken) -> AttributeValue {
     let mut map = Item::from([
         ("token".to_owned(), encode_sealed(&start.token)),
         ("kind".to_owned(), AttributeValue::S(start.kind.as_str().to_owned())),
@@ -221,16 +224,16 @@ fn encode_start(start: &Start) -> AttributeValue {
     AttributeValue::M(map)
 }
 
-fn decode_start(map: &Item) -> Result<Start, Unreadable> {
-    Ok(Start {
-        token: sealed(map, "token")?.ok_or(Unreadable("start"))?,
+fn decode_start(map: &Item) -> Result<StoredWidgetToken, Unreadable> {
+    Ok(StoredWidgetToken {
+        token: sealed(map, "token")?.ok_or(Unreadable("widgetToken"))?,
         refresh: sealed(map, "refresh")?,
         kind: match text(map, "kind")?.as_deref() {
-            Some("session_token") => StartKind::Session,
-            Some("id_token") => StartKind::Id,
-            _ => return Err(Unreadable("start")),
+            Some("session_token") => WidgetTokenKind::Session,
+            Some("id_token") => WidgetTokenKind::Id,
+            _ => return Err(Unreadable("widgetToken")),
         },
-        expires_at: number_in(map, "expiresAt", "start")?,
+        expires_at: number_in(map, "expiresAt", "widgetToken")?,
     })
 }
 
@@ -307,18 +310,23 @@ mod tests {
             user: UserId::new("ada").map(UserIdText),
             born: "b".into(),
             human_id: Some("h".into()),
-            human_proof: Some(sealed("h")),
-            public: Some(sealed("p")),
-            public_refreshed_at: Some(1),
-            access: Some(Access {
+            sealed_human_id: Some(sealed("h")),
+            public_token: Some(sealed("p")),
+            public_token_refreshed_at: Some(1),
+            access_token: Some(StoredAccessToken {
                 token: sealed("a"),
                 refresh: Some(sealed("r")),
                 expires_at: Some(2),
                 obtained_at: 3,
                 from: Flow::Connect,
             }),
-            start: Some(Start { token: sealed("s"), refresh: None, kind: StartKind::Id, expires_at: 4 }),
-            start_refreshed_at: Some(5),
+            widget_token: Some(StoredWidgetToken {
+                token: sealed("s"),
+                refresh: None,
+                kind: WidgetTokenKind::Id,
+                expires_at: 4,
+            }),
+            widget_token_refreshed_at: Some(5),
             failed_at: Some(5),
             flow: Some(Flow::Popup),
             sources: vec![Source { id: "1".into(), name: "Made-up Clinic".into() }],
@@ -351,16 +359,16 @@ mod tests {
 
     #[test]
     fn an_exchange_under_way_survives_its_attribute() {
-        let inflight = Inflight {
+        let pending = Pending {
             by: "hold".into(),
             since: 9,
-            request: Asked::Exchange(Box::new(Exchange {
+            request: Request::Exchange(Box::new(Exchange {
                 human_id: "h".into(),
                 session: Sealed { version: "v".into(), bytes: vec![1, 2] },
                 hash: SessionHash("s".into()),
                 ticket: Some(TicketHash("t".into())),
             })),
         };
-        assert_eq!(decode_inflight(encode_inflight(&inflight).as_m().unwrap()).unwrap(), inflight);
+        assert_eq!(decode_pending(encode_pending(&pending).as_m().unwrap()).unwrap(), pending);
     }
 }

@@ -1,4 +1,4 @@
-//! Committing what was done under a hold: the hold ends, or goes on for another request, in the same write.
+//! Writes under a lease: the record is stored, and the lease ends or goes on for another request, in one write.
 
 use aws_sdk_dynamodb::config::Config;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -7,73 +7,73 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailur
 use tokio::time::Instant;
 
 use super::expression::Expression;
-use super::hold::{Hold, POLL, jittered};
+use super::lease::{Lease, POLL_MAX, jittered};
 use super::{Store, StoreError, idle_row_expiry, key_value};
-use crate::invocation::{Invocation, lock};
+use crate::clock::Millis;
+use crate::invocation::Invocation;
 use crate::record::item::{
-    self, BORN, DOUBTS, EXPIRES, HELD_UNTIL, HOLD as HOLD_ID, INFLIGHT, SEALED_WITH, TICKETS, UNRESOLVED_SINCE,
-    USER_KEY, WAITED,
+    self, BORN, DOUBTS, EXPIRES, LEASE_ID, LEASE_UNTIL, PENDING, SEALED_WITH, TICKETS, UNRESOLVED_SINCE, USER_KEY,
+    WAITED,
 };
-use crate::record::{Asked, HOLD, Inflight};
+use crate::record::{LEASE_DURATION, Pending, Record, Request};
 
-/// How a hold ends.
-pub enum Ending {
-    /// All is resolved and stored.
-    Resolved,
-    /// What was asked for is unresolved: the next holder asks again.
+/// What becomes of the lease.
+pub enum Release {
+    /// It ends: everything is resolved and stored.
+    Done,
+    /// It ends, and the pending request is unresolved: the next call sends it again.
     Unresolved,
-    /// The hold goes on for another request.
-    Next(Asked),
+    /// It goes on for another request.
+    Continue(Request),
 }
 
 impl Store {
-    /// Writes `hold.record` and ends the hold as `ending` says; tries until the invocation's time is up, for this may
-    /// be the only copy of a user's tokens. `key` is the version of the sealing key that the call seals with.
-    /// A row that is left with nothing in it goes away.
+    /// Writes `lease.record` and releases the lease. Tries until the invocation's time is up, because this may be the only copy of a
+    /// user's tokens. `key` is the version of the sealing key that the call seals with. If the row then has no content, it goes.
     pub async fn commit(
         &self,
-        hold: &mut Hold,
-        ending: Ending,
+        lease: &mut Lease,
+        release: Release,
         key: &str,
         invocation: &Invocation,
     ) -> Result<(), StoreError> {
-        let nothing_left = matches!(ending, Ending::Resolved) && hold.record.is_bare();
-        if nothing_left && self.drop_bare(hold, invocation).await? {
+        let nothing_left = matches!(release, Release::Done) && lease.record.is_bare();
+        if nothing_left && self.drop_bare(lease, invocation).await? {
             return Ok(());
         }
         loop {
-            let outcome = match self.try_commit(hold, &ending, key, invocation).await {
+            let outcome = match self.try_commit(lease, &release, key, invocation).await {
                 Ok(true) => Ok(()),
-                // once more: now the doubt is known
+                // once more: now the takeover is known
                 Ok(false) => continue,
-                // a session or id token that nobody has costs nothing
-                Err(StoreError::TakenOver) if !hold.asks_for_nothing_lasting() => {
-                    self.mark_doubt(hold, invocation).await.and(Err(StoreError::TakenOver))
+                // a widget token that nobody has costs nothing
+                Err(StoreError::TakenOver) if !lease.asks_for_nothing_lasting() => {
+                    self.mark_taken_over(lease, invocation).await.and(Err(StoreError::TakenOver))
                 }
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(StoreError::Unavailable(_)) if Instant::now() + POLL.1 < invocation.deadline() => {
-                    self.clock.sleep(jittered(POLL.1)).await;
+                Err(StoreError::Unavailable(_)) if Instant::now() + POLL_MAX < invocation.deadline() => {
+                    self.clock.sleep(jittered(POLL_MAX)).await;
                 }
                 other => return other,
             }
         }
     }
 
-    /// `false` where nothing was written, for somebody whom this hold was taken over from has marked a doubt meanwhile.
+    /// `false` if nothing was written because a call that this lease was taken over from has marked the row meanwhile.
     async fn try_commit(
         &self,
-        hold: &mut Hold,
-        ending: &Ending,
+        lease: &mut Lease,
+        release: &Release,
         key: &str,
         invocation: &Invocation,
     ) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let written = Instant::now();
-        let mut after = hold.record.clone();
+        let mut after = lease.record.clone();
         let mut e = Expression::default();
-        e.require_text(HOLD_ID, &hold.id);
+        e.require_text(LEASE_ID, &lease.id);
         e.remove(WAITED);
         for (name, value) in item::encode(&after) {
             match value {
@@ -81,89 +81,48 @@ impl Store {
                 None => e.remove(name),
             }
         }
-        match ending {
-            Ending::Resolved => {
-                e.remove(HELD_UNTIL);
-                e.remove(INFLIGHT);
-                (after.held_until, after.inflight) = (None, None);
-                // a doubt that was marked meanwhile leaves the row unresolved: it must neither expire nor be lost from sight
-                if after.doubts.is_empty() {
-                    let doubts = e.name(DOUBTS);
-                    let settled = match hold.doubts.as_slice() {
-                        [] => String::new(),
-                        known => format!(" OR {doubts} = {}", e.value(AttributeValue::Ss(known.to_vec()))),
-                    };
-                    e.require(format!("(attribute_not_exists({doubts}){settled})"));
-                    e.remove(UNRESOLVED_SINCE);
-                }
-            }
-            Ending::Unresolved => {
-                e.remove(HELD_UNTIL);
-                after.held_until = None;
-            }
-            Ending::Next(request) => {
-                let inflight = Inflight { by: hold.id.clone(), since: now, request: request.clone() };
-                e.set(HELD_UNTIL, AttributeValue::N((now + HOLD).to_string()));
-                e.set(INFLIGHT, item::encode_inflight(&inflight));
-                e.set(UNRESOLVED_SINCE, AttributeValue::N(now.to_string()));
-                (after.held_until, after.inflight) = (Some(now + HOLD), Some(inflight));
-            }
-        }
-        if !matches!(ending, Ending::Unresolved) && !hold.doubts.is_empty() {
-            e.delete_from_set(DOUBTS, hold.doubts.clone());
-        }
+        write_release(&mut e, &mut after, lease, release, now);
         match after.sealed_with(key) {
             Some(version) => e.set(SEALED_WITH, AttributeValue::S(version.to_owned())),
             None => e.remove(SEALED_WITH),
         }
-        if let Some((ticket, session)) = &hold.spends
-            && let Some(stored) = after.tickets.get_mut(ticket)
-        {
-            stored.spent_by = Some(session.clone());
-            e.set_in(TICKETS, &ticket.0, item::encode_ticket(stored));
-        }
-        for (ticket, _) in hold.record.tickets.iter().filter(|(_, stored)| stored.until <= now) {
-            if hold.spends.as_ref().is_none_or(|(spent, _)| spent != ticket) {
-                e.remove_in(TICKETS, &ticket.0);
-                after.tickets.remove(ticket);
-            }
-        }
-        if after.matters() || hold.in_doubt() {
+        write_tickets(&mut e, &mut after, lease, now);
+        if after.must_not_expire() || lease.has_takeovers() {
             e.remove(EXPIRES);
         } else {
             e.set(EXPIRES, idle_row_expiry(now));
         }
-        match self.update(&hold.key, e, invocation).await? {
+        match self.update(&lease.key, e, invocation).await? {
             Ok(_) => {
-                if matches!(ending, Ending::Next(_)) {
-                    *lock(&hold.written) = written;
-                    hold.unresolved = None;
-                    hold.doubts.clear();
-                    hold.spends = None;
+                if matches!(release, Release::Continue(_)) {
+                    lease.written = written;
+                    lease.unresolved = None;
+                    lease.doubts.clear();
+                    lease.spends = None;
                 }
-                hold.record = after;
+                lease.record = after;
                 Ok(true)
             }
             Err(row) => {
-                let mine = row.as_ref().filter(|row| row.hold.as_ref() == Some(&hold.id));
-                let doubts = mine.into_iter().flat_map(|row| &row.doubts).filter(|id| !hold.doubts.contains(id));
+                let mine = row.as_ref().filter(|row| row.lease_id.as_ref() == Some(&lease.id));
+                let doubts = mine.into_iter().flat_map(|row| &row.doubts).filter(|id| !lease.doubts.contains(id));
                 let doubts: Vec<String> = doubts.cloned().collect();
-                if doubts.iter().all(|id| hold.record.doubts.contains(id)) {
-                    return Err(hold.lost_to(row.as_ref()));
+                if doubts.iter().all(|id| lease.record.doubts.contains(id)) {
+                    return Err(lease.lost(row.as_ref()));
                 }
-                hold.record.doubts = doubts;
+                lease.record.doubts = doubts;
                 Ok(false)
             }
         }
     }
 
-    /// Ends a hold on a row that holds nothing else, by deleting it. `false` where something was added meanwhile, where
-    /// somebody waits, or where this function may not delete.
-    async fn drop_bare(&self, hold: &Hold, invocation: &Invocation) -> Result<bool, StoreError> {
+    /// Releases the lease of a row without content, by deleting the row. `false` if something was added meanwhile, if a call waits,
+    /// or if this function may not delete.
+    async fn drop_bare(&self, lease: &Lease, invocation: &Invocation) -> Result<bool, StoreError> {
         let mut perhaps_gone = false;
         for _ in 0..2 {
             let mut e = Expression::default();
-            let (id, mine, tickets, waited) = (e.name(HOLD_ID), e.text(&hold.id), e.name(TICKETS), e.name(WAITED));
+            let (id, mine, tickets, waited) = (e.name(LEASE_ID), e.text(&lease.id), e.name(TICKETS), e.name(WAITED));
             e.require(format!("{id} = {mine} AND attribute_not_exists({tickets}) AND attribute_not_exists({waited})"));
             let condition = e.condition();
             let (names, values) = e.placeholders();
@@ -171,7 +130,7 @@ impl Store {
                 .client
                 .delete_item()
                 .table_name(&self.table)
-                .key(USER_KEY, key_value(&hold.key))
+                .key(USER_KEY, key_value(&lease.key))
                 .condition_expression(condition)
                 .set_expression_attribute_names(Some(names))
                 .set_expression_attribute_values(Some(values))
@@ -194,17 +153,69 @@ impl Store {
         Ok(false)
     }
 
-    /// Notes that Human API may have answered a hold that was taken over: the next holder asks again.
-    async fn mark_doubt(&self, hold: &Hold, invocation: &Invocation) -> Result<(), StoreError> {
+    /// Marks that Human API may have answered a lease that was taken over: the next call asks again.
+    async fn mark_taken_over(&self, lease: &Lease, invocation: &Invocation) -> Result<(), StoreError> {
         let mut e = Expression::default();
-        e.require_text(BORN, &hold.record.born);
-        e.add_to_set(DOUBTS, vec![hold.id.clone()]);
+        e.require_text(BORN, &lease.record.born);
+        e.add_to_set(DOUBTS, vec![lease.id.clone()]);
         e.set_if_absent(UNRESOLVED_SINCE, AttributeValue::N(self.clock.now().to_string()));
         e.remove(EXPIRES);
-        invocation.note(|tally| tally.unresolved += 1);
-        match self.update(&hold.key, e, invocation).await? {
+        invocation.record(|measured| measured.unresolved += 1);
+        match self.update(&lease.key, e, invocation).await? {
             Ok(_) => Ok(()),
-            Err(row) => Err(hold.lost_to(row.as_ref())),
+            Err(row) => Err(lease.lost(row.as_ref())),
+        }
+    }
+}
+
+/// Ends the lease, or goes on with it, in the expression and in the record as it will be.
+fn write_release(e: &mut Expression, after: &mut Record, lease: &Lease, release: &Release, now: Millis) {
+    match release {
+        Release::Done => {
+            e.remove(LEASE_UNTIL);
+            e.remove(PENDING);
+            (after.lease_until, after.pending) = (None, None);
+            // a takeover that was marked meanwhile leaves the row unresolved: it must neither expire nor leave the index
+            if after.doubts.is_empty() {
+                let doubts = e.name(DOUBTS);
+                let resolved = match lease.doubts.as_slice() {
+                    [] => String::new(),
+                    known => format!(" OR {doubts} = {}", e.value(AttributeValue::Ss(known.to_vec()))),
+                };
+                e.require(format!("(attribute_not_exists({doubts}){resolved})"));
+                e.remove(UNRESOLVED_SINCE);
+            }
+        }
+        Release::Unresolved => {
+            e.remove(LEASE_UNTIL);
+            after.lease_until = None;
+        }
+        Release::Continue(request) => {
+            let until = now + LEASE_DURATION;
+            let pending = Pending { by: lease.id.clone(), since: now, request: request.clone() };
+            e.set(LEASE_UNTIL, AttributeValue::N(until.to_string()));
+            e.set(PENDING, item::encode_pending(&pending));
+            e.set(UNRESOLVED_SINCE, AttributeValue::N(now.to_string()));
+            (after.lease_until, after.pending) = (Some(until), Some(pending));
+        }
+    }
+    if !matches!(release, Release::Unresolved) && !lease.doubts.is_empty() {
+        e.delete_from_set(DOUBTS, lease.doubts.clone());
+    }
+}
+
+/// Spends this call's ticket and removes expired ones.
+fn write_tickets(e: &mut Expression, after: &mut Record, lease: &Lease, now: Millis) {
+    if let Some((ticket, session)) = &lease.spends
+        && let Some(stored) = after.tickets.get_mut(ticket)
+    {
+        stored.spent_by = Some(session.clone());
+        e.set_in(TICKETS, &ticket.0, item::encode_ticket(stored));
+    }
+    for (ticket, _) in lease.record.tickets.iter().filter(|(_, stored)| stored.until <= now) {
+        if lease.spends.as_ref().is_none_or(|(spent, _)| spent != ticket) {
+            e.remove_in(TICKETS, &ticket.0);
+            after.tickets.remove(ticket);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Expression {
         self.value(AttributeValue::N(number.to_string()))
     }
 
-    /// Adds a condition; all must hold.
+    /// Adds a condition. All conditions must be true.
     pub(super) fn require(&mut self, condition: String) {
         self.conditions.push(condition);
     }
@@ -51,6 +51,12 @@ impl Expression {
     pub(super) fn require_text(&mut self, name: &str, text: &str) {
         let (name, text) = (self.name(name), self.text(text));
         self.require(format!("{name} = {text}"));
+    }
+
+    /// Requires an attribute to be there.
+    pub(super) fn require_exists(&mut self, name: &str) {
+        let name = self.name(name);
+        self.require(format!("attribute_exists({name})"));
     }
 
     pub(super) fn set(&mut self, name: &str, value: AttributeValue) {

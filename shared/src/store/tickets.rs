@@ -1,4 +1,4 @@
-//! New tickets: written one by one, without a hold.
+//! New tickets: written one by one, without a lease.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::{Store, StoreError, idle_row_expiry};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::invocation::Invocation;
-use crate::record::item::{self, BORN, DOUBTS, EXPIRES, HOLD as HOLD_ID, TICKETS, USER, USER_KEY};
-use crate::record::{Record, StoredTicket, TICKET_FOR, TICKETS_KEPT};
+use crate::record::item::{self, BORN, DOUBTS, EXPIRES, LEASE_ID, TICKETS, USER, USER_KEY};
+use crate::record::{MAX_TICKETS, Record, StoredTicket, TICKET_TTL};
 use crate::token::{Ticket, TicketHash, random_id};
 
 impl Store {
-    /// Stores a new ticket of the user. Needs no hold: nothing is asked of Human API, and tickets are written one by one.
+    /// Stores a new ticket of the user. Needs no lease: nothing is asked of Human API, and tickets are written one by one.
     pub async fn issue_ticket(
         &self,
         user: &UserId,
@@ -53,7 +53,7 @@ impl Store {
             }
             seen = row;
         }
-        Err(StoreError::Held { retry_after: Duration::from_secs(1) })
+        Err(StoreError::Locked { retry_after: Duration::from_secs(1) })
     }
 
     async fn try_add_ticket(
@@ -66,26 +66,24 @@ impl Store {
         invocation: &Invocation,
     ) -> Result<Result<Record, Option<Record>>, StoreError> {
         let now = self.clock.now();
-        let ticket = item::encode_ticket(&StoredTicket { until: now + TICKET_FOR, spent_by: None });
+        let ticket = item::encode_ticket(&StoredTicket { until: now + TICKET_TTL, spent_by: None });
         let mut e = Expression::default();
         let Some(seen) = seen else {
             let name = e.name(USER_KEY);
             e.require(format!("attribute_not_exists({name})"));
             e.set(USER, AttributeValue::S(user.as_str().to_owned()));
             e.set(BORN, AttributeValue::S(id.to_owned()));
-            e.set(HOLD_ID, AttributeValue::S(id.to_owned()));
+            e.set(LEASE_ID, AttributeValue::S(id.to_owned()));
             e.set(TICKETS, AttributeValue::M(HashMap::from([(hash.0.clone(), ticket)])));
             e.set(EXPIRES, idle_row_expiry(now));
             return self.update_and_read(key, e, invocation).await;
         };
-        // the same hold id: nobody has held the row since it was read, so what is said of its expiry still holds
+        // the same lease id: no call has leased the row since it was read, so its expiry is still as read
         e.require_text(BORN, &seen.born);
-        match &seen.hold {
-            Some(hold) => {
-                e.require_text(HOLD_ID, hold);
-            }
+        match &seen.lease_id {
+            Some(lease) => e.require_text(LEASE_ID, lease),
             None => {
-                let name = e.name(HOLD_ID);
+                let name = e.name(LEASE_ID);
                 e.require(format!("attribute_not_exists({name})"));
             }
         }
@@ -97,11 +95,11 @@ impl Store {
         } else {
             e.require(format!("attribute_exists({tickets})"));
             e.set_in(TICKETS, &hash.0, ticket);
-            for old in superfluous(seen, now) {
+            for old in tickets_to_evict(seen, now) {
                 e.remove_in(TICKETS, &old.0);
             }
         }
-        if !seen.matters() {
+        if !seen.must_not_expire() {
             let doubts = e.name(DOUBTS);
             e.require(format!("attribute_not_exists({doubts})"));
             e.set(EXPIRES, idle_row_expiry(now));
@@ -111,13 +109,13 @@ impl Store {
 }
 
 /// Tickets that have expired, and the oldest beyond the number that is kept.
-fn superfluous(row: &Record, now: Millis) -> Vec<TicketHash> {
+fn tickets_to_evict(row: &Record, now: Millis) -> Vec<TicketHash> {
     let mut tickets: Vec<_> = row.tickets.iter().collect();
     tickets.sort_by_key(|(_, ticket)| std::cmp::Reverse(ticket.until));
     tickets
         .into_iter()
         .enumerate()
-        .filter(|(place, (_, ticket))| *place >= TICKETS_KEPT - 1 || ticket.until <= now)
+        .filter(|(place, (_, ticket))| *place >= MAX_TICKETS - 1 || ticket.until <= now)
         .map(|(_, (hash, _))| hash.clone())
         .collect()
 }

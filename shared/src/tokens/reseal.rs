@@ -1,19 +1,19 @@
-//! After a rotation of the sealing key: rows are sealed anew as they are written.
+//! After a rotation of the sealing key, each write of a row reseals it.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Turn;
+use super::LeasedUser;
 use crate::seal::{Kind, SealError};
 use crate::secret::SecretError;
 
 /// How long earlier sealing keys may take to come before a commit.
 const RESEAL: Duration = Duration::from_secs(1);
 
-impl Turn<'_> {
-    /// Seals with the current key what earlier ones sealed. What does not open at once stays as it is: nothing may keep
+impl LeasedUser<'_> {
+    /// Seals with the current key what earlier keys sealed. A value that does not open at once stays as it is: nothing may keep
     /// from the table what Human API has just given.
     pub(super) async fn reseal(&mut self) {
         if timeout(RESEAL, self.reseal_all()).await.is_err() {
@@ -22,18 +22,18 @@ impl Turn<'_> {
     }
 
     async fn reseal_all(&mut self) {
-        let (key, sealer, user) = (&self.key, &self.connect.sealer, self.user.key());
-        let record = &mut self.hold.record;
-        let access = record.access.iter_mut().flat_map(|access| {
+        let (key, sealer, user) = (&self.key, &self.service.sealer, self.user.key());
+        let record = &mut self.lease.record;
+        let access = record.access_token.iter_mut().flat_map(|access| {
             [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
         });
-        let start = record
-            .start
+        let widget = record
+            .widget_token
             .iter_mut()
-            .flat_map(|start| [(Kind::Start, Some(&mut start.token)), (Kind::StartRefresh, start.refresh.as_mut())]);
-        let others = [(Kind::Public, record.public.as_mut()), (Kind::HumanId, record.human_proof.as_mut())];
+            .flat_map(|widget| [(Kind::Start, Some(&mut widget.token)), (Kind::StartRefresh, widget.refresh.as_mut())]);
+        let others = [(Kind::Public, record.public_token.as_mut()), (Kind::HumanId, record.sealed_human_id.as_mut())];
         let mut gone = None;
-        for (kind, value) in access.chain(start).chain(others) {
+        for (kind, value) in access.chain(widget).chain(others) {
             let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
             if gone.as_ref() == Some(&value.version) {
                 continue;
@@ -45,9 +45,9 @@ impl Turn<'_> {
                 },
                 Err(error) => {
                     warn!(error = %error, "a token was not sealed again");
-                    // what will never open does not keep the rest from the current key
+                    // a value that will never open does not keep the rest from the current key
                     match error {
-                        SealError::Broken(_) => {}
+                        SealError::Corrupt(_) => {}
                         SealError::Key(SecretError::MissingVersion { version, .. }) => gone = Some(version),
                         _ => return,
                     }

@@ -1,4 +1,4 @@
-//! Answers as Human API's guides write them, checked for form before anything is believed.
+//! Responses as Human API's guides write them. Their form is checked before anything is believed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{Cause, Failure};
-use crate::token::{AccessToken, PublicToken, RefreshToken, StartToken};
+use crate::token::{AccessToken, PublicToken, RefreshToken, WidgetToken};
 
 /// Longer fields of an answer are nonsense: no id or token comes near.
 const FIELD_LIMIT: usize = 8 * 1024;
@@ -16,7 +16,7 @@ const FIELD_LIMIT: usize = 8 * 1024;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// The answer to a popup's exchange. Whose it is, is for the caller to check.
-pub struct Exchanged {
+pub struct ExchangeResponse {
     /// Human API's id of the user.
     pub human_id: String,
     /// Our id of the user, as Human API has it.
@@ -28,7 +28,7 @@ pub struct Exchanged {
 }
 
 /// The answer to a question for a publicToken.
-pub struct Recovered {
+pub struct PublicTokenResponse {
     /// Human API's id of the user.
     pub human_id: String,
     /// For the popup's edit mode.
@@ -36,9 +36,9 @@ pub struct Recovered {
 }
 
 /// The answer to `type: "session"` or `"id"`.
-pub struct Started {
+pub struct WidgetTokenResponse {
     /// Opens the widget.
-    pub token: StartToken,
+    pub token: WidgetToken,
     /// Comes with an id token.
     pub refresh: Option<RefreshToken>,
     /// Comes with a session token: Human API itself ties it to the user.
@@ -48,7 +48,7 @@ pub struct Started {
 }
 
 /// The answer to `type: "access"`.
-pub struct Granted {
+pub struct AccessResponse {
     /// For the user's health data.
     pub access: AccessToken,
     /// Kept, not used.
@@ -57,108 +57,108 @@ pub struct Granted {
     pub expires_in: Option<Duration>,
 }
 
-impl Exchanged {
+impl ExchangeResponse {
     /// Reads the answer to `POST /v1/connect/tokens`.
-    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+    pub fn read(body: &[u8]) -> Result<Self, Failure> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Answer {
+        struct Body {
             human_id: String,
             access_token: String,
             public_token: String,
             client_user_id: String,
         }
-        let answer: Answer = parse(answer)?;
+        let body: Body = parse(body)?;
         Ok(Self {
-            human_id: text(answer.human_id)?,
-            client_user_id: text(answer.client_user_id)?,
-            access: AccessToken::new(token(answer.access_token)?),
-            public: PublicToken::new(token(answer.public_token)?),
+            human_id: text(body.human_id)?,
+            client_user_id: text(body.client_user_id)?,
+            access: AccessToken::new(token(body.access_token)?),
+            public: PublicToken::new(token(body.public_token)?),
         })
     }
 }
 
-impl Recovered {
+impl PublicTokenResponse {
     /// Reads the answer to `POST /v1/connect/publictokens`.
-    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+    pub fn read(body: &[u8]) -> Result<Self, Failure> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Answer {
+        struct Body {
             human_id: String,
             public_token: String,
         }
-        let answer: Answer = parse(answer)?;
-        Ok(Self { human_id: text(answer.human_id)?, public: PublicToken::new(token(answer.public_token)?) })
+        let body: Body = parse(body)?;
+        Ok(Self { human_id: text(body.human_id)?, public: PublicToken::new(token(body.public_token)?) })
     }
 }
 
-impl Started {
+impl WidgetTokenResponse {
     /// Reads the answer to `type: "session"`.
-    pub fn read_session(answer: &[u8]) -> Result<Self, Failure> {
+    pub fn read_session(body: &[u8]) -> Result<Self, Failure> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Body {
             session_token: String,
             human_id: Option<String>,
             #[serde(deserialize_with = "seconds")]
             expires_in: Duration,
         }
-        let answer: Answer = parse(answer)?;
+        let body: Body = parse(body)?;
         Ok(Self {
-            token: StartToken::new(token(answer.session_token)?),
+            token: WidgetToken::new(token(body.session_token)?),
             refresh: None,
-            human_id: answer.human_id.map(text).transpose()?,
-            expires_in: answer.expires_in,
+            human_id: body.human_id.map(text).transpose()?,
+            expires_in: body.expires_in,
         })
     }
 
     /// Reads the answer to `type: "id"`.
-    pub fn read_id(answer: &[u8]) -> Result<Self, Failure> {
+    pub fn read_id(body: &[u8]) -> Result<Self, Failure> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Body {
             id_token: String,
             #[serde(default)]
             id_refresh_token: Value,
             #[serde(deserialize_with = "seconds")]
             expires_in: Duration,
         }
-        let answer: Answer = parse(answer)?;
+        let body: Body = parse(body)?;
         Ok(Self {
-            token: StartToken::new(token(answer.id_token)?),
-            refresh: refresh_token(&answer.id_refresh_token),
+            token: WidgetToken::new(token(body.id_token)?),
+            refresh: refresh_token(&body.id_refresh_token),
             human_id: None,
-            expires_in: answer.expires_in,
+            expires_in: body.expires_in,
         })
     }
 }
 
-impl Granted {
+impl AccessResponse {
     /// Reads the answer to `type: "access"`.
-    pub fn read(answer: &[u8]) -> Result<Self, Failure> {
+    pub fn read(body: &[u8]) -> Result<Self, Failure> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Body {
             access_token: String,
             #[serde(default)]
             refresh_token: Value,
             #[serde(default, deserialize_with = "optional_seconds")]
             expires_in: Option<Duration>,
         }
-        let answer: Answer = parse(answer)?;
+        let body: Body = parse(body)?;
         Ok(Self {
-            access: AccessToken::new(token(answer.access_token)?),
-            refresh: refresh_token(&answer.refresh_token),
-            expires_in: answer.expires_in,
+            access: AccessToken::new(token(body.access_token)?),
+            refresh: refresh_token(&body.refresh_token),
+            expires_in: body.expires_in,
         })
     }
 }
 
-fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(answer).map_err(|_| Cause::Invalid("is not the documented JSON").with(true))
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|_| Cause::Invalid("is not the documented JSON").maybe_performed())
 }
 
 fn text(field: String) -> Result<String, Failure> {
     match field.len() {
-        0 => Err(Cause::Invalid("has an empty field").with(true)),
-        length if length > FIELD_LIMIT => Err(Cause::Invalid("has an over-long field").with(true)),
+        0 => Err(Cause::Invalid("has an empty field").maybe_performed()),
+        length if length > FIELD_LIMIT => Err(Cause::Invalid("has an over-long field").maybe_performed()),
         _ => Ok(field),
     }
 }
@@ -168,7 +168,7 @@ fn token(field: String) -> Result<String, Failure> {
     if field.bytes().all(|byte| byte.is_ascii_graphic()) {
         text(field)
     } else {
-        Err(Cause::Invalid("has a token that no header could carry").with(true))
+        Err(Cause::Invalid("has a token that no header could carry").maybe_performed())
     }
 }
 
@@ -221,9 +221,9 @@ mod tests {
     #[test]
     fn a_token_that_no_header_could_carry_is_no_token() {
         for token in ["", "  ", "made up", "made-up\\r\\nX-Injected: 1", "made-üp", "made-up\\u0000"] {
-            assert!(Granted::read(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).is_err(), "{token}");
+            assert!(AccessResponse::read(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).is_err(), "{token}");
         }
-        assert!(Granted::read(br#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
+        assert!(AccessResponse::read(br#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
     }
 
     #[test]
@@ -231,9 +231,9 @@ mod tests {
         let life = |expires_in: &str| {
             let body =
                 format!(r#"{{"access_token":"t","session_token":"t","id_token":"t","expires_in":{expires_in}}}"#);
-            let access = Granted::read(body.as_bytes()).ok().and_then(|answer| answer.expires_in);
-            let session = Started::read_session(body.as_bytes()).ok().map(|answer| answer.expires_in);
-            let id = Started::read_id(body.as_bytes()).ok().map(|answer| answer.expires_in);
+            let access = AccessResponse::read(body.as_bytes()).ok().and_then(|answer| answer.expires_in);
+            let session = WidgetTokenResponse::read_session(body.as_bytes()).ok().map(|answer| answer.expires_in);
+            let id = WidgetTokenResponse::read_id(body.as_bytes()).ok().map(|answer| answer.expires_in);
             assert_eq!((access, session), (session, id), "{expires_in}");
             access.map(|life| life.as_secs())
         };
@@ -244,18 +244,18 @@ mod tests {
         for bad in ["-1", "\"\"", "\"soon\"", "\"-1\"", "\"NaN\"", "\"inf\"", "true", "[86400]", "{}"] {
             assert_eq!(life(bad), None, "{bad}");
         }
-        let unknown = Granted::read(br#"{"access_token":"t","expires_in":null}"#).unwrap();
+        let unknown = AccessResponse::read(br#"{"access_token":"t","expires_in":null}"#).unwrap();
         assert!(unknown.expires_in.is_none());
-        assert!(Granted::read(br#"{"access_token":"t","expires_in":"soon"}"#).is_err());
+        assert!(AccessResponse::read(br#"{"access_token":"t","expires_in":"soon"}"#).is_err());
     }
 
     #[test]
     fn a_refresh_token_in_another_form_costs_nothing() {
         for refresh in ["null", "1", "\"\"", "\"made up\"", "[]", "{}"] {
             let answer = format!(r#"{{"access_token":"t","refresh_token":{refresh}}}"#);
-            assert!(Granted::read(answer.as_bytes()).unwrap().refresh.is_none(), "{refresh}");
+            assert!(AccessResponse::read(answer.as_bytes()).unwrap().refresh.is_none(), "{refresh}");
         }
-        let answer = Granted::read(br#"{"access_token":"t","refresh_token":"made-up"}"#).unwrap();
+        let answer = AccessResponse::read(br#"{"access_token":"t","refresh_token":"made-up"}"#).unwrap();
         assert!(answer.refresh.is_some());
     }
 

@@ -19,7 +19,7 @@ const SEALED: &str = "sealedWith";
 const PAGES: usize = 4;
 
 /// What an index says.
-pub struct Hints<T> {
+pub struct IndexPage<T> {
     /// The rows.
     pub rows: Vec<T>,
     /// Whether there are more of them.
@@ -27,19 +27,19 @@ pub struct Hints<T> {
 }
 
 impl Store {
-    /// Rows that have something to be resolved, held ones among them, and since when.
-    pub async fn unresolved(&self, invocation: &Invocation) -> Result<Hints<(Millis, UserKey)>, StoreError> {
+    /// Rows that have something to be resolved, leased ones among them, and since when.
+    pub async fn unresolved(&self, invocation: &Invocation) -> Result<IndexPage<(Millis, UserKey)>, StoreError> {
         let page = |after| {
             let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
             scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
         let since = |item: &Item| item::number(item, UNRESOLVED_SINCE).ok()?;
-        Ok(Hints { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
+        Ok(IndexPage { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
     }
 
     /// Rows in which something is sealed with this version of the sealing key.
-    pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<Hints<UserKey>, StoreError> {
+    pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<IndexPage<UserKey>, StoreError> {
         let page = |after| {
             let query = self.client.query().table_name(&self.table).index_name(SEALED);
             let query = query.key_condition_expression("#version = :version");
@@ -48,7 +48,7 @@ impl Store {
             query.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
-        Ok(Hints { rows: items.iter().filter_map(key).collect(), more })
+        Ok(IndexPage { rows: items.iter().filter_map(key).collect(), more })
     }
 
     /// The first pages, and whether there are more.
