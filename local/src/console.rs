@@ -8,7 +8,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::identity::UserId;
 
@@ -185,7 +185,8 @@ fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>)
             (Some(AttributeValue::S(version)), Some(_)) => json!(format!("sealed with key version {version}")),
             _ => {
                 for (inner, value) in map {
-                    show(format!("{name}.{inner}"), value, fields);
+                    let inner = if name == "userRecord" { inner.clone() } else { format!("{name}.{inner}") };
+                    show(inner, value, fields);
                 }
                 return;
             }
@@ -196,13 +197,19 @@ fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>)
             _ => json!(number),
         },
         AttributeValue::S(_) if name == "publicToken" => json!(MASK),
-        AttributeValue::S(text) if name == "sources" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         AttributeValue::S(text) => json!(text),
         AttributeValue::Bool(flag) => json!(flag),
         AttributeValue::Ss(list) => json!(list),
+        AttributeValue::L(list) => list.iter().map(source).collect(),
         _ => json!("…"),
     };
     fields.push((name, shown));
+}
+
+/// A source of the list of sources.
+fn source(value: &AttributeValue) -> Value {
+    let fields = value.as_m().into_iter().flatten();
+    fields.map(|(name, value)| (name.clone(), json!(value.as_s().ok()))).collect::<Map<_, _>>().into()
 }
 
 #[derive(Deserialize)]
@@ -220,12 +227,12 @@ enum Switch {
 
 async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) -> StatusCode {
     match switch {
-        Switch::LosePublicToken { user } => console.update(&user, "REMOVE publicToken", "publicToken").await,
+        Switch::LosePublicToken { user } => console.update(&user, "REMOVE userRecord.#a", "publicToken").await,
         Switch::DropUser { user } => console.human_api.with(|state| state.drop_user(&user)),
         Switch::ExpireTokens { user } => {
             console.human_api.with(|state| state.expire_tokens(&user));
-            console.update(&user, "SET #a.expiresAt = :now", "accessToken").await;
-            console.update(&user, "SET #a.expiresAt = :now", "widgetToken").await;
+            console.update(&user, "SET userRecord.#a.expiresAt = :now", "accessToken").await;
+            console.update(&user, "SET userRecord.#a.expiresAt = :now", "widgetToken").await;
         }
         Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
         Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),
@@ -260,7 +267,7 @@ impl Console {
         StatusCode::NO_CONTENT
     }
 
-    /// Changes a row behind the functions' back, if it has this attribute.
+    /// Changes a row behind the functions' back, if its record has this attribute.
     async fn update(&self, user: &str, update: &str, attribute: &str) {
         let Some(user) = UserId::new(user) else { return };
         let mut request = self
@@ -268,8 +275,8 @@ impl Console {
             .update_item()
             .table_name(TABLE)
             .key("userKey", key(&user))
-            .condition_expression("attribute_exists(#a)")
-            .update_expression(update.replace(attribute, "#a"))
+            .condition_expression("attribute_exists(userRecord.#a)")
+            .update_expression(update)
             .expression_attribute_names("#a", attribute);
         if update.contains(":now") {
             let now = Clock::system().now().to_string();

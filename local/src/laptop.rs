@@ -26,7 +26,7 @@ use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
 pub struct Options {
     /// Where the table, the secrets and the stand-in are kept; in memory if nowhere.
     pub directory: Option<PathBuf>,
-    /// The console's port; the stand-in and AWS take the next two. Acquired ones, and 0, mean any that is free.
+    /// The console's port; the stand-in and AWS take the next two. Ports in use, and 0, mean any that is free.
     pub port: u16,
     /// Where the functions' metrics go.
     pub output: Output,

@@ -109,11 +109,6 @@ impl Instance {
         }
     }
 
-    /// The process's number, while it runs.
-    pub async fn process(&self) -> Option<u32> {
-        self.child.lock().await.id()
-    }
-
     /// Kills the process, whatever it is at; those who wait for it are told.
     pub async fn kill(&self) {
         let _ = self.child.lock().await.kill().await;

@@ -13,7 +13,7 @@ pub const CLIENT_SECRET: &str = "human-connect/client-secret";
 /// The sealing key's name.
 pub const TOKEN_KEY: &str = "human-connect/token-key";
 
-/// VersionSelector client secrets Human API takes.
+/// The client secrets that Human API accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accepted {
     /// The current one and the one before: a rotation is under way.

@@ -39,12 +39,10 @@ impl Clock {
         Self { now: Arc::new(now), sleep: Arc::new(sleep) }
     }
 
-    /// Now.
     pub fn now(&self) -> Millis {
         (self.now)()
     }
 
-    /// Waits.
     pub async fn sleep(&self, pause: Duration) {
         (self.sleep)(pause).await;
     }

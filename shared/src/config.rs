@@ -9,7 +9,9 @@ use std::time::Duration;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::{Host, Url};
 
-/// Everything the functions are told from outside.
+use crate::record::Flow;
+
+/// The functions' configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `TABLE_NAME`: the DynamoDB table.
@@ -50,16 +52,13 @@ pub struct Config {
     pub aws: Aws,
 }
 
-/// What the AWS SDK would read by itself; set by Lambda.
+/// The variables that the AWS SDK would read by itself. Lambda sets them.
 #[derive(Clone)]
 pub struct Aws {
     /// `AWS_REGION`, else `AWS_DEFAULT_REGION`.
     pub region: String,
-    /// `AWS_ACCESS_KEY_ID`.
     pub access_key_id: String,
-    /// `AWS_SECRET_ACCESS_KEY`.
     pub secret_access_key: String,
-    /// `AWS_SESSION_TOKEN`.
     pub session_token: Option<String>,
     /// `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`.
     pub dynamodb_endpoint: Option<String>,
@@ -70,34 +69,6 @@ pub struct Aws {
 impl std::fmt::Debug for Aws {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Aws").field("region", &self.region).finish_non_exhaustive()
-    }
-}
-
-/// The two generations of Human API's widget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// The Connect widget (2019 on): opened with a token, proven by `access`.
-    Connect,
-    /// The popup (2013 to 2018): opened with a publicToken, finished by an exchange.
-    Popup,
-}
-
-impl Flow {
-    /// The flow's name on the wire and in the table.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Popup => "popup",
-        }
-    }
-
-    /// The flow of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "connect" => Some(Self::Connect),
-            "popup" => Some(Self::Popup),
-            _ => None,
-        }
     }
 }
 

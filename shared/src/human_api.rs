@@ -23,7 +23,6 @@ pub use responses::{AccessResponse, ExchangeResponse, PublicTokenResponse, Widge
 /// Longer responses are refused unread, in bytes.
 const RESPONSE_LIMIT: usize = 64 * 1024;
 
-/// The client.
 pub struct HumanApi {
     http: reqwest::Client,
     token_url: Url,

@@ -1,12 +1,13 @@
-//! Who the user is: the id that the authorizer vouches for, the key it has in the table, and Human API's own id.
+//! A user's identity: the ID that the authorizer vouches for, its key in the table, the e-mail address.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::digest::{SHA256, digest};
+use serde::Deserialize;
 
-/// What `encodeURIComponent` leaves alone: letters, digits and `- _ . ! ~ * ' ( )` (ECMA-262, 19.2.6.4).
+/// `encodeURIComponent` leaves these alone: letters, digits and `- _ . ! ~ * ' ( )` (ECMA-262, 19.2.6.4).
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -20,8 +21,9 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The application's own id of a user, Human API's `clientUserId`: not blank, at most 1024 bytes, taken as it is.
 ///
-/// Not `Debug` or `Display`: in logs a user appears only as a keyed hash.
-#[derive(Clone, PartialEq, Eq)]
+/// It cannot be printed: in logs a user appears only as a keyed hash.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct UserId {
     id: String,
     key: UserKey,
@@ -47,14 +49,27 @@ impl UserId {
         utf8_percent_encode(&self.id, COMPONENT).to_string()
     }
 
-    /// Whether Human API's `clientUserId` names this user: the id as it is or its `encodeURIComponent` form, nothing else.
+    /// Human API's `clientUserId` names this user: the ID as it is or its `encodeURIComponent` form, nothing else.
     pub fn is_named_by(&self, client_user_id: &str) -> bool {
         client_user_id == self.id || client_user_id == self.percent_encoded()
     }
 
-    /// The user's key in the table.
     pub fn key(&self) -> UserKey {
         self.key
+    }
+}
+
+impl TryFrom<String> for UserId {
+    type Error = &'static str;
+
+    fn try_from(id: String) -> Result<Self, Self::Error> {
+        Self::new(id).ok_or("blank or too long")
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserId(…)")
     }
 }
 
@@ -87,7 +102,6 @@ impl EmailAddress {
 pub struct UserKey([u8; Self::BYTES]);
 
 impl UserKey {
-    /// Length in bytes.
     pub const BYTES: usize = 32;
 
     fn of(id: &str) -> Self {
@@ -108,7 +122,6 @@ impl UserKey {
         Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
     }
 
-    /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }

@@ -20,7 +20,7 @@ pub struct Invocation {
     aws_caller: Mutex<Option<String>>,
 }
 
-/// What one invocation did, for its log line and its metrics.
+/// The measurements of one invocation, for its log line and its metrics.
 #[derive(Debug, Clone, Default)]
 pub struct Measurements {
     /// Time spent in calls to Human API.
@@ -35,7 +35,7 @@ pub struct Measurements {
     pub tokens_recovered: u32,
     /// Times that a refused secret was read again.
     pub secret_refreshed: u32,
-    /// Times that another call held the user.
+    /// Times that another call had the user's lease.
     pub finish_conflicts: u32,
     /// Exchanges left unresolved.
     pub unresolved: u32,
@@ -60,7 +60,7 @@ impl Invocation {
         }
     }
 
-    /// A part of this invocation with a budget of its own, about a user of its own; what it measures counts for the whole.
+    /// A child with a deadline and a user of its own. Its measurements count for the parent too.
     pub fn child(&self) -> Self {
         Self { measurements: self.measurements.clone(), ..Self::start() }
     }
@@ -80,12 +80,11 @@ impl Invocation {
         self.deadline() - COMMIT_RESERVE
     }
 
-    /// Notes something in the measurements.
     pub fn record(&self, record: impl FnOnce(&mut Measurements)) {
         record(&mut lock(&self.measurements));
     }
 
-    /// What was noted so far.
+    /// The measurements so far.
     pub fn measurements(&self) -> Measurements {
         lock(&self.measurements).clone()
     }
@@ -111,7 +110,7 @@ impl Invocation {
     }
 }
 
-/// Locks, whatever happened to another holder.
+/// Locks the mutex, even if another thread panicked under the lock.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
 //! Start-up and the runtime loop, the same for every function; and one invocation of a function, from event to response,
-//! which the laptop's API Gateway and the tests use too. What a schedule starts is in [`job`].
+//! which the local program's API Gateway and the tests use too. The scheduled function's runner is in [`job`].
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -41,17 +41,16 @@ const INIT_BUDGET: Duration = Duration::from_secs(5);
 
 /// One of the functions.
 pub trait Function: Send + Sync + Sized + 'static {
-    /// Its name, as the template has it.
     const NAME: &'static str;
     /// The routes it serves.
     const ROUTES: &'static [Route];
-    /// Whether each call leaves an audit line, whatever `LOG_LEVEL` says.
+    /// Each call leaves an audit line, whatever `LOG_LEVEL` says.
     const AUDITED: bool = false;
 
     /// Builds the clients it uses, and no others.
     fn new(deps: Deps<'_>) -> Self;
 
-    /// Does beforehand what a first request would have to wait for. Failures are left to the first request.
+    /// Does what a first request would have to wait for. If a step fails, the first request tries it again.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
 
     /// Handles one request of one of its routes.
@@ -63,7 +62,7 @@ pub trait Function: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Response<Body>, Problem>> + Send;
 }
 
-/// What functions are built from.
+/// The parts that functions are built from.
 #[derive(Clone, Copy)]
 pub struct Deps<'a> {
     /// The environment.
@@ -72,14 +71,12 @@ pub struct Deps<'a> {
     pub http: &'a reqwest::Client,
     /// Secrets Manager.
     pub secrets: &'a aws_sdk_secretsmanager::Client,
-    /// The clock.
     pub clock: &'a Clock,
     /// The sealing key; logs take their hash of user ids from it.
     pub sealer: &'a Arc<Sealer>,
 }
 
 impl Deps<'_> {
-    /// The table.
     pub fn store(&self) -> Store {
         Store::new(aws::dynamodb(&self.config.aws, self.http), self.config.table.clone(), self.clock.clone())
     }
@@ -99,7 +96,7 @@ impl Deps<'_> {
     }
 }
 
-/// A function with what is around it.
+/// Runs a function: decodes, guards, reports.
 pub struct Runner<F> {
     function: F,
     service: String,
@@ -137,7 +134,7 @@ impl<F> Runner<F> {
         }
     }
 
-    /// Whether this is the first invocation, and the span of its log lines.
+    /// The span of an invocation's log lines, and `true` for the first invocation.
     fn begin(&self, context: &Context) -> (bool, Span) {
         let cold_start = self.cold.swap(false, Ordering::Relaxed);
         let span = info_span!(
@@ -300,7 +297,7 @@ fn root_of(header: &str) -> Option<&str> {
     header.split(';').find_map(|part| part.trim().strip_prefix("Root="))
 }
 
-/// What the runtime hands events to.
+/// Serves the events of the runtime.
 trait Serve: Send + Sync + 'static {
     fn prepare(&self) -> impl Future<Output = ()> + Send;
     fn serve(&self, event: LambdaEvent<Box<RawValue>>) -> impl Future<Output = String> + Send;
@@ -325,8 +322,6 @@ async fn serve<H: Serve>(
     name: &str,
     build: impl FnOnce(&Config, Clock, Output) -> Result<H, NetworkError>,
 ) -> ExitCode {
-    #[cfg(target_os = "linux")]
-    keep_memory_private();
     let host = match Config::from_env() {
         Ok(config) => {
             let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| name.to_owned());
@@ -366,16 +361,7 @@ async fn serve<H: Serve>(
     }
 }
 
-/// Memory holds the two secrets and tokens: no core dump, and nothing in `/proc` for other processes of the same user,
-/// extensions among them. Where the system refuses, things are as they were.
-#[cfg(target_os = "linux")]
-fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// A panic's message can hold what was being worked on; where it happened is enough.
+/// A panic's message can contain a token, so only its location is logged.
 fn report_panics_without_their_message() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -401,15 +387,6 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn memory_cannot_be_dumped() {
-        use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
-        keep_memory_private();
-        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
-        assert_eq!(getrlimit(Resource::Core).current, Some(0));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::{hkdf, hmac};
+use serde::{Deserialize, Serialize};
 
 use crate::identity::{UserId, UserKey};
 use crate::secret::{Secret, SecretError, Version};
@@ -23,15 +24,31 @@ const SALT_LEN: usize = 32;
 const KEY_LEN: usize = 32;
 
 /// A sealed text, as the table holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     /// VersionId of the sealing key.
+    #[serde(rename = "key")]
     pub version: String,
-    /// The bytes described above.
+    /// The bytes described above. The table has them as text, for whoever reads it as JSON.
+    #[serde(rename = "sealed", with = "base64_text")]
     pub bytes: Vec<u8>,
 }
 
-/// What kind of token a sealed value is; part of what is authenticated.
+mod base64_text {
+    use super::{Engine, URL_SAFE_NO_PAD};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        URL_SAFE_NO_PAD.decode(String::deserialize(deserializer)?).map_err(|_| D::Error::custom("not base64"))
+    }
+}
+
+/// The kind of token that a sealed value is. It is part of the associated data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An access token.
@@ -79,7 +96,7 @@ pub enum SealError {
 }
 
 impl SealError {
-    /// Whether the value will not open another time either: it was tampered with, or its key's version is gone.
+    /// The value will never open: it was changed, or its key's version is gone.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Corrupt(_) | Self::Key(SecretError::MissingVersion { .. }))
     }
@@ -184,8 +201,7 @@ impl Sealer {
         key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Corrupt(kind))
     }
 
-    /// The versions that something may be sealed with and nothing is any more: those that Secrets Manager has and that are
-    /// not AWSCURRENT, which is read again if it is another one by now.
+    /// Key versions other than AWSCURRENT. Old rows may still be sealed with them. AWSCURRENT is read again if it has changed.
     pub async fn older_versions(&self) -> Result<Vec<String>, SealError> {
         let (current, others) = self.key.versions().await?;
         if let Some(current) = current {
@@ -215,7 +231,7 @@ impl CurrentKey {
         &self.0.id
     }
 
-    /// Whether a value was sealed with this version.
+    /// The value was sealed with this version.
     pub fn sealed(&self, value: &Sealed) -> bool {
         value.version == self.0.id
     }

@@ -25,47 +25,32 @@ pub const COOL_DOWN: Duration = Duration::from_secs(10);
 /// Key versions kept in memory beside the current one.
 const VERSIONS_KEPT: usize = 16;
 
-/// Why a secret is not to be had.
+/// The reason why there is no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Secrets Manager did not answer, or refused.
     #[error("Secrets Manager did not give {id}")]
     Unavailable {
-        /// The secret's name or ARN.
         id: String,
-        /// What the SDK says.
         #[source]
         source: Box<SdkError<GetSecretValueError>>,
     },
     /// Secrets Manager did not say which versions there are.
     #[error("Secrets Manager did not list the versions of {id}")]
     Unlisted {
-        /// The secret's name or ARN.
         id: String,
-        /// What the SDK says.
         #[source]
         source: Box<SdkError<ListSecretVersionIdsError>>,
     },
     /// Secrets Manager has no such secret.
     #[error("Secrets Manager does not have {id}")]
-    Missing {
-        /// The secret's name or ARN.
-        id: String,
-    },
+    Missing { id: String },
     /// Secrets Manager does not have this version of the secret, or not any more.
     #[error("Secrets Manager does not have version {version} of {id}")]
-    MissingVersion {
-        /// The secret's name or ARN.
-        id: String,
-        /// The VersionId.
-        version: String,
-    },
+    MissingVersion { id: String, version: String },
     /// The secret has a value that cannot be used. The line that the read has logged says why.
     #[error("the value of {id} is not usable")]
-    Malformed {
-        /// The secret's name or ARN.
-        id: String,
-    },
+    Malformed { id: String },
 }
 
 /// One version of a secret.

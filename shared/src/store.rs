@@ -13,21 +13,23 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{Clock, Millis};
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
-use crate::record::item::{self, USER_KEY};
-use crate::record::{IDLE_ROW_TTL, Record};
 use crate::token::NoRandomness;
 
 mod commit;
-mod expression;
 mod index;
 mod lease;
+mod row;
 mod tickets;
+mod write;
 
 pub use commit::Release;
 pub use index::IndexPage;
 pub use lease::{Acquired, Lease, LeaseRequest};
 
-use expression::Expression;
+pub use row::{Exchange, Item, LEASE_DURATION, Pending, Request, Row, StoredTicket, encode};
+
+use row::IDLE_ROW_TTL;
+use write::Write;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,9 +39,9 @@ pub enum StoreError {
     /// DynamoDB did not answer in time, or with a fault.
     #[error("DynamoDB is not available")]
     Unavailable(#[source] BoxError),
-    /// A row that this project did not write so.
-    #[error(transparent)]
-    Unreadable(#[from] item::Unreadable),
+    /// A row that this project did not write so, and the attribute.
+    #[error("the stored {0} cannot be read")]
+    Unreadable(String),
     /// No random bytes for an id.
     #[error(transparent)]
     Random(#[from] NoRandomness),
@@ -60,7 +62,6 @@ pub enum StoreError {
     Absent,
 }
 
-/// The table.
 pub struct Store {
     client: Client,
     table: String,
@@ -84,11 +85,11 @@ impl Store {
     }
 
     /// A strongly consistent read.
-    pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Record>, StoreError> {
+    pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Row>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let request = request.key(USER_KEY, key_value(key)).send();
         let answer = self.run(invocation, request).await?.map_err(unavailable)?;
-        Ok(answer.item.as_ref().map(|item| decode(key, item)).transpose()?)
+        answer.item.map(|item| Row::decode(key, item)).transpose()
     }
 
     /// Deletes all that is stored about the user.
@@ -97,26 +98,25 @@ impl Store {
         self.run(invocation, request).await?.map(drop).map_err(unavailable)
     }
 
-    /// One conditional update. The inner error is the row as it stands if the condition is false.
+    /// One conditional update. If the condition is false, the inner error is the row as it stands.
     async fn update(
         &self,
         key: &UserKey,
-        e: Expression,
+        write: Write,
         invocation: &Invocation,
-    ) -> Result<Result<(), Option<Record>>, StoreError> {
-        let updated = self.send_update(key, e, ReturnValue::None, invocation).await?;
-        Ok(updated.map(drop))
+    ) -> Result<Result<(), Option<Row>>, StoreError> {
+        Ok(self.send_update(key, write, ReturnValue::None, invocation).await?.map(drop))
     }
 
-    /// The same; what comes back is the row as it is afterwards.
+    /// The same; returns the row as it is afterwards.
     async fn update_and_read(
         &self,
         key: &UserKey,
-        e: Expression,
+        write: Write,
         invocation: &Invocation,
-    ) -> Result<Result<Record, Option<Record>>, StoreError> {
-        match self.send_update(key, e, ReturnValue::AllNew, invocation).await? {
-            Ok(row) => Ok(Ok(decode(key, &row)?)),
+    ) -> Result<Result<Row, Option<Row>>, StoreError> {
+        match self.send_update(key, write, ReturnValue::AllNew, invocation).await? {
+            Ok(item) => Ok(Ok(Row::decode(key, item)?)),
             Err(row) => Ok(Err(row)),
         }
     }
@@ -124,28 +124,26 @@ impl Store {
     async fn send_update(
         &self,
         key: &UserKey,
-        e: Expression,
+        write: Write,
         returned: ReturnValue,
         invocation: &Invocation,
-    ) -> Result<Result<item::Item, Option<Record>>, StoreError> {
-        let (condition, update) = (e.condition(), e.update());
-        let (names, values) = e.placeholders();
+    ) -> Result<Result<Item, Option<Row>>, StoreError> {
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key(USER_KEY, key_value(key))
-            .condition_expression(condition)
-            .update_expression(update)
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(values))
+            .condition_expression(write.condition())
+            .update_expression(write.update())
+            .set_expression_attribute_names(Some(write.names).filter(|names| !names.is_empty()))
+            .set_expression_attribute_values(Some(write.values).filter(|values| !values.is_empty()))
             .return_values(returned)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match self.run(invocation, request.send()).await? {
             Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    Ok(Err(failed.item().map(|item| decode(key, item)).transpose()?))
+                    Ok(Err(failed.item().map(|item| Row::decode(key, item.clone())).transpose()?))
                 }
                 _ => Err(unavailable(error)),
             },
@@ -160,17 +158,12 @@ impl Store {
     }
 }
 
-/// A row of this user: one that was copied from another's key is not read.
-fn decode(key: &UserKey, item: &item::Item) -> Result<Record, item::Unreadable> {
-    let record = item::decode(item)?;
-    match &record.user {
-        Some(user) if user.0.key() == *key => Ok(record),
-        _ => Err(item::Unreadable(item::USER)),
-    }
-}
+/// The partition key.
+const USER_KEY: &str = "userKey";
 
-fn idle_row_expiry(now: Millis) -> AttributeValue {
-    AttributeValue::N(((now + IDLE_ROW_TTL) / 1000).to_string())
+/// DynamoDB's time to live of a row without content, in seconds.
+fn idle_row_expiry(now: Millis) -> Millis {
+    (now + IDLE_ROW_TTL) / 1000
 }
 
 fn key_value(key: &UserKey) -> AttributeValue {

@@ -1,4 +1,4 @@
-//! What leaves as logs and metrics: JSON lines, which Lambda hands from standard output to CloudWatch.
+//! Log lines and metric lines: JSON that Lambda hands from standard output to CloudWatch.
 //!
 //! Only our own code logs below WARN, whatever `LOG_LEVEL` says: the libraries' debug and trace lines would carry
 //! requests with secrets in them.
@@ -60,7 +60,7 @@ pub fn subscriber(
     subscriber
 }
 
-/// Who asked for whose access token, and what came of it.
+/// One call of a backend: the caller, the user, the outcome.
 #[derive(Serialize)]
 pub struct AuditLine<'a> {
     level: &'static str,
@@ -90,7 +90,7 @@ impl<'a> AuditLine<'a> {
     }
 }
 
-/// What one invocation came to.
+/// The outcome of one invocation.
 pub struct Outcome<'a> {
     /// `SERVICE_NAME`, a dimension of every metric.
     pub service: &'a str,
@@ -102,9 +102,8 @@ pub struct Outcome<'a> {
     pub status: u16,
     /// The error code, or `ok`.
     pub code: &'a str,
-    /// Whether it was the first invocation of this process.
+    /// The first invocation of this process.
     pub cold_start: bool,
-    /// What it measured.
     pub measurements: &'a Measurements,
     /// When it ended.
     pub at: Millis,
@@ -125,7 +124,7 @@ impl Outcome<'_> {
     }
 }
 
-/// What one run of a function came to that a schedule starts. Nobody requested anything: `Requests` is not among its metrics.
+/// The outcome of one scheduled run. Nobody requested it, so `Requests` is not among its metrics.
 pub struct RunOutcome<'a> {
     /// `SERVICE_NAME`, a dimension of every metric.
     pub service: &'a str,
@@ -133,15 +132,14 @@ pub struct RunOutcome<'a> {
     pub function: &'a str,
     /// Lambda's id of the invocation.
     pub request_id: &'a str,
-    /// Whether the run could not do what it is for.
+    /// The run could not do its work.
     pub fault: bool,
-    /// What went wrong, by code, and how often.
+    /// The errors by code, with their counts.
     pub errors: &'a BTreeMap<&'static str, u64>,
-    /// What only this function counts.
+    /// Metrics that only this function has.
     pub counts: &'a [(&'static str, u64)],
-    /// Whether it was the first invocation of this process.
+    /// The first invocation of this process.
     pub cold_start: bool,
-    /// What it measured.
     pub measurements: &'a Measurements,
     /// When it ended.
     pub at: Millis,
@@ -229,7 +227,7 @@ impl<'a> MetricLine<'a> {
         self.add(dimensions, name, "Count", count.into());
     }
 
-    /// What an invocation measured, as far as there is something to say.
+    /// An invocation's measurements, without those that are zero.
     fn measurements(&mut self, measurements: &Measurements) {
         if measurements.upstream_calls > 0 {
             self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(measurements.upstream).into());

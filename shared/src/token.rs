@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 
 use crate::identity::UserKey;
 
@@ -30,13 +31,13 @@ macro_rules! secret_text {
 secret_text! {
     /// Our client secret at Human API.
     ClientSecret
-    /// What opens a user's health data. It leaves only through `/internal/access-token`.
+    /// Opens a user's health data. It leaves only through `/internal/access-token`.
     AccessToken
-    /// What opens the popup in edit mode for a user.
+    /// Opens the popup in edit mode for a user.
     PublicToken
-    /// What opens the Connect widget: Human API's `session_token` or `id_token`.
+    /// Opens the Connect widget: Human API's `session_token` or `id_token`.
     WidgetToken
-    /// What the popup hands to the page, to be signed and exchanged.
+    /// The popup hands it to the page, to be signed and exchanged.
     SessionToken
     /// Human API's `refresh_token` and `id_refresh_token`: kept, not used in its present API.
     RefreshToken
@@ -50,18 +51,11 @@ impl SessionToken {
 }
 
 /// The hash of a [`SessionToken`]; says nothing about the token.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SessionHash(pub(crate) String);
 
-impl SessionHash {
-    /// Stands where there is no session; no session has this hash.
-    pub(crate) fn none() -> Self {
-        Self("-".to_owned())
-    }
-}
-
 /// The hash of a [`Ticket`]'s random part, as the table holds it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct TicketHash(pub(crate) String);
 
 /// A random 128-bit id, as text.
@@ -123,7 +117,7 @@ impl Ticket {
         &self.user
     }
 
-    /// What the user's row remembers of it.
+    /// The hash that the user's row has of it.
     pub fn hash(&self) -> TicketHash {
         TicketHash(hash("ticket", &self.random))
     }

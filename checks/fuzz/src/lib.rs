@@ -24,8 +24,8 @@ use shared::http::{Problem, Route};
 use shared::human_api::{AccessResponse, ExchangeResponse, PublicTokenResponse, WidgetTokenResponse, retry_after};
 use shared::identity::{UserId, UserKey};
 use shared::lambda::Function;
-use shared::record::item;
 use shared::seal::{Kind, SealingKey};
+use shared::store::{Row, encode};
 use shared::token::Ticket;
 
 /// An answer to a request that cannot be understood is about this long at most, whatever came.
@@ -190,15 +190,13 @@ pub fn item(data: &[u8]) {
     let Ok(Value::Object(attributes)) = serde_json::from_slice(data) else { return };
     let attribute = |(name, value): (&String, &Value)| Some((name.clone(), attribute_value(value)?));
     let item: HashMap<String, AttributeValue> = attributes.iter().filter_map(attribute).collect();
-    let Ok(record) = item::decode(&item) else { return };
-    let mut again = item.clone();
-    for (name, value) in item::encode(&record) {
-        match value {
-            Some(value) => drop(again.insert(name.to_owned(), value)),
-            None => drop(again.remove(name)),
-        }
-    }
-    assert!(item::decode(&again).is_ok_and(|again| again == record), "a row that is not written as it was read");
+    let Some(Ok(user)) = item.get("clientUserId").map(AttributeValue::as_s) else { return };
+    let Some(key) = UserId::new(user.as_str()).map(|user| user.key()) else { return };
+    let Ok(row) = Row::decode(&key, item.clone()) else { return };
+    let mut again = item;
+    again.insert("userRecord".to_owned(), encode(&row.record));
+    again.insert("tickets".to_owned(), encode(&row.tickets));
+    assert!(Row::decode(&key, again).is_ok_and(|again| again == row), "a row that is not written as it was read");
 }
 
 fn attribute_value(value: &Value) -> Option<AttributeValue> {

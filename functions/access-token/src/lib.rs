@@ -10,12 +10,11 @@ use shared::http::{self, Problem, Route};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
 use shared::lambda::{Deps, Function};
-use shared::record::{self, REFRESH_WINDOW, Record};
+use shared::record::REFRESH_WINDOW;
 use shared::seal::Kind;
-use shared::store::LeaseRequest;
+use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
 
-/// The function.
 pub struct AccessToken {
     tokens: TokenService,
 }
@@ -49,7 +48,7 @@ impl Function for AccessToken {
             Some(()) => row,
             None => self.refresh(&user, &row, force, invocation).await?,
         };
-        let access = row.access_token.as_ref().ok_or(Error::ReconnectRequired)?;
+        let access = row.record.access_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.tokens.open(&user, Kind::Access, &access.token).await?;
         Ok(http::json(
             StatusCode::OK,
@@ -57,7 +56,7 @@ impl Function for AccessToken {
                 "accessToken": token,
                 "tokenType": "Bearer",
                 "expiresAt": access.expires_at.map(rfc3339),
-                "humanId": row.human_id,
+                "humanId": row.record.human_id,
             }),
         ))
     }
@@ -65,43 +64,43 @@ impl Function for AccessToken {
 
 impl AccessToken {
     /// The row's own answer; `None` where Human API has to be asked.
-    fn decide(&self, row: &Record, force: bool) -> Option<Result<(), Error>> {
+    fn decide(&self, row: &Row, force: bool) -> Option<Result<(), Error>> {
         let now = self.tokens.store.now();
         if row.is_unresolved(now) {
             return None;
         }
-        if let Some(access) = row.serving_access_token(now)
+        if let Some(access) = row.record.serving_access_token(now)
             && (!force || now - access.obtained_at < REFRESH_WINDOW)
         {
             return Some(Ok(()));
         }
-        match row {
-            Record { revoked: true, .. } => Some(Err(Error::Revoked)),
-            Record { connected_at: Some(_), .. } => None,
-            Record { reconnect: Some(_), .. } => Some(Err(Error::ReconnectRequired)),
+        let record = &row.record;
+        if record.revoked {
+            Some(Err(Error::Revoked))
+        } else if record.connected_at.is_some() {
+            None
+        } else if record.reconnect {
+            Some(Err(Error::ReconnectRequired))
+        } else if row.is_leased(now) {
             // a first finish is under way: its outcome is waited for
-            row if row.is_leased(now) => None,
-            _ => Some(Err(Error::NotConnected)),
+            None
+        } else {
+            Some(Err(Error::NotConnected))
         }
     }
 
     /// One refresh at a time: others are served the token while it is valid, or wait for the new one.
-    async fn refresh(
-        &self,
-        user: &UserId,
-        seen: &Record,
-        force: bool,
-        invocation: &Invocation,
-    ) -> Result<Record, Problem> {
+    async fn refresh(&self, user: &UserId, seen: &Row, force: bool, invocation: &Invocation) -> Result<Row, Problem> {
         let request = LeaseRequest {
             user: None,
             seen: Some(seen),
             shares_failure: true,
-            ..LeaseRequest::of(user, record::Request::Access)
+            ..LeaseRequest::of(user, store::Request::Access)
         };
-        let answered = |row: &Record| {
+        let answered = |row: &Row| {
             let now = self.tokens.store.now();
-            let valid = row.access_token.as_ref().is_some_and(|access| access.expires_at.is_none_or(|at| at > now));
+            let valid =
+                row.record.access_token.as_ref().is_some_and(|access| access.expires_at.is_none_or(|at| at > now));
             let served = matches!(self.decide(row, force), Some(Ok(()))) || (row.is_leased(now) && valid && !force);
             served.then_some(Ok(()))
         };
@@ -113,7 +112,7 @@ impl AccessToken {
     }
 
     async fn ask_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {
-        if let Some(decision) = self.decide(&user.record().as_released(), force) {
+        if let Some(decision) = self.decide(&user.row().as_released(), force) {
             return decision;
         }
         if user.access_token().await? {

@@ -7,7 +7,6 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
-use shared::config::Flow;
 use shared::http::caller::Claims;
 use shared::http::{self, Problem, Route};
 use shared::invocation::Invocation;
@@ -24,7 +23,6 @@ const FORGET: Route = Route { method: "DELETE", path: "/connect/connection" };
 /// How long the sealing key may take, where it is not cached.
 const FOR_THE_LOG: Duration = Duration::from_secs(1);
 
-/// The function.
 pub struct Connection {
     sealer: Arc<Sealer>,
     store: Store,
@@ -66,7 +64,7 @@ impl Function for Connection {
                 return Ok(response);
             }
             let row = self.store.read(&key, invocation).await?;
-            Ok(http::json(StatusCode::OK, &show(&row.unwrap_or_default())))
+            Ok(http::json(StatusCode::OK, &show(&row.map(|row| row.record).unwrap_or_default())))
         };
         // nothing is sealed or opened here: the key is for the log's hash of the user alone, and not waited for long
         let (answer, _) = tokio::join!(work, timeout(FOR_THE_LOG, self.sealer.current()));
@@ -74,13 +72,13 @@ impl Function for Connection {
     }
 }
 
-fn show(row: &Record) -> serde_json::Value {
+fn show(record: &Record) -> serde_json::Value {
     json!({
-        "connected": row.connected_at.is_some(),
-        "humanId": row.human_id,
-        "flow": row.flow.map(Flow::as_str),
-        "sources": row.sources,
-        "connectedAt": row.connected_at.map(rfc3339),
-        "updatedAt": row.updated_at.map(rfc3339),
+        "connected": record.connected_at.is_some(),
+        "humanId": record.human_id,
+        "flow": record.flow,
+        "sources": record.sources,
+        "connectedAt": record.connected_at.map(rfc3339),
+        "updatedAt": record.updated_at.map(rfc3339),
     })
 }

@@ -7,16 +7,15 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, RequestExt, Response};
 use serde_json::json;
 use shared::clock::rfc3339;
-use shared::config::Flow;
 use shared::http::body::Fields;
 use shared::http::caller::Claims;
 use shared::http::{self, Problem, Route};
 use shared::identity::{UserId, UserKey};
 use shared::invocation::Invocation;
 use shared::lambda::{Deps, Function};
-use shared::record::{self, Record};
+use shared::record::Flow;
 use shared::seal::Kind;
-use shared::store::{LeaseRequest, StoreError};
+use shared::store::{self, LeaseRequest, Row, StoreError};
 use shared::token::{SessionToken, Ticket, TicketHash};
 use shared::tokens::{Error, LeasedUser, Popup, TokenService};
 
@@ -25,19 +24,18 @@ use report::Report;
 const BY_USER: Route = Route { method: "POST", path: "/connect/finish" };
 const BY_TICKET: Route = Route { method: "POST", path: "/connect/finish/{ticket}" };
 
-/// The function.
 pub struct Finish {
     tokens: TokenService,
     claims: Claims,
 }
 
-/// Who finishes: a user whom the authorizer vouches for, or the holder of a user's ticket.
+/// The caller: a user whom the authorizer vouches for, or the holder of a user's ticket.
 enum Caller {
     User(UserId),
     Ticket(UserKey, TicketHash),
 }
 
-/// What the popup hands to the page.
+/// The object that the popup hands to the page.
 struct SessionTokenObject {
     human_id: String,
     client_id: String,
@@ -51,7 +49,7 @@ enum BodyKind {
     ConnectResponse,
 }
 
-/// What a finish came to.
+/// The outcome of a finish.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Finished {
     Stored,
@@ -98,9 +96,7 @@ impl Function for Finish {
                 return Err(Problem::invalid_request(detail));
             }
         };
-        if let Some(user) = &row.user {
-            invocation.set_user(&user.0);
-        }
+        invocation.set_user(&row.user);
         self.answer_with(finished, &row, caller.key()).await
     }
 }
@@ -112,7 +108,7 @@ impl Finish {
         caller: &Caller,
         object: &SessionTokenObject,
         invocation: &Invocation,
-    ) -> Result<(Finished, Record), Problem> {
+    ) -> Result<(Finished, Row), Problem> {
         if object.client_id != self.tokens.human_api.client_id() {
             return Err(Problem::client_mismatch());
         }
@@ -126,7 +122,7 @@ impl Finish {
             ticket: caller.ticket(),
             shares_failure: false,
         };
-        let replayed = |row: &Record| self.replayed(caller, &popup, row);
+        let replayed = |row: &Row| self.replayed(caller, &popup, row);
         match self.tokens.exclusive(request, replayed, |user| Box::pin(exchange(user, &popup)), invocation).await {
             Err(Error::Store(StoreError::Absent)) if caller.ticket().is_some() => Err(Problem::bad_ticket()),
             outcome => Ok(outcome?),
@@ -134,11 +130,11 @@ impl Finish {
     }
 
     /// The row's own answer, if it has one: this session was finished, or the ticket is not good.
-    fn replayed(&self, caller: &Caller, popup: &Popup<'_>, row: &Record) -> Option<Result<Finished, Error>> {
+    fn replayed(&self, caller: &Caller, popup: &Popup<'_>, row: &Row) -> Option<Result<Finished, Error>> {
         let now = self.tokens.store.now();
         let session = popup.session.hash();
         if let Some(ticket) = caller.ticket() {
-            match row.tickets.get(ticket).filter(|ticket| ticket.until > now) {
+            match row.tickets.get(ticket).filter(|ticket| ticket.good_until > now) {
                 None => return Some(Err(Error::BadTicket)),
                 Some(ticket) => match &ticket.spent_by {
                     Some(by) if *by == session => return Some(Ok(Finished::Replayed)),
@@ -156,24 +152,25 @@ impl Finish {
         user: &UserId,
         report: &Report,
         invocation: &Invocation,
-    ) -> Result<(Finished, Record), Problem> {
-        let request = LeaseRequest::of(user, record::Request::Access);
-        let nothing = |_: &Record| None;
+    ) -> Result<(Finished, Row), Problem> {
+        let request = LeaseRequest::of(user, store::Request::Access);
+        let nothing = |_: &Row| None;
         Ok(self.tokens.exclusive(request, nothing, |user| Box::pin(ask_access(user, report)), invocation).await?)
     }
 
-    async fn answer_with(&self, finished: Finished, row: &Record, key: UserKey) -> Result<Response<Body>, Problem> {
-        let public_token = match &row.public_token {
+    async fn answer_with(&self, finished: Finished, row: &Row, key: UserKey) -> Result<Response<Body>, Problem> {
+        let record = &row.record;
+        let public_token = match &record.public_token {
             Some(sealed) => Some(self.tokens.sealer.open(&key, Kind::Public, sealed).await.map_err(Error::from)?),
             None => None,
         };
         let body = json!({
-            "connected": row.connected_at.is_some(),
-            "humanId": row.human_id,
+            "connected": record.connected_at.is_some(),
+            "humanId": record.human_id,
             "publicToken": public_token,
-            "flow": row.flow.map(Flow::as_str),
-            "sources": row.sources,
-            "updatedAt": row.updated_at.map(rfc3339),
+            "flow": record.flow,
+            "sources": record.sources,
+            "updatedAt": record.updated_at.map(rfc3339),
         });
         let status = if finished == Finished::Stored { StatusCode::CREATED } else { StatusCode::OK };
         Ok(http::json(status, &body))
@@ -183,7 +180,7 @@ impl Finish {
 /// Exchanges the popup's session under the user's lease.
 async fn exchange(user: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<Finished, Error> {
     let session = popup.session.hash();
-    let row = user.record();
+    let row = user.row();
     let spent_by = popup.ticket.as_ref().and_then(|ticket| row.tickets.get(ticket)?.spent_by.as_ref());
     if row.has_finished(&session, user.now()) || spent_by == Some(&session) {
         return Ok(if user.has_resolved(&session) { Finished::Stored } else { Finished::Replayed });
@@ -191,7 +188,7 @@ async fn exchange(user: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<Finish
     if spent_by.is_some() {
         return Err(Error::BadTicket);
     }
-    if row.reconnect.as_ref() == Some(&session) {
+    if row.record.lost_session.as_ref() == Some(&session) {
         return Err(Error::ReconnectRequired);
     }
     user.exchange(popup).await?;
@@ -202,17 +199,16 @@ async fn exchange(user: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<Finish
 async fn ask_access(user: &mut LeasedUser<'_>, report: &Report) -> Result<Finished, Error> {
     if report.session_token_failed && user.record_mut().widget_token.take().is_some() {
         // at once, whatever `access` says
-        user.checkpoint(record::Request::Access).await?;
+        user.checkpoint(store::Request::Access).await?;
     }
     if !user.access_token().await? {
         user.end_if_revoked();
         return Ok(Finished::NotConnected);
     }
-    let now = user.now();
+    user.clear_reconnect();
     let record = user.record_mut();
     record.flow = Some(Flow::Connect);
-    record.clear_reconnect(now);
-    record.report(report.sources(&record.sources));
+    record.set_sources(report.sources(&record.sources));
     Ok(Finished::Stored)
 }
 

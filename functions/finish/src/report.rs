@@ -11,9 +11,9 @@ use shared::record::Source;
 /// The fields that a Connect response has. `connections` is the name in the client's README.
 pub const FIELDS: [&str; 4] = ["status", "sessionResults", "currentConnections", "connections"];
 
-/// What the widget reports.
+/// The widget's report.
 pub struct Report {
-    /// The token it was opened with did not serve.
+    /// The widget did not accept its token.
     pub session_token_failed: bool,
     now: Option<Vec<Source>>,
     connected: Vec<Source>,

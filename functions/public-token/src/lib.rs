@@ -9,12 +9,11 @@ use shared::http::{self, Problem, Route};
 use shared::identity::UserId;
 use shared::invocation::Invocation;
 use shared::lambda::{Deps, Function};
-use shared::record::{self, REFRESH_WINDOW, Record};
+use shared::record::REFRESH_WINDOW;
 use shared::seal::Kind;
-use shared::store::LeaseRequest;
+use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
 
-/// The function.
 pub struct PublicToken {
     tokens: TokenService,
     claims: Claims,
@@ -41,28 +40,28 @@ impl Function for PublicToken {
             Some(()) => (false, row),
             None => self.recover(&user, row, refresh, invocation).await?,
         };
-        let sealed = row.public_token.as_ref().ok_or(Error::ReconnectRequired)?;
+        let sealed = row.record.public_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let public_token = self.tokens.open(&user, Kind::Public, sealed).await?;
         Ok(http::json(
             StatusCode::OK,
-            &json!({ "humanId": row.human_id, "publicToken": public_token, "recovered": recovered }),
+            &json!({ "humanId": row.record.human_id, "publicToken": public_token, "recovered": recovered }),
         ))
     }
 }
 
 impl PublicToken {
     /// The row's own answer; `None` where Human API has to be asked.
-    fn decide(&self, row: &Record, refresh: bool) -> Option<Result<(), Error>> {
+    fn decide(&self, row: &Row, refresh: bool) -> Option<Result<(), Error>> {
         let now = self.tokens.store.now();
         if row.is_unresolved(now) {
             return None;
         }
-        let just_refreshed = row.public_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
-        match &row.public_token {
+        let just_refreshed = row.record.public_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
+        match &row.record.public_token {
             Some(_) if !refresh || just_refreshed => Some(Ok(())),
-            _ if row.reconnect.is_some() => Some(Err(Error::ReconnectRequired)),
-            _ if row.human_id.is_some() => None,
-            _ if row.connected_at.is_some() || row.revoked => Some(Err(Error::ReconnectRequired)),
+            _ if row.record.reconnect => Some(Err(Error::ReconnectRequired)),
+            _ if row.record.human_id.is_some() => None,
+            _ if row.record.connected_at.is_some() || row.record.revoked => Some(Err(Error::ReconnectRequired)),
             // tickets of a user who has never finished
             _ if !row.is_leased(now) => Some(Err(Error::NotConnected)),
             _ => None,
@@ -72,14 +71,14 @@ impl PublicToken {
     async fn recover(
         &self,
         user: &UserId,
-        seen: Record,
+        seen: Row,
         refresh: bool,
         invocation: &Invocation,
-    ) -> Result<(bool, Record), Problem> {
+    ) -> Result<(bool, Row), Problem> {
         let request =
-            LeaseRequest { user: None, seen: Some(&seen), ..LeaseRequest::of(user, record::Request::PublicToken) };
+            LeaseRequest { user: None, seen: Some(&seen), ..LeaseRequest::of(user, store::Request::PublicToken) };
         // what another call is about to change is waited for
-        let answered = |row: &Record| match self.decide(row, refresh) {
+        let answered = |row: &Row| match self.decide(row, refresh) {
             Some(Ok(())) => Some(Ok(false)),
             _ => None,
         };
@@ -91,9 +90,9 @@ impl PublicToken {
     }
 
     /// Asks under the user's lease. `true`: the publicToken is another one than before.
-    async fn ask_public_token(&self, user: &mut LeasedUser<'_>, before: &Record, refresh: bool) -> Result<bool, Error> {
-        if let Some(decision) = self.decide(&user.record().as_released(), refresh) {
-            return decision.map(|()| user.record().public_token != before.public_token);
+    async fn ask_public_token(&self, user: &mut LeasedUser<'_>, before: &Row, refresh: bool) -> Result<bool, Error> {
+        if let Some(decision) = self.decide(&user.row().as_released(), refresh) {
+            return decision.map(|()| user.record().public_token != before.record.public_token);
         }
         if !user.public_token().await? {
             return Err(Error::ReconnectRequired);

@@ -4,19 +4,17 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};
-use shared::config::Flow;
 use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
 use shared::http::{self, Problem, Route};
 use shared::identity::EmailAddress;
 use shared::invocation::Invocation;
 use shared::lambda::{Deps, Function};
-use shared::record::{self, REFRESH_WINDOW, Record};
+use shared::record::{Flow, REFRESH_WINDOW};
 use shared::seal::Kind;
-use shared::store::LeaseRequest;
+use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
 
-/// The function.
 pub struct SessionStart {
     tokens: TokenService,
     claims: Claims,
@@ -24,7 +22,7 @@ pub struct SessionStart {
     public_base_url: Option<String>,
 }
 
-/// What the page asks for.
+/// The page's request.
 struct SessionRequest {
     flow: Flow,
     email: Option<EmailAddress>,
@@ -58,7 +56,7 @@ impl Function for SessionStart {
         invocation.set_user(&user.id);
         let wanted = self.read(request, &user)?;
         let record = self.tokens.store.read(&user.id.key(), invocation).await?;
-        if wanted.flow == Flow::Popup && !record.as_ref().is_some_and(Record::must_reconnect) {
+        if wanted.flow == Flow::Popup && !record.as_ref().is_some_and(|row| row.record.must_reconnect()) {
             let base = self.public_base_url.clone().or_else(|| route.base_url(request));
             self.popup(base, &user, &wanted, record, invocation).await
         } else {
@@ -90,21 +88,21 @@ impl SessionStart {
         &self,
         user: &User,
         wanted: &SessionRequest,
-        seen: Option<Record>,
+        seen: Option<Row>,
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
         if let Some(row) = seen.as_ref().filter(|row| self.serves(row, wanted)) {
             return self.widget_answer(user, row).await;
         }
         // an unresolved request, or one under way, may make the user known
-        let is_known = seen.as_ref().is_some_and(|row| {
-            row.connected_at.is_some() || row.reconnect.is_some() || row.pending.is_some() || !row.doubts.is_empty()
-        });
+        let is_known = seen
+            .as_ref()
+            .is_some_and(|row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved());
         if wanted.email.is_none() && !is_known {
             return Err(Error::EmailRequired.into());
         }
-        let request = LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&user.id, record::Request::WidgetToken) };
-        let answered = |row: &Record| self.serves(row, wanted).then_some(Ok(()));
+        let request = LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&user.id, store::Request::WidgetToken) };
+        let answered = |row: &Row| self.serves(row, wanted).then_some(Ok(()));
         let ((), row) = self
             .tokens
             .exclusive(request, answered, |user| Box::pin(self.ask_widget_token(user, wanted)), invocation)
@@ -112,15 +110,15 @@ impl SessionStart {
         self.widget_answer(user, &row).await
     }
 
-    /// Whether the row's widget token serves this request.
-    fn serves(&self, row: &Record, wanted: &SessionRequest) -> bool {
+    /// The row's widget token serves this request.
+    fn serves(&self, row: &Row, wanted: &SessionRequest) -> bool {
         let now = self.tokens.store.now();
-        let just_refreshed = row.widget_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
-        !row.is_unresolved(now) && row.serving_widget_token(now).is_some() && (!wanted.refresh || just_refreshed)
+        let just_refreshed = row.record.widget_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
+        !row.is_unresolved(now) && row.record.serving_widget_token(now).is_some() && (!wanted.refresh || just_refreshed)
     }
 
     async fn ask_widget_token(&self, user: &mut LeasedUser<'_>, wanted: &SessionRequest) -> Result<(), Error> {
-        if self.serves(&user.record().as_released(), wanted) {
+        if self.serves(&user.row().as_released(), wanted) {
             return Ok(());
         }
         user.widget_token(wanted.email.as_ref()).await?;
@@ -130,8 +128,8 @@ impl SessionStart {
         Ok(())
     }
 
-    async fn widget_answer(&self, user: &User, row: &Record) -> Result<Response<Body>, Problem> {
-        let start = row.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
+    async fn widget_answer(&self, user: &User, row: &Row) -> Result<Response<Body>, Problem> {
+        let start = row.record.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.tokens.open(&user.id, Kind::Start, &start.token).await?;
         let left: Millis = start.expires_at - self.tokens.store.now();
         Ok(http::json(
@@ -140,8 +138,8 @@ impl SessionStart {
                 "flow": "connect",
                 "mode": start.kind.mode(),
                 "token": token,
-                "tokenType": start.kind.as_str(),
-                "humanId": row.human_id,
+                "tokenType": start.kind,
+                "humanId": row.record.human_id,
                 "expiresAt": rfc3339(start.expires_at),
                 "expiresIn": left.max(0) / 1000,
             }),
@@ -154,7 +152,7 @@ impl SessionStart {
         base: Option<String>,
         user: &User,
         wanted: &SessionRequest,
-        seen: Option<Record>,
+        seen: Option<Row>,
         invocation: &Invocation,
     ) -> Result<Response<Body>, Problem> {
         let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
@@ -163,10 +161,10 @@ impl SessionStart {
             other => other,
         };
         // a humanId without a publicToken: Human API has none to give
-        if row.as_ref().is_some_and(|row| row.must_reconnect() || row.lacks_public_token()) {
+        if row.as_ref().is_some_and(|row| row.record.must_reconnect() || row.record.lacks_public_token()) {
             return self.widget(user, wanted, row, invocation).await;
         }
-        let public_token = match row.as_ref().and_then(|row| row.public_token.as_ref()) {
+        let public_token = match row.as_ref().and_then(|row| row.record.public_token.as_ref()) {
             Some(sealed) => self.tokens.open(&user.id, Kind::Public, sealed).await?,
             None => String::new(),
         };
@@ -184,14 +182,14 @@ impl SessionStart {
         ))
     }
 
-    fn needs_recovery(&self, row: &Record) -> bool {
-        row.is_unresolved(self.tokens.store.now()) || row.lacks_public_token()
+    fn needs_recovery(&self, row: &Row) -> bool {
+        row.is_unresolved(self.tokens.store.now()) || row.record.lacks_public_token()
     }
 
     /// Resolves what is unresolved, and fetches the publicToken of a proven humanId.
-    async fn recover(&self, user: &User, seen: Record, invocation: &Invocation) -> Result<Record, Problem> {
-        let request = LeaseRequest { seen: Some(&seen), ..LeaseRequest::of(&user.id, record::Request::PublicToken) };
-        let answered = |row: &Record| (!self.needs_recovery(row) || row.must_reconnect()).then_some(Ok(()));
+    async fn recover(&self, user: &User, seen: Row, invocation: &Invocation) -> Result<Row, Problem> {
+        let request = LeaseRequest { seen: Some(&seen), ..LeaseRequest::of(&user.id, store::Request::PublicToken) };
+        let answered = |row: &Row| (!self.needs_recovery(row) || row.record.must_reconnect()).then_some(Ok(()));
         Ok(self.tokens.exclusive(request, answered, |user| Box::pin(fetch_public_token(user)), invocation).await?.1)
     }
 }

@@ -1,5 +1,5 @@
-//! Finds the lost: what a crash left unresolved is resolved though its user does not come back, and rows that are still
-//! sealed with an older key are sealed anew. Both in small bites; the schedule comes again.
+//! The scheduled function. It resolves requests that a crash left unresolved and whose user does not come back, and reseals rows
+//! that an older key sealed. Each run does a bounded part of the work.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,39 +10,37 @@ use shared::identity::UserKey;
 use shared::invocation::Invocation;
 use shared::lambda::Deps;
 use shared::lambda::job::{Job, Report, Run};
-use shared::record::{Record, Request};
-use shared::store::{IndexPage, LeaseRequest, StoreError};
+use shared::store::{IndexPage, LeaseRequest, Request, Row, StoreError};
 use shared::telemetry::milliseconds;
 use shared::tokens::{Error, TokenService};
 use tracing::{info, warn};
 
-/// What is younger than this may be somebody's who is being served: a hold ends within 30 s.
+/// A younger request may be one that a call still waits for: a lease ends within 30 s.
 const ABANDONED: Millis = 60_000;
-/// Users a run that something is resolved for; where Human API is well, fewer than there is time for.
-const RESOLVED_A_RUN: usize = 100;
-/// Rows a run that are sealed anew.
-const SEALED_A_RUN: usize = 500;
-/// No turn to resolve something begins later than this after the run's start. A turn lasts up to 22 s, and sealing anew,
-/// which needs no answer of Human API, shall have time left where that is slow.
+/// Most users resolved per run. Normally there is time for more.
+const MAX_RESOLVED: usize = 100;
+/// Most rows resealed per run.
+const MAX_RESEALED: usize = 500;
+/// No visit to resolve a row begins later than this after the run's start. A visit lasts up to 22 s. Resealing, which needs no
+/// response of Human API, keeps the rest of the run's time.
 const RESOLVES_UNTIL: Duration = Duration::from_secs(60);
-/// No turn at all begins later than this: Lambda ends the run at 120 s.
+/// No visit begins later than this: Lambda ends the run at 120 s.
 const SEALS_UNTIL: Duration = Duration::from_secs(90);
 
-/// The function.
 pub struct Sweeper {
     tokens: TokenService,
-    /// VersionSelector run it is, from anywhere.
-    turn: AtomicUsize,
+    /// Number of the run. It begins anywhere.
+    run: AtomicUsize,
 }
 
-/// What a row is visited for.
+/// The purpose of a visit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
     Resolved,
     Sealed,
 }
 
-/// What a visit found or did.
+/// The result of a visit.
 enum Visit {
     /// It is done.
     Done,
@@ -76,8 +74,8 @@ impl Job for Sweeper {
     const NAME: &'static str = "sweeper";
 
     fn new(deps: Deps<'_>) -> Self {
-        let turn = usize::try_from(deps.clock.now()).unwrap_or_default();
-        Self { tokens: deps.tokens(), turn: AtomicUsize::new(turn) }
+        let number = usize::try_from(deps.clock.now()).unwrap_or_default();
+        Self { tokens: deps.tokens(), run: AtomicUsize::new(number) }
     }
 
     async fn prepare(&self) {
@@ -85,12 +83,12 @@ impl Job for Sweeper {
     }
 
     async fn run(&self, run: &Run<'_>) -> Report {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let number = self.run.fetch_add(1, Ordering::Relaxed);
         let mut sums = Sums::default();
-        if let Err(code) = self.resolve_lost(turn, run, &mut sums).await {
+        if let Err(code) = self.resolve_lost(number, run, &mut sums).await {
             sums.fault(code);
         }
-        if let Err(code) = self.seal_anew(turn, run, &mut sums).await {
+        if let Err(code) = self.reseal(number, run, &mut sums).await {
             sums.fault(code);
         }
         sums.report(self.tokens.store.now(), run)
@@ -99,7 +97,7 @@ impl Job for Sweeper {
 
 impl Sweeper {
     /// Resolves what a call left unresolved that nobody has come back for.
-    async fn resolve_lost(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
+    async fn resolve_lost(&self, number: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
         let part = run.invocation.child();
         let found = async { Ok(self.tokens.store.unresolved(&part).await?) };
         let IndexPage { rows, more } = run.attempt(&part, found).await?;
@@ -108,7 +106,7 @@ impl Sweeper {
         lost.sort_unstable_by_key(|(since, _)| *since);
         sums.more |= more;
 
-        let (chosen, later) = choose(lost, RESOLVED_A_RUN, turn);
+        let (chosen, later) = choose(lost, MAX_RESOLVED, number);
         sums.unresolved.extend(later.into_iter().map(|(since, _)| since));
         for (since, key) in chosen {
             match self.visit(key, Want::Resolved, run, sums).await {
@@ -120,8 +118,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Seals anew what is under older versions of the key, and counts what is left.
-    async fn seal_anew(&self, turn: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
+    /// Reseals what is under older versions of the key, and counts the rest.
+    async fn reseal(&self, number: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
         if run.invocation.elapsed() >= SEALS_UNTIL {
             return Ok(());
         }
@@ -138,7 +136,7 @@ impl Sweeper {
         let IndexPage { rows, more } = run.attempt(&part, found).await?;
         sums.more |= more;
 
-        let (chosen, later) = choose(rows, SEALED_A_RUN, turn);
+        let (chosen, later) = choose(rows, MAX_RESEALED, number);
         let mut left = later.len();
         for key in chosen {
             match self.visit(key, Want::Sealed, run, sums).await {
@@ -151,16 +149,16 @@ impl Sweeper {
         Ok(())
     }
 
-    /// One user's turn with a budget of its own. `None` where it failed, or the run has no time left for it.
+    /// Visits one user, with a deadline of its own. `None`: the visit failed, or the run has no time left for it.
     async fn visit(&self, key: UserKey, want: Want, run: &Run<'_>, sums: &mut Sums) -> Option<Visit> {
         let until = if want == Want::Resolved { RESOLVES_UNTIL } else { SEALS_UNTIL };
         if run.invocation.elapsed() >= until {
             return None;
         }
         let part = run.invocation.child();
-        // a turn's future is large
+        // a visit's future is large
         let outcome = Box::pin(async {
-            match self.take_turn(key, want, &part).await {
+            match self.visit_row(key, want, &part).await {
                 Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
                 Err(Error::Store(error @ StoreError::Unreadable(_))) => Ok(Visit::Unreadable(error)),
                 outcome => outcome,
@@ -185,14 +183,11 @@ impl Sweeper {
         }
     }
 
-    /// What an ordinary call does before it asks for anything of its own, and nothing after it. What the index said is only
-    /// why this looks here.
-    async fn take_turn(&self, key: UserKey, want: Want, invocation: &Invocation) -> Result<Visit, Error> {
+    /// Does what an ordinary call does before its own request, and nothing after it. The index only says where to look.
+    async fn visit_row(&self, key: UserKey, want: Want, invocation: &Invocation) -> Result<Visit, Error> {
         let store = &self.tokens.store;
         let row = store.read(&key, invocation).await?.ok_or(StoreError::Absent)?;
-        if let Some(user) = &row.user {
-            invocation.set_user(&user.0);
-        }
+        invocation.set_user(&row.user);
         let now = store.now();
         if row.is_leased(now) {
             return Ok(Visit::Busy);
@@ -213,7 +208,7 @@ impl Sweeper {
             ticket: None,
             shares_failure: false,
         };
-        let leased_meanwhile = |_: &Record| Some(Ok(Visit::Busy));
+        let leased_meanwhile = |_: &Row| Some(Ok(Visit::Busy));
         let done = self
             .tokens
             .exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), invocation)
@@ -224,14 +219,14 @@ impl Sweeper {
         })
     }
 
-    async fn is_under_older_key(&self, row: &Record) -> Result<bool, Error> {
+    async fn is_under_older_key(&self, row: &Row) -> Result<bool, Error> {
         let key = self.tokens.sealer.current().await?;
         Ok(row.sealed_with(key.version()).is_some_and(|version| version != key.version()))
     }
 }
 
 impl Sums {
-    /// What kept the run from a half of its work.
+    /// Counts an error that kept the run from half of its work.
     fn fault(&mut self, code: &'static str) {
         self.report.fault = Some(code);
         *self.report.errors.entry(code).or_default() += 1;
@@ -276,20 +271,20 @@ impl Sums {
     }
 }
 
-/// VersionSelector rows a run takes on, and in which order; and those that are left for later. The first one first, then each run begins
-/// somewhere else: what is slow or fails each time keeps nobody waiting for long.
-fn choose<T>(mut rows: Vec<T>, most: usize, turn: usize) -> (Vec<T>, Vec<T>) {
+/// The rows that a run visits, in their order, and the rows that are left for later. The oldest row comes first. After it, each run
+/// begins at another row, so that slow or failing rows keep no other row waiting for long.
+fn choose<T>(mut rows: Vec<T>, most: usize, run: usize) -> (Vec<T>, Vec<T>) {
     if let Some(others) = rows.get_mut(1..).filter(|others| !others.is_empty()) {
-        others.rotate_left(elsewhere(turn, others.len()));
+        others.rotate_left(elsewhere(run, others.len()));
     }
     let later = rows.split_off(most.min(rows.len()));
     (rows, later)
 }
 
 /// A place among so many, each time far from the last ones, and in time everywhere: multiples of the golden ratio.
-fn elsewhere(turn: usize, places: usize) -> usize {
+fn elsewhere(run: usize, places: usize) -> usize {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let part = (turn as u64).wrapping_mul(GOLDEN) >> 32;
+    let part = (run as u64).wrapping_mul(GOLDEN) >> 32;
     usize::try_from((part * places as u64) >> 32).unwrap_or_default()
 }
 
@@ -301,8 +296,8 @@ mod tests {
 
     #[test]
     fn where_there_is_room_for_all_all_are_chosen() {
-        for turn in 0..9 {
-            let (mut chosen, later) = choose(vec![1, 2, 3], 3, turn);
+        for run in 0..9 {
+            let (mut chosen, later) = choose(vec![1, 2, 3], 3, run);
             assert_eq!(chosen[0], 1, "the oldest first");
             chosen.sort_unstable();
             assert_eq!((chosen, later), (vec![1, 2, 3], vec![]));
@@ -313,8 +308,8 @@ mod tests {
     #[test]
     fn the_oldest_is_always_chosen_and_the_others_in_turn() {
         let mut seen = BTreeSet::new();
-        for turn in 5..15 {
-            let (chosen, later) = choose((0..10).collect(), 4, turn);
+        for run in 5..15 {
+            let (chosen, later) = choose((0..10).collect(), 4, run);
             assert_eq!((chosen[0], chosen.len(), later.len()), (0, 4, 6));
             seen.extend(chosen);
         }
@@ -324,7 +319,7 @@ mod tests {
     #[test]
     fn where_time_ends_a_run_early_each_has_a_turn_all_the_same() {
         for count in [2, 3, 10, 37, 300] {
-            let reached = (0..count).flat_map(|turn| choose((0..count).collect(), 100, turn).0.into_iter().take(7));
+            let reached = (0..count).flat_map(|run| choose((0..count).collect(), 100, run).0.into_iter().take(7));
             assert_eq!(reached.collect::<BTreeSet<_>>(), (0..count).collect(), "{count}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the schedule starts: resolves what nobody comes back for, and seals anew.
+//! The schedule starts it: it resolves unresolved requests, and reseals.
 
 use std::process::ExitCode;
 

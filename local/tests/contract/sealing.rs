@@ -106,14 +106,14 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
         world.finish(user, &world.popup(user)).await;
     }
     let (ada, eve) = (row(&world, "ada").await, row(&world, "eve").await);
-    let access = |row: &Item| row["accessToken"].as_m().unwrap()["token"].clone();
+    let access = |row: &Item| record(row)["accessToken"].as_m().unwrap()["token"].clone();
     for (field, value, asks) in [
-        ("accessToken", ada["accessToken"].clone(), world.access("eve", false).boxed()),
-        ("publicToken", ada["publicToken"].clone(), world.public_token("eve", false).boxed()),
+        ("accessToken", record(&ada)["accessToken"].clone(), world.access("eve", false).boxed()),
+        ("publicToken", record(&ada)["publicToken"].clone(), world.public_token("eve", false).boxed()),
         ("publicToken", access(&eve), world.public_token("eve", false).boxed()),
     ] {
         let mut forged = eve.clone();
-        forged.insert(field.to_owned(), value);
+        record_mut(&mut forged).insert(field.to_owned(), value);
         put(&world, forged).await;
         is(&asks.await, 503, "store_unavailable");
     }
@@ -157,9 +157,9 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
     }
     let (ada, mut eve) = (row(&world, "ada").await, row(&world, "eve").await);
     for with_proof in [false, true] {
-        eve.insert("humanId".to_owned(), ada["humanId"].clone());
+        record_mut(&mut eve).insert("humanId".to_owned(), record(&ada)["humanId"].clone());
         if with_proof {
-            eve.insert("sealedHumanId".to_owned(), ada["sealedHumanId"].clone());
+            record_mut(&mut eve).insert("sealedHumanId".to_owned(), record(&ada)["sealedHumanId"].clone());
         }
         put(&world, eve.clone()).await;
         world.asked();
@@ -169,6 +169,18 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
 }
 
 type Item = HashMap<String, AttributeValue>;
+
+fn record(row: &Item) -> &Item {
+    row["userRecord"].as_m().unwrap()
+}
+
+fn record_mut(row: &mut Item) -> &mut Item {
+    let record = row.get_mut("userRecord").and_then(|value| match value {
+        AttributeValue::M(record) => Some(record),
+        _ => None,
+    });
+    record.unwrap()
+}
 
 async fn row(world: &World, user: &str) -> Item {
     world.laptop.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()

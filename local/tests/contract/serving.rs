@@ -53,7 +53,7 @@ async fn a_lost_public_token_is_recovered_and_one_that_human_api_does_not_know_m
     let remove = || {
         let request = world.laptop.dynamodb.update_item().table_name("human-connect");
         let key = aws_sdk_dynamodb::types::AttributeValue::S(key.clone());
-        request.key("userKey", key).update_expression("REMOVE publicToken").send()
+        request.key("userKey", key).update_expression("REMOVE userRecord.publicToken").send()
     };
     remove().await.unwrap();
     assert_eq!(is(&world.public_token("ada", false).await, 200, "ok")["recovered"], true);

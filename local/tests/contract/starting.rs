@@ -90,7 +90,7 @@ async fn no_more_than_eight_tickets_of_a_user_are_kept() {
     for _ in 0..12 {
         is(&world.session("ada", json!({"flow": "popup"})).await, 200, "ok");
     }
-    assert_eq!(world.table().await.concat().matches("\"until\"").count(), 8);
+    assert_eq!(world.table().await.concat().matches("\"goodUntil\"").count(), 8);
 }
 
 #[tokio::test]

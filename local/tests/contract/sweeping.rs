@@ -1,5 +1,7 @@
 //! What nobody comes back for, and rows under an older key: the sweeper.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Fault, Rule, Service};
 use local::heard::Heard;
@@ -31,11 +33,19 @@ async fn indexed(world: &World, index: &str) -> usize {
 async fn put(world: &World, user: &str, attribute: &str, value: Option<AttributeValue>) {
     let user = UserId::new(user).unwrap();
     let mut row = world.laptop.row(&user).await.unwrap().unwrap();
+    let fields = match (attribute, row.get_mut("userRecord")) {
+        ("publicToken" | "sealedHumanId" | "accessToken", Some(AttributeValue::M(record))) => record,
+        _ => &mut row,
+    };
     match value {
-        Some(value) => row.insert(attribute.to_owned(), value),
-        None => row.remove(attribute),
+        Some(value) => fields.insert(attribute.to_owned(), value),
+        None => fields.remove(attribute),
     };
     world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(row)).send().await.unwrap();
+}
+
+fn record(row: &HashMap<String, AttributeValue>) -> &HashMap<String, AttributeValue> {
+    row["userRecord"].as_m().unwrap()
 }
 
 fn numbers(report: &Value, names: [&str; 4]) -> [Option<u64>; 4] {
@@ -225,7 +235,7 @@ async fn a_row_that_cannot_be_resolved_keeps_no_other_waiting() {
         lose(&world, user).await;
         world.pass_seconds(1);
     }
-    put(&world, "grace", "accessToken", Some(AttributeValue::Null(true))).await;
+    put(&world, "grace", "accessToken", Some(AttributeValue::Bool(true))).await;
     put(&world, "nobody", "clientUserId", None).await;
     world.pass_seconds(61);
     heard.take().unwrap();
@@ -252,7 +262,7 @@ async fn many_rows_that_cannot_be_resolved_starve_no_other() {
     for number in 0..101 {
         let user = format!("user-{number:03}");
         lose(&world, &user).await;
-        put(&world, &user, "accessToken", Some(AttributeValue::Null(true))).await;
+        put(&world, &user, "accessToken", Some(AttributeValue::Bool(true))).await;
     }
     world.pass_seconds(1);
     lose(&world, "ada").await;
@@ -343,13 +353,13 @@ async fn what_does_not_open_stays_as_it_is_and_keeps_no_other_waiting() {
     }
     // of ada's tokens one was tampered with
     let eve = world.laptop.row(&UserId::new("eve").unwrap()).await.unwrap().unwrap();
-    put(&world, "ada", "publicToken", Some(eve["publicToken"].clone())).await;
+    put(&world, "ada", "publicToken", Some(record(&eve)["publicToken"].clone())).await;
     world.laptop.secrets.rotate(TOKEN_KEY);
     for resealed in [1, 0] {
         assert_eq!(sealing(&world.sweep().await), [resealed, 0, 1, 1]);
     }
     let ada = world.laptop.row(&UserId::new("ada").unwrap()).await.unwrap().unwrap();
-    assert_eq!(ada["publicToken"], eve["publicToken"]);
+    assert_eq!(record(&ada)["publicToken"], record(&eve)["publicToken"]);
     is(&world.access("ada", false).await, 200, "ok");
 
     // the version goes: nobody can say what is sealed with it, and what can be opened was sealed anew before

@@ -14,7 +14,7 @@ use local::laptop::{Laptop, Options};
 use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
 use shared::identity::UserId;
-use shared::record::LEASE_DURATION;
+use shared::store::LEASE_DURATION;
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, bring};

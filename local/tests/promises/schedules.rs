@@ -29,7 +29,7 @@ struct Decision {
     asleep: Vec<usize>,
 }
 
-/// VersionSelector orders to walk through.
+/// The orders to walk through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Orders {
     /// Every one.

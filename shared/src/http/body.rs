@@ -20,7 +20,7 @@ pub const FIELD_LIMIT: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct Fields {
     fields: HashMap<String, Box<RawValue>>,
-    /// Whether they came as a form.
+    /// The body is a form.
     pub is_form: bool,
 }
 
@@ -72,12 +72,11 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
-    /// Whether the body has no field at all.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// Whether the body has one of these fields, whatever its value.
+    /// The body has one of these fields, whatever its value.
     pub fn has_any<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> bool {
         names.into_iter().any(|name| self.fields.contains_key(name))
     }

@@ -1,4 +1,4 @@
-//! Who calls, from what API Gateway's authorizer says and from nothing else.
+//! Callers: API Gateway's authorizer names them, and nothing else does.
 
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt};
@@ -21,7 +21,7 @@ pub struct User {
     pub email: Option<EmailAddress>,
 }
 
-/// VersionSelector claims name a user.
+/// The claims that name a user.
 #[derive(Clone)]
 pub struct Claims {
     id: String,

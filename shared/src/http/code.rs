@@ -2,7 +2,7 @@
 
 use lambda_http::http::StatusCode;
 
-/// What went wrong, as callers, metrics and `openapi.yaml` name it.
+/// An error, as callers, metrics and `openapi.yaml` name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The request cannot be understood.
@@ -52,7 +52,6 @@ pub enum Code {
 }
 
 impl Code {
-    /// Every code.
     pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::EmailRequired,
@@ -78,7 +77,6 @@ impl Code {
         Self::UpstreamTimeout,
     ];
 
-    /// Its name.
     pub fn name(self) -> &'static str {
         self.row().1
     }
@@ -88,7 +86,6 @@ impl Code {
         self.row().0
     }
 
-    /// For people.
     pub fn title(self) -> &'static str {
         self.row().2
     }

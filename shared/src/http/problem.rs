@@ -13,7 +13,7 @@ use crate::secret::SecretError;
 use crate::store::StoreError;
 use crate::tokens::Error;
 
-/// What a caller may wait when nobody said how long.
+/// The wait that is asked of a caller if Human API names none.
 const RETRY_AFTER_SECONDS: u64 = 2;
 /// Longest wait that is asked of a caller.
 const LONGEST_RETRY_AFTER_SECONDS: u64 = 300;
@@ -38,7 +38,6 @@ impl Problem {
         self
     }
 
-    /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.code.status().as_u16()
     }
@@ -48,7 +47,7 @@ impl Problem {
         self.code
     }
 
-    /// What led to it, for the log.
+    /// The cause, for the log.
     pub fn cause(&self) -> Option<&Error> {
         self.cause.as_deref()
     }
@@ -89,7 +88,6 @@ impl Problem {
         Self { allow: Some(allowed.join(", ")), ..problem }
     }
 
-    /// 413.
     pub fn body_too_large() -> Self {
         Self::new(Code::BodyTooLarge, "the body is longer than 64 KiB")
     }

@@ -9,7 +9,6 @@ use super::problem::Problem;
 /// A route, as API Gateway names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The HTTP method.
     pub method: &'static str,
     /// The path pattern, with its parameters in braces.
     pub path: &'static str,

@@ -11,9 +11,8 @@ use crate::token::{ClientSecret, SessionToken};
 
 /// A request, with its own response.
 pub trait HumanApiRequest: Sync {
-    /// What Human API answers.
     type Response: Send;
-    /// Whether Human API documents a 403 as an answer about the user. If not, a 403 may mean our credentials.
+    /// Human API documents a 403 as an answer about the user. If it does not, a 403 may mean our credentials.
     const DOCUMENTS_403: bool = false;
 
     /// The endpoint.
@@ -23,7 +22,7 @@ pub trait HumanApiRequest: Sync {
     /// Reads the body of a success.
     fn read(&self, body: &[u8]) -> Result<Self::Response, Failure>;
 
-    /// Whether a refusal with this status may be about the user's e-mail address.
+    /// A refusal with this status may be about the user's e-mail address.
     fn names_address(&self, _: StatusCode) -> bool {
         false
     }
@@ -46,7 +45,6 @@ pub struct PublicTokenRequest<'a> {
 
 /// `POST /v1/connect/token`, `type: "session"`: for a user without a connected source; 403 for a user who has one.
 pub struct SessionRequest<'a> {
-    /// The user.
     pub user: &'a UserId,
     /// The user's e-mail address.
     pub email: &'a EmailAddress,
@@ -54,13 +52,11 @@ pub struct SessionRequest<'a> {
 
 /// `POST /v1/connect/token`, `type: "id"`: for a user with a connected source.
 pub struct IdRequest<'a> {
-    /// The user.
     pub user: &'a UserId,
 }
 
 /// `POST /v1/connect/token`, `type: "access"`: refused for a user without a connected source.
 pub struct AccessRequest<'a> {
-    /// The user.
     pub user: &'a UserId,
 }
 

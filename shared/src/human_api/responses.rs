@@ -194,7 +194,7 @@ fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     seconds.map(|seconds| Some(Duration::from_secs(seconds as u64))).ok_or_else(|| D::Error::custom("expires_in"))
 }
 
-/// Whether a refusal's `validation.keys` name the user's e-mail address.
+/// A refusal's `validation.keys` name the user's e-mail address.
 pub(super) fn rejects_address(refusal: &[u8]) -> bool {
     let refusal: Value = serde_json::from_slice(refusal).unwrap_or_default();
     let keys = refusal.pointer("/validation/keys").and_then(Value::as_array);

@@ -30,11 +30,11 @@ pub trait Job: Send + Sync + Sized + 'static {
     /// Does beforehand what a first run would have to wait for. Failures are left to the first run.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
 
-    /// The story. It ends by itself before Lambda ends it.
+    /// Does the work. It ends by itself before Lambda ends it.
     fn run(&self, run: &Run<'_>) -> impl Future<Output = Report> + Send;
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Default)]
 pub struct Report {
     /// For whoever looks at the answer.
@@ -43,13 +43,13 @@ pub struct Report {
     pub counts: Vec<(&'static str, u64)>,
     /// The code of what kept the run from doing what it is for.
     pub fault: Option<&'static str>,
-    /// What went wrong, by code, and how often; the fault too.
+    /// The errors by code, with their counts; the fault too.
     pub errors: BTreeMap<&'static str, u64>,
 }
 
 /// One run.
 pub struct Run<'a> {
-    /// What it measures; its [parts](Invocation::part) have the time for what they do.
+    /// Its measurements. Its [children](Invocation::child) have a deadline of their own.
     pub invocation: Invocation,
     sealer: &'a Sealer,
 }

@@ -5,11 +5,10 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::TryFutureExt;
 
-use super::{Store, StoreError, unavailable};
+use super::{Item, Store, StoreError, USER_KEY, unavailable};
 use crate::clock::Millis;
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
-use crate::record::item::{self, Item, SEALED_WITH, UNRESOLVED_SINCE, USER_KEY};
 
 /// The index of rows by `unresolvedSince`. Sparse: what is resolved is not in it.
 const UNRESOLVED: &str = "unresolved";
@@ -18,11 +17,11 @@ const SEALED: &str = "sealedWith";
 /// Most pages of an index that are read at a time, a megabyte each: some thousands of rows.
 const PAGES: usize = 4;
 
-/// What an index says.
+/// The first pages of an index.
 pub struct IndexPage<T> {
     /// The rows.
     pub rows: Vec<T>,
-    /// Whether there are more of them.
+    /// The index has more rows.
     pub more: bool,
 }
 
@@ -34,7 +33,7 @@ impl Store {
             scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
-        let since = |item: &Item| item::number(item, UNRESOLVED_SINCE).ok()?;
+        let since = |item: &Item| item.get("unresolvedSince")?.as_n().ok()?.parse().ok();
         Ok(IndexPage { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
     }
 
@@ -42,8 +41,7 @@ impl Store {
     pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<IndexPage<UserKey>, StoreError> {
         let page = |after| {
             let query = self.client.query().table_name(&self.table).index_name(SEALED);
-            let query = query.key_condition_expression("#version = :version");
-            let query = query.expression_attribute_names("#version", SEALED_WITH);
+            let query = query.key_condition_expression("sealedWith = :version");
             let query = query.expression_attribute_values(":version", AttributeValue::S(version.to_owned()));
             query.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };

@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 
-use super::expression::Expression;
+use super::row::{CLOCK_MARGIN, FINISHED_TTL, LEASE_DURATION, Pending, Request, Row, encode};
+use super::write::Write;
 use super::{Store, StoreError};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::invocation::Invocation;
-use crate::record::item::{
-    self, BORN, DOUBTS, EXPIRES, FINISHED, LEASE_ID, LEASE_UNTIL, PENDING, TICKETS, UNRESOLVED_SINCE, USER, USER_KEY,
-    WAITED,
-};
-use crate::record::{CLOCK_MARGIN, FINISHED_TTL, LEASE_DURATION, Pending, Record, Request};
 use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
 
 /// How long a call waits for another call's lease.
@@ -28,14 +23,13 @@ const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// If writes are slow, a lease that is no older than the clock margin has to do after this many renewals.
 const MAX_RENEWALS: u32 = 2;
 
-/// What a call needs the lease for.
+/// A call's request for the lease.
 pub struct LeaseRequest<'a> {
-    /// The user's key.
     pub key: UserKey,
     /// The user, if the call may make the row.
     pub user: Option<&'a UserId>,
     /// The row as this call has read it. If the row was deleted since, there is no lease.
-    pub seen: Option<&'a Record>,
+    pub seen: Option<&'a Row>,
     /// The request that the call will send to Human API.
     pub request: Request,
     /// The session that needs no lease once it is finished.
@@ -66,15 +60,14 @@ pub enum Acquired<T> {
     /// The lease is this call's.
     Lease(Lease),
     /// The row as it stands answers the call.
-    Answered(T, Record),
+    Answered(T, Row),
 }
 
-/// A lease, with the row's content. The call changes `record`; [`Store::commit`] writes it.
+/// A lease, with the row's content. The call changes its record; [`Store::commit`] writes it.
 pub struct Lease {
-    /// The user's key.
     pub key: UserKey,
-    /// The row's content.
-    pub record: Record,
+    /// The row, with what the call has changed.
+    pub row: Row,
     /// The request that an earlier call left pending.
     pub unresolved: Option<Pending>,
     /// The ticket that this call spends, and the session that it spends the ticket on.
@@ -90,7 +83,7 @@ impl Store {
     pub async fn acquire<T>(
         &self,
         request: LeaseRequest<'_>,
-        mut answered: impl FnMut(&Record) -> Option<T>,
+        mut answered: impl FnMut(&Row) -> Option<T>,
         invocation: &Invocation,
     ) -> Result<Acquired<T>, StoreError> {
         let id = random_id()?;
@@ -146,40 +139,44 @@ impl Store {
         id: &str,
         born: Option<&str>,
         invocation: &Invocation,
-    ) -> Result<Result<Record, Option<Record>>, StoreError> {
+    ) -> Result<Result<Row, Option<Row>>, StoreError> {
         let now = self.clock.now();
         let pending = Pending { by: id.to_owned(), since: now, request: request.request.clone() };
-        let mut e = Expression::default();
-        let (lease, until, mine) = (e.name(LEASE_ID), e.name(LEASE_UNTIL), e.text(id));
-        let expired = e.number(now - CLOCK_MARGIN);
-        e.require(format!("(attribute_not_exists({until}) OR {until} < {expired})"));
-        // a copy of this very write that arrives late must not acquire the lease again
-        e.require(format!("(attribute_not_exists({lease}) OR {lease} <> {mine})"));
-        match (born, request.user) {
-            (Some(born), _) => e.require_text(BORN, born),
-            (None, None) => e.require_exists(USER_KEY),
-            (None, Some(_)) => {}
-        }
-        require_unfinished(&mut e, request, now);
-        require_good_ticket(&mut e, request, now);
-        e.set_to(LEASE_ID, &mine);
-        e.set(LEASE_UNTIL, AttributeValue::N((now + LEASE_DURATION).to_string()));
-        e.set_if_absent(PENDING, item::encode_pending(&pending));
-        e.set_if_absent(UNRESOLVED_SINCE, AttributeValue::N(now.to_string()));
-        e.set_if_absent(BORN, AttributeValue::S(id.to_owned()));
+        let mut write = Write::default()
+            .when("(attribute_not_exists(leaseUntil) OR leaseUntil < :expired)")
+            // a copy of this very write that arrives late must not acquire the lease again
+            .when("(attribute_not_exists(leaseId) OR leaseId <> :me)")
+            .set("leaseId = :me")
+            .set("leaseUntil = :until")
+            .set("pending = if_not_exists(pending, :pending)")
+            .set("unresolvedSince = if_not_exists(unresolvedSince, :now)")
+            .set("born = if_not_exists(born, :me)")
+            .remove("expires")
+            .text(":me", id)
+            .value(":pending", encode(&pending))
+            .number(":now", now)
+            .number(":until", now + LEASE_DURATION)
+            .number(":expired", now - CLOCK_MARGIN);
         if let Some(user) = request.user {
-            e.set_if_absent(USER, AttributeValue::S(user.as_str().to_owned()));
+            write = write.set("clientUserId = if_not_exists(clientUserId, :user)").text(":user", user.as_str());
         }
-        e.remove(EXPIRES);
-        self.update_and_read(&request.key, e, invocation).await
+        write = match (born, request.user) {
+            (Some(born), _) => write.when("born = :born").text(":born", born),
+            (None, None) => write.when("attribute_exists(userKey)"),
+            (None, Some(_)) => write,
+        };
+        let write = require_good_ticket(require_unfinished(write, request, now), request);
+        self.update_and_read(&request.key, write, invocation).await
     }
 
     /// Says that a call waits which has seen this row. `false` if the row is another one by now, or none.
     async fn mark_waiting(&self, key: &UserKey, born: &str, invocation: &Invocation) -> Result<bool, StoreError> {
-        let mut e = Expression::default();
-        e.require_text(BORN, born);
-        e.set(WAITED, AttributeValue::Bool(true));
-        Ok(self.update(key, e, invocation).await?.is_ok())
+        let write = Write::default()
+            .when("born = :born")
+            .set("waited = :true")
+            .text(":born", born)
+            .value(":true", encode(&true));
+        Ok(self.update(key, write, invocation).await?.is_ok())
     }
 
     /// Makes sure that the lease covers a request that is sent now.
@@ -189,10 +186,12 @@ impl Store {
                 return Ok(());
             }
             let written = Instant::now();
-            let mut e = Expression::default();
-            e.require_text(LEASE_ID, &lease.id);
-            e.set(LEASE_UNTIL, AttributeValue::N((self.clock.now() + LEASE_DURATION).to_string()));
-            match self.update(&lease.key, e, invocation).await? {
+            let write = Write::default()
+                .when("leaseId = :me")
+                .set("leaseUntil = :until")
+                .text(":me", &lease.id)
+                .number(":until", self.clock.now() + LEASE_DURATION);
+            match self.update(&lease.key, write, invocation).await? {
                 Ok(_) => lease.written = written,
                 Err(row) => return Err(lease.lost(row.as_ref())),
             }
@@ -206,37 +205,34 @@ impl Store {
 }
 
 /// A session that was finished needs no lease, unless the row is unresolved.
-fn require_unfinished(e: &mut Expression, request: &LeaseRequest<'_>, now: Millis) {
-    if let Some(session) = request.session {
-        let (finished, hash) = (e.name(FINISHED), e.name(&session.0));
-        let (pending, doubts, forgotten) = (e.name(PENDING), e.name(DOUBTS), e.number(now - FINISHED_TTL));
-        e.require(format!(
-            "(attribute_not_exists({finished}.{hash}) OR {finished}.{hash} <= {forgotten} \
-             OR attribute_exists({pending}) OR attribute_exists({doubts}))"
-        ));
-    }
+fn require_unfinished(write: Write, request: &LeaseRequest<'_>, now: Millis) -> Write {
+    let Some(session) = request.session else { return write };
+    write
+        .when(
+            "(attribute_not_exists(finished.#session) OR finished.#session <= :forgotten \
+             OR attribute_exists(pending) OR attribute_exists(doubts))",
+        )
+        .name("#session", &session.0)
+        .number(":forgotten", now - FINISHED_TTL)
 }
 
 /// The ticket has not expired, and is not spent on another session.
-fn require_good_ticket(e: &mut Expression, request: &LeaseRequest<'_>, now: Millis) {
-    if let Some(ticket) = request.ticket {
-        let (tickets, hash, until) = (e.name(TICKETS), e.name(&ticket.0), e.name(item::UNTIL));
-        let spent = e.name(item::SPENT_BY);
-        let (now, session) = (e.number(now), e.text(request.session.map_or("", |session| &session.0)));
-        e.require(format!(
-            "{tickets}.{hash}.{until} > {now} \
-             AND (attribute_not_exists({tickets}.{hash}.{spent}) OR {tickets}.{hash}.{spent} = {session})"
-        ));
-    }
+fn require_good_ticket(write: Write, request: &LeaseRequest<'_>) -> Write {
+    let Some(ticket) = request.ticket else { return write };
+    write
+        .when("tickets.#ticket.goodUntil > :now")
+        .when("(attribute_not_exists(tickets.#ticket.spentBy) OR tickets.#ticket.spentBy = :session)")
+        .name("#ticket", &ticket.0)
+        .text(":session", request.session.map_or("", |session| &session.0))
 }
 
 impl Lease {
-    fn new(key: UserKey, id: String, mut record: Record, written: Instant) -> Self {
-        let unresolved = record.pending.clone().filter(|pending| pending.by != id);
-        let doubts = std::mem::take(&mut record.doubts);
+    fn new(key: UserKey, id: String, mut row: Row, written: Instant) -> Self {
+        let unresolved = row.pending.clone().filter(|pending| pending.by != id);
+        let doubts = std::mem::take(&mut row.doubts);
         // the call that this lease was taken over from must not report a delete if the row goes for lack of content
-        record.waited |= unresolved.is_some();
-        Self { key, record, unresolved, spends: None, id, doubts, written }
+        row.waited |= unresolved.is_some();
+        Self { key, row, unresolved, spends: None, id, doubts, written }
     }
 
     /// Leases were taken over whose responses may have come since.
@@ -246,14 +242,14 @@ impl Lease {
 
     /// A response that comes too late is nobody's loss.
     pub(super) fn asks_for_nothing_lasting(&self) -> bool {
-        let request = self.record.pending.as_ref().map(|pending| &pending.request);
+        let request = self.row.pending.as_ref().map(|pending| &pending.request);
         matches!(request, Some(Request::WidgetToken | Request::Nothing))
     }
 
     /// The reason why a write under this lease was refused.
-    pub(super) fn lost(&self, row: Option<&Record>) -> StoreError {
+    pub(super) fn lost(&self, row: Option<&Row>) -> StoreError {
         match row {
-            Some(row) if row.born == self.record.born => StoreError::TakenOver,
+            Some(row) if row.born == self.row.born => StoreError::TakenOver,
             _ => StoreError::Deleted,
         }
     }

@@ -1,17 +1,15 @@
 //! New tickets: written one by one, without a lease.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
-
-use super::expression::Expression;
+use super::row::{MAX_TICKETS, Row, StoredTicket, TICKET_TTL, encode};
+use super::write::Write;
 use super::{Store, StoreError, idle_row_expiry};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::invocation::Invocation;
-use crate::record::item::{self, BORN, DOUBTS, EXPIRES, LEASE_ID, TICKETS, USER, USER_KEY};
-use crate::record::{MAX_TICKETS, Record, StoredTicket, TICKET_TTL};
 use crate::token::{Ticket, TicketHash, random_id};
 
 impl Store {
@@ -19,7 +17,7 @@ impl Store {
     pub async fn issue_ticket(
         &self,
         user: &UserId,
-        seen: Option<Record>,
+        seen: Option<Row>,
         invocation: &Invocation,
     ) -> Result<Ticket, StoreError> {
         let ticket = Ticket::generate(user.key())?;
@@ -32,7 +30,7 @@ impl Store {
         &self,
         user: &UserId,
         ticket: &Ticket,
-        mut seen: Option<Record>,
+        mut seen: Option<Row>,
         invocation: &Invocation,
     ) -> Result<(), StoreError> {
         let (key, hash) = (user.key(), ticket.hash());
@@ -62,60 +60,61 @@ impl Store {
         user: &UserId,
         hash: &TicketHash,
         id: &str,
-        seen: Option<&Record>,
+        seen: Option<&Row>,
         invocation: &Invocation,
-    ) -> Result<Result<Record, Option<Record>>, StoreError> {
+    ) -> Result<Result<Row, Option<Row>>, StoreError> {
         let now = self.clock.now();
-        let ticket = item::encode_ticket(&StoredTicket { until: now + TICKET_TTL, spent_by: None });
-        let mut e = Expression::default();
+        let ticket = StoredTicket { good_until: now + TICKET_TTL, spent_by: None };
         let Some(seen) = seen else {
-            let name = e.name(USER_KEY);
-            e.require(format!("attribute_not_exists({name})"));
-            e.set(USER, AttributeValue::S(user.as_str().to_owned()));
-            e.set(BORN, AttributeValue::S(id.to_owned()));
-            e.set(LEASE_ID, AttributeValue::S(id.to_owned()));
-            e.set(TICKETS, AttributeValue::M(HashMap::from([(hash.0.clone(), ticket)])));
-            e.set(EXPIRES, idle_row_expiry(now));
-            return self.update_and_read(key, e, invocation).await;
+            let write = Write::default()
+                .when("attribute_not_exists(userKey)")
+                .set("clientUserId = :user, born = :me, leaseId = :me, tickets = :tickets, expires = :expires")
+                .text(":user", user.as_str())
+                .text(":me", id)
+                .value(":tickets", encode(&BTreeMap::from([(hash, ticket)])))
+                .number(":expires", idle_row_expiry(now));
+            return self.update_and_read(key, write, invocation).await;
         };
-        // the same lease id: no call has leased the row since it was read, so its expiry is still as read
-        e.require_text(BORN, &seen.born);
-        match &seen.lease_id {
-            Some(lease) => e.require_text(LEASE_ID, lease),
-            None => {
-                let name = e.name(LEASE_ID);
-                e.require(format!("attribute_not_exists({name})"));
-            }
-        }
-        let tickets = e.name(TICKETS);
+        // the same lease: no call has leased the row since it was read, so its expiry is still as read
+        let mut write = Write::default().when("born = :born").text(":born", &seen.born);
+        write = match &seen.lease_id {
+            Some(lease) => write.when("leaseId = :lease").text(":lease", lease),
+            None => write.when("attribute_not_exists(leaseId)"),
+        };
         if seen.tickets.is_empty() {
-            let nothing = e.number(0);
-            e.require(format!("(attribute_not_exists({tickets}) OR size({tickets}) = {nothing})"));
-            e.set(TICKETS, AttributeValue::M(HashMap::from([(hash.0.clone(), ticket)])));
+            write = write
+                .when("(attribute_not_exists(tickets) OR size(tickets) = :none)")
+                .set("tickets = :tickets")
+                .number(":none", 0)
+                .value(":tickets", encode(&BTreeMap::from([(hash, ticket)])));
         } else {
-            e.require(format!("attribute_exists({tickets})"));
-            e.set_in(TICKETS, &hash.0, ticket);
-            for old in tickets_to_evict(seen, now) {
-                e.remove_in(TICKETS, &old.0);
+            write = write
+                .when("attribute_exists(tickets)")
+                .set("tickets.#ticket = :ticket")
+                .name("#ticket", &hash.0)
+                .value(":ticket", encode(&ticket));
+            for (number, old) in tickets_to_evict(seen, now).into_iter().enumerate() {
+                write = write.remove(format!("tickets.#t{number}")).name(format!("#t{number}"), &old.0);
             }
         }
         if !seen.must_not_expire() {
-            let doubts = e.name(DOUBTS);
-            e.require(format!("attribute_not_exists({doubts})"));
-            e.set(EXPIRES, idle_row_expiry(now));
+            write = write
+                .when("attribute_not_exists(doubts)")
+                .set("expires = :expires")
+                .number(":expires", idle_row_expiry(now));
         }
-        self.update_and_read(key, e, invocation).await
+        self.update_and_read(key, write, invocation).await
     }
 }
 
 /// Tickets that have expired, and the oldest beyond the number that is kept.
-fn tickets_to_evict(row: &Record, now: Millis) -> Vec<TicketHash> {
+fn tickets_to_evict(row: &Row, now: Millis) -> Vec<TicketHash> {
     let mut tickets: Vec<_> = row.tickets.iter().collect();
-    tickets.sort_by_key(|(_, ticket)| std::cmp::Reverse(ticket.until));
+    tickets.sort_by_key(|(_, ticket)| Reverse(ticket.good_until));
     tickets
         .into_iter()
         .enumerate()
-        .filter(|(place, (_, ticket))| *place >= MAX_TICKETS - 1 || ticket.until <= now)
+        .filter(|(place, (_, ticket))| *place >= MAX_TICKETS - 1 || ticket.good_until <= now)
         .map(|(_, (hash, _))| hash.clone())
         .collect()
 }

@@ -13,17 +13,15 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Where lines go: standard output on Lambda, a file on a laptop. Clones share it.
+/// The destination of lines: standard output on Lambda, a file in the local program. Clones share it.
 #[derive(Clone)]
 pub struct Output(Arc<Mutex<Box<dyn Write + Send>>>);
 
 impl Output {
-    /// Standard output.
     pub fn stdout() -> Self {
         Self::new(std::io::stdout())
     }
 
-    /// This writer.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Box::new(writer))))
     }
@@ -42,7 +40,6 @@ impl Output {
     }
 }
 
-/// The layer.
 pub(super) struct JsonLines {
     service: String,
     function: String,

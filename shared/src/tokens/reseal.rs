@@ -23,7 +23,7 @@ impl LeasedUser<'_> {
 
     async fn reseal_all(&mut self) {
         let (key, sealer, user) = (&self.key, &self.service.sealer, self.user.key());
-        let record = &mut self.lease.record;
+        let record = &mut self.lease.row.record;
         let access = record.access_token.iter_mut().flat_map(|access| {
             [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
         });

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Error, LeasedUser, unauthorized_if_forbidden};
-use crate::config::Flow;
+use super::exchange::unauthorized_if_forbidden;
+use super::{Error, LeasedUser};
 use crate::human_api::{AccessRequest, Cause, ExchangeRequest, Failure};
-use crate::record::{Exchange, Pending, Request};
+use crate::record::Flow;
 use crate::seal::Kind;
+use crate::store::{Exchange, Pending, Request};
 use crate::token::{SessionHash, SessionToken, TicketHash};
 
 /// A session that is older than this counts as spent, and whatever Human API refuses by then is not to be had.
@@ -102,7 +103,7 @@ impl LeasedUser<'_> {
         if !self.public_token_if_any().await? {
             // nobody can know which of two publicTokens is the right one
             self.record_mut().public_token = None;
-            self.record_mut().reconnect.get_or_insert_with(SessionHash::none);
+            self.record_mut().reconnect = true;
         }
         Ok(())
     }
@@ -138,7 +139,7 @@ impl LeasedUser<'_> {
         let public = is_popup && self.public_token_if_any().await?;
         if is_popup && !public {
             self.record_mut().public_token = None;
-            self.record_mut().reconnect = Some(lost.map_or_else(SessionHash::none, |(session, _)| session.clone()));
+            self.record_mut().set_reconnect(lost.map(|(session, _)| session.clone()));
         }
         if public && let Some((session, ticket)) = lost {
             self.record_mut().access_token = None;

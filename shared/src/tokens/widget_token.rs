@@ -11,7 +11,7 @@ impl LeasedUser<'_> {
     /// token first. If Human API refuses one, the other is asked for.
     pub async fn widget_token(&mut self, email: Option<&EmailAddress>) -> Result<(), Error> {
         let record = self.record();
-        let order = if record.connected_at.is_some() || record.reconnect.is_some() {
+        let order = if record.connected_at.is_some() || record.reconnect {
             [WidgetTokenKind::Id, WidgetTokenKind::Session]
         } else {
             [WidgetTokenKind::Session, WidgetTokenKind::Id]

@@ -1,0 +1,374 @@
+//! A user's row: the record, and the attributes of the protocol beside it. Nothing else knows attribute names.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::{Deserialize, Serialize};
+use serde_dynamo::AttributeValue as Decoded;
+
+use super::StoreError;
+use crate::clock::Millis;
+use crate::identity::{UserId, UserKey};
+use crate::record::Record;
+use crate::seal::Sealed;
+use crate::token::{SessionHash, TicketHash};
+
+/// A lease lasts this long from its write. Human API is assumed to perform a request within this time of its sending, or never.
+pub const LEASE_DURATION: Millis = 26_000;
+/// Clocks of two instances may disagree by this much: an expired lease is taken over only after it.
+pub(super) const CLOCK_MARGIN: Millis = 2_000;
+/// Finished sessions remembered of a user.
+const MAX_FINISHED: usize = 8;
+/// How long a finished session is remembered.
+pub(super) const FINISHED_TTL: Millis = 24 * 3_600_000;
+/// How long a ticket is good.
+pub(super) const TICKET_TTL: Millis = 3_600_000;
+/// Live tickets of a user; the oldest goes first.
+pub(super) const MAX_TICKETS: usize = 8;
+/// DynamoDB may drop a row without content after this time. It is longer than anything in such a row is good for.
+pub(super) const IDLE_ROW_TTL: Millis = 25 * 3_600_000;
+
+/// An item, as the SDK has it.
+pub type Item = HashMap<String, AttributeValue>;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    #[serde(rename = "clientUserId")]
+    pub user: UserId,
+    /// ID made with the row: tells it from one that is made after a delete.
+    pub(super) born: String,
+    /// ID of the last lease; stays after release.
+    pub(super) lease_id: Option<String>,
+    /// The lease's end; absent after release.
+    pub(super) lease_until: Option<Millis>,
+    /// The request that was about to be sent. After the lease has ended, it is unresolved.
+    pub(super) pending: Option<Pending>,
+    /// A waiting call has seen this row without content. The row must not be deleted, or the call would report a DELETE.
+    #[serde(default)]
+    pub(super) waited: bool,
+    /// Leases that were taken over after they had asked Human API: its responses came too late to be stored.
+    #[serde(default)]
+    pub(super) doubts: Vec<String>,
+    /// The last finished sessions, and when.
+    #[serde(default)]
+    pub(super) finished: BTreeMap<SessionHash, Millis>,
+    #[serde(default)]
+    pub tickets: BTreeMap<TicketHash, StoredTicket>,
+    #[serde(rename = "userRecord", default)]
+    pub record: Record,
+}
+
+/// A ticket's entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredTicket {
+    pub good_until: Millis,
+    /// The one session that it finished.
+    pub spent_by: Option<SessionHash>,
+}
+
+/// A request that was about to be sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The lease that wrote it. A later call finds an ID that is not its own, and so a request to resolve.
+    pub by: String,
+    pub since: Millis,
+    pub request: Request,
+}
+
+/// The requests whose response can be lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// A popup's exchange, with all that is needed to send it again.
+    Exchange(Box<Exchange>),
+    Access,
+    PublicToken,
+    /// A session or ID token. A lost one costs nothing.
+    WidgetToken,
+    /// The row is leased to be resealed.
+    Nothing,
+}
+
+/// A popup's exchange.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exchange {
+    /// The humanId that the request named. Not proven.
+    pub human_id: String,
+    pub session: Sealed,
+    pub hash: SessionHash,
+    pub ticket: Option<TicketHash>,
+}
+
+impl Row {
+    /// Reads an item of this user. An item that was copied from another user's key is not read.
+    pub fn decode(key: &UserKey, item: Item) -> Result<Self, StoreError> {
+        let unreadable = |attribute: &str| StoreError::Unreadable(attribute.to_owned());
+        let item: HashMap<String, Decoded> = item.into_iter().map(|(name, value)| (name, value.into())).collect();
+        if let Some((name, _)) = item.iter().find(|(_, value)| !has_bounded_numbers(value)) {
+            return Err(unreadable(name));
+        }
+        let deserializer = serde_dynamo::Deserializer::from_attribute_value(Decoded::M(item));
+        let row: Self =
+            serde_path_to_error::deserialize(deserializer).map_err(|error| match error.path().to_string() {
+                // a missing attribute has no path, but a name in the message
+                path if path == "." => unreadable(&error.inner().to_string()),
+                path => unreadable(&path),
+            })?;
+        if row.user.key() == *key { Ok(row) } else { Err(unreadable("clientUserId")) }
+    }
+
+    /// A call has the lease: no other call may take it over yet.
+    pub fn is_leased(&self, now: Millis) -> bool {
+        self.lease_until.is_some_and(|until| now <= until + CLOCK_MARGIN)
+    }
+
+    /// A response of Human API is missing that no call waits for any more.
+    pub fn is_unresolved(&self, now: Millis) -> bool {
+        !self.is_leased(now) && self.has_unresolved()
+    }
+
+    /// A response of Human API is missing, or may be.
+    pub fn has_unresolved(&self) -> bool {
+        self.pending.is_some() || !self.doubts.is_empty()
+    }
+
+    /// The row as it will be after the release.
+    pub fn as_released(&self) -> Self {
+        Self { lease_until: None, pending: None, ..self.clone() }
+    }
+
+    /// The row has no content but a lease, now or once.
+    pub(super) fn is_bare(&self) -> bool {
+        !self.waited
+            && self.doubts.is_empty()
+            && self.finished.is_empty()
+            && self.tickets.is_empty()
+            && self.record == Record::default()
+    }
+
+    /// The row must not expire.
+    pub(super) fn must_not_expire(&self) -> bool {
+        self.record.must_not_expire() || self.lease_until.is_some() || self.has_unresolved()
+    }
+
+    /// A version of the sealing key that something in the row is sealed with; one that is not `current`, if there is one.
+    pub fn sealed_with(&self, current: &str) -> Option<&str> {
+        let session = self.pending.as_ref().and_then(|pending| match &pending.request {
+            Request::Exchange(exchange) => Some(&exchange.session),
+            _ => None,
+        });
+        let versions = self.record.sealed().chain(session).map(|sealed| sealed.version.as_str());
+        versions.max_by_key(|version| *version != current)
+    }
+
+    /// This session was finished within the time that is remembered.
+    pub fn has_finished(&self, session: &SessionHash, now: Millis) -> bool {
+        self.finished.get(session).is_some_and(|at| now - at < FINISHED_TTL)
+    }
+
+    /// Remembers a finished session; the oldest beyond [`MAX_FINISHED`] is forgotten.
+    pub fn remember_finished(&mut self, session: SessionHash, now: Millis) {
+        self.finished.retain(|_, at| now - *at < FINISHED_TTL);
+        self.finished.insert(session, now);
+        while self.finished.len() > MAX_FINISHED {
+            let oldest = self.finished.iter().min_by_key(|(_, at)| **at).map(|(hash, _)| hash.clone());
+            oldest.map(|hash| self.finished.remove(&hash));
+        }
+    }
+}
+
+/// A value as an attribute, without its nulls.
+pub fn encode(value: &impl Serialize) -> AttributeValue {
+    // strings, numbers and lists of them: cannot fail
+    let value: Decoded = serde_dynamo::to_attribute_value(value).unwrap_or(Decoded::Null(true));
+    without_nulls(value).into()
+}
+
+fn without_nulls(value: Decoded) -> Decoded {
+    match value {
+        Decoded::M(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !matches!(value, Decoded::Null(_)));
+            Decoded::M(fields.map(|(name, value)| (name, without_nulls(value))).collect())
+        }
+        other => other,
+    }
+}
+
+/// Numbers are times in milliseconds. A number that arithmetic on times cannot bear is none of ours.
+fn has_bounded_numbers(value: &Decoded) -> bool {
+    match value {
+        Decoded::N(text) => text.parse().is_ok_and(|number: Millis| number.unsigned_abs() < 1 << 60),
+        Decoded::M(fields) => fields.values().all(has_bounded_numbers),
+        Decoded::L(list) => list.iter().all(has_bounded_numbers),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Flow, Source, StoredAccessToken, StoredWidgetToken, WidgetTokenKind};
+
+    fn hash(text: &str) -> SessionHash {
+        SessionHash(text.to_owned())
+    }
+
+    fn sealed(version: &str) -> Sealed {
+        Sealed { version: version.into(), bytes: vec![0, 255] }
+    }
+
+    fn row() -> Row {
+        let item = Item::from(
+            [("clientUserId", "ada"), ("born", "b")]
+                .map(|(name, text)| (name.to_owned(), AttributeValue::S(text.to_owned()))),
+        );
+        Row::decode(&UserId::new("ada").unwrap().key(), item).unwrap()
+    }
+
+    fn full() -> Row {
+        let token = || sealed("v1");
+        let access = StoredAccessToken {
+            token: token(),
+            refresh: Some(token()),
+            expires_at: Some(2),
+            obtained_at: 3,
+            from: Flow::Connect,
+        };
+        let widget = StoredWidgetToken { token: token(), refresh: None, kind: WidgetTokenKind::Id, expires_at: 4 };
+        let exchange =
+            Exchange { human_id: "h".into(), session: token(), hash: hash("s"), ticket: Some(TicketHash("t".into())) };
+        Row {
+            lease_id: Some("l".into()),
+            lease_until: Some(1),
+            pending: Some(Pending { by: "l".into(), since: 9, request: Request::Exchange(Box::new(exchange)) }),
+            waited: true,
+            doubts: vec!["d".into()],
+            finished: BTreeMap::from([(hash("f"), 8)]),
+            tickets: BTreeMap::from([
+                (TicketHash("t".into()), StoredTicket { good_until: 7, spent_by: Some(hash("s")) }),
+                (TicketHash("u".into()), StoredTicket { good_until: 7, spent_by: None }),
+            ]),
+            record: Record {
+                human_id: Some("h".into()),
+                sealed_human_id: Some(token()),
+                public_token: Some(token()),
+                access_token: Some(access),
+                widget_token: Some(widget),
+                flow: Some(Flow::Popup),
+                sources: vec![Source { id: "1".into(), name: "Made-up Clinic".into() }],
+                connected_at: Some(6),
+                revoked: true,
+                lost_session: Some(hash("x")),
+                ..Record::default()
+            },
+            ..row()
+        }
+    }
+
+    fn item(row: &Row) -> Item {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let attributes = [
+            ("clientUserId", text(row.user.as_str())),
+            ("born", text(&row.born)),
+            ("leaseId", encode(&row.lease_id)),
+            ("leaseUntil", encode(&row.lease_until)),
+            ("pending", encode(&row.pending)),
+            ("waited", AttributeValue::Bool(row.waited)),
+            ("doubts", AttributeValue::Ss(row.doubts.clone())),
+            ("finished", encode(&row.finished)),
+            ("tickets", encode(&row.tickets)),
+            ("userRecord", encode(&row.record)),
+        ];
+        attributes.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    #[test]
+    fn a_row_survives_its_item() {
+        let key = UserId::new("ada").unwrap().key();
+        for request in [Request::Access, Request::PublicToken, Request::WidgetToken, Request::Nothing] {
+            let pending = Some(Pending { by: "l".into(), since: 9, request });
+            let row = Row { pending, ..full() };
+            assert_eq!(Row::decode(&key, item(&row)).unwrap(), row);
+        }
+        assert_eq!(Row::decode(&key, item(&full())).unwrap(), full());
+        assert!(Row::decode(&UserId::new("eve").unwrap().key(), item(&full())).is_err(), "a copy");
+    }
+
+    #[test]
+    fn an_unreadable_row_names_its_attribute() {
+        let key = UserId::new("ada").unwrap().key();
+        let change = |path: &[&str], value: AttributeValue| {
+            let mut item = item(&full());
+            let mut fields = &mut item;
+            for name in &path[..path.len() - 1] {
+                fields = match fields.get_mut(*name) {
+                    Some(AttributeValue::M(inner)) => inner,
+                    other => panic!("{other:?}"),
+                };
+            }
+            fields.insert(path[path.len() - 1].to_owned(), value);
+            Row::decode(&key, item).unwrap_err().to_string()
+        };
+        let text = || AttributeValue::S("made-up".into());
+        assert_eq!(change(&["leaseUntil"], text()), "the stored leaseUntil cannot be read");
+        assert_eq!(change(&["userRecord", "flow"], text()), "the stored userRecord.flow cannot be read");
+        assert!(change(&["userRecord", "accessToken", "token", "sealed"], text()).contains("accessToken"));
+        assert!(change(&["pending", "request"], text()).contains("pending"));
+        assert!(change(&["born"], AttributeValue::N("1".into())).contains("born"));
+        for number in ["1152921504606846976", "-9223372036854775808", "1e3", "1.5"] {
+            assert!(change(&["userRecord", "connectedAt"], AttributeValue::N(number.into())).contains("userRecord"));
+        }
+        let mut bare = item(&full());
+        bare.remove("born");
+        assert!(Row::decode(&key, bare).unwrap_err().to_string().contains("born"));
+    }
+
+    #[test]
+    fn the_last_eight_sessions_are_remembered_for_a_day() {
+        let mut row = row();
+        for i in 0..9 {
+            row.remember_finished(hash(&i.to_string()), i);
+        }
+        assert!(!row.has_finished(&hash("0"), 9));
+        assert!((1..9).all(|i| row.has_finished(&hash(&i.to_string()), 9)));
+        assert!(!row.has_finished(&hash("8"), 8 + FINISHED_TTL));
+    }
+
+    #[test]
+    fn a_lease_can_be_taken_over_only_after_the_margin() {
+        let row = Row { lease_until: Some(1000), ..row() };
+        assert!(row.is_leased(1000 + CLOCK_MARGIN));
+        assert!(!row.is_leased(1001 + CLOCK_MARGIN));
+    }
+
+    #[test]
+    fn a_row_with_tokens_a_lease_or_a_mark_must_not_expire() {
+        assert!(!row().must_not_expire() && row().is_bare());
+        assert!(Row { lease_until: Some(1), ..row() }.must_not_expire());
+        assert!(Row { doubts: vec!["x".into()], ..row() }.must_not_expire());
+        for record in [
+            Record { public_token: Some(sealed("v")), ..Record::default() },
+            Record { reconnect: true, ..Record::default() },
+            Record { revoked: true, ..Record::default() },
+        ] {
+            assert!(Row { record, ..row() }.must_not_expire());
+        }
+    }
+
+    #[test]
+    fn the_sealing_key_of_a_row_is_an_older_version_if_there_is_one() {
+        let mut newer = full();
+        newer.pending = None;
+        for value in [&mut newer.record.public_token, &mut newer.record.sealed_human_id] {
+            *value = Some(sealed("v2"));
+        }
+        (newer.record.access_token, newer.record.widget_token) = (None, None);
+        assert_eq!((row().sealed_with("v2"), newer.sealed_with("v2")), (None, Some("v2")));
+        assert_eq!(newer.sealed_with("v3"), Some("v2"));
+        newer.pending = full().pending;
+        assert_eq!(newer.sealed_with("v2"), Some("v1"));
+    }
+}
