@@ -1,4 +1,4 @@
-// The browser client where a browser cannot easily be brought: refused sign-ins, answers that are none, two users in one tab.
+// Tests the browser client in cases that are hard to reach in a browser: refused sign-ins, invalid responses, two users in one tab.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -30,7 +30,7 @@ const options = { api: "https://api.example.test", flow: "popup", getToken: asyn
 const remembered = () => Object.keys(kept).length;
 const refused = (code) => (error) => error instanceof ConnectError && error.code === code;
 
-test("a session is kept until a verdict, and posted when the page is there again", async () => {
+test("a session is kept until a final answer, and posted again after a reload", async () => {
   for (const [status, code] of [[502, "upstream_unauthorized"], [502, "upstream_invalid"], [403, undefined], [404, undefined]]) {
     answers["/connect/finish"] = () => [status, { code, message: "made up" }];
     await assert.rejects(connect(options), refused(code ?? "gateway"));
@@ -55,29 +55,29 @@ test("a sign-in that fails during finish loses nothing", async () => {
   assert.equal(remembered(), 1);
 });
 
-test("a success that is no JSON is another address, and not asked for again", async () => {
+test("a success without JSON means a wrong address, and is not retried", async () => {
   answers["/connect/connection"] = () => [200, "<!doctype html>"];
   const error = await call(options, "GET /connect/connection").catch((error) => error);
   assert.deepEqual([error.code, error.status, asked.length], ["gateway", 200, 1]);
   assert.match(error.message, /api/);
 });
 
-test("who signs in while the widget is open does not post another's session", async () => {
+test("a user who signs in while the widget is open does not post another user's session", async () => {
   globalThis.HumanConnect = { open: ({ finish }) => ((user = "eve"), setTimeout(finish, 0, null, SESSION)) };
   await assert.rejects(connect(options), refused("user_changed"));
-  assert.equal(await resume(options), null, "eve has none");
+  assert.equal(await resume(options), null, "eve has no session");
   user = "ada";
   assert.deepEqual(await resume(options), DONE);
   assert.deepEqual(asked, ["/connect/session", "/connect/finish"]);
 });
 
-test("two users' calls at once are two, one user's are one", async () => {
+test("concurrent calls of one user are joined, those of two users are not", async () => {
   const as = (sub) => ({ ...options, getToken: async () => token(sub) });
   await Promise.all([connect(as("ada")), connect(as("ada")), connect(as("eve"))]);
   assert.equal(asked.filter((path) => path === "/connect/session").length, 2);
 });
 
-test("a browser that keeps nothing connects all the same", async () => {
+test("a browser that denies storage can connect", async () => {
   const denied = () => {
     throw new Error("denied");
   };
@@ -85,18 +85,18 @@ test("a browser that keeps nothing connects all the same", async () => {
   assert.deepEqual(await connect(options), DONE);
 });
 
-/** Human API's Connect client; `act` says what happens in its widget. */
+/** A mock of Human API's Connect client. `act` acts in its widget. */
 const widget = (act) => ({ open: (given) => setTimeout(act, 0, given) });
 const connectOptions = { ...options, flow: "connect" };
 const asConnect = () => (answers["/connect/session"] = () => [200, { flow: "connect", mode: "create", token: "made-up" }]);
 
-test("a Connect widget that a reload took away is asked for when the page is there again", async () => {
+test("if a reload closes a Connect widget, resume posts an empty finish", async () => {
   asConnect();
   let gone;
   globalThis.HumanConnect = widget(() => gone());
   const left = new Promise((resolve) => (gone = resolve));
   connect({ ...connectOptions, api: "https://reloaded.example.test" });
-  await left; // the page is gone; nothing was posted
+  await left; // the page has gone before it posted anything
   const reloaded = await import("../../web/human-connect-backend.js?reloaded");
   const sent = [];
   answers["/connect/finish"] = (body) => (sent.push(body), [200, { connected: false, sources: [] }]);
@@ -106,7 +106,7 @@ test("a Connect widget that a reload took away is asked for when the page is the
   assert.equal(remembered(), 0);
 });
 
-test("what was left without a connection is no reason not to open the widget", async () => {
+test("if an earlier visit left no connection, the widget opens", async () => {
   asConnect();
   answers["/connect/finish"] = ({ status }) => [201, { connected: status === "closed", sources: [] }];
   globalThis.HumanConnect = widget(({ onClose }) => onClose({ status: "closed" }));
@@ -115,7 +115,7 @@ test("what was left without a connection is no reason not to open the widget", a
   assert.deepEqual(asked, ["/connect/finish", "/connect/session", "/connect/finish"]);
 });
 
-test("a popup that knows the user is followed by the Connect widget", async () => {
+test("if the popup reports a known user, the Connect widget opens", async () => {
   const flows = [];
   answers["/connect/session"] = ({ flow }) => {
     flows.push(flow);
@@ -130,7 +130,7 @@ test("a popup that knows the user is followed by the Connect widget", async () =
   assert.deepEqual(flows, ["popup", "connect"]);
 });
 
-test("a widget that is open already, or a client that is not there, is said", async () => {
+test("an open widget or a missing client is an error", async () => {
   asConnect();
   globalThis.HumanConnect = { open: () => null };
   await assert.rejects(connect(connectOptions), refused("widget"));
@@ -138,24 +138,24 @@ test("a widget that is open already, or a client that is not there, is said", as
   await assert.rejects(connect(connectOptions), refused("widget"));
 });
 
-test("a page that is left waits for no widget", async () => {
+test("a page that is left does not wait for the widget", async () => {
   asConnect();
   const leaving = new AbortController();
   globalThis.HumanConnect = widget(() => leaving.abort());
   await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
   answers["/connect/finish"] = () => [200, { connected: false, sources: [] }];
-  globalThis.HumanConnect = { open: () => assert.fail("nobody is there to use it") };
+  globalThis.HumanConnect = { open: () => assert.fail("the page has gone") };
   await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
 });
 
-test("what cannot be read is not posted", async () => {
+test("a stored value that cannot be read is not posted", async () => {
   kept["human-connect https://api.example.test ada"] = "{half";
   assert.equal(await resume(options), null);
   assert.deepEqual(await connect(options), DONE);
   assert.equal(remembered(), 0);
 });
 
-test("a fault in the page's own onProgress ends nothing", async () => {
+test("an exception in onProgress does not end the call", async () => {
   const reported = [];
   const listener = (error) => reported.push(error.message);
   process.prependListener("uncaughtException", listener);
@@ -173,21 +173,21 @@ test("a fault in the page's own onProgress ends nothing", async () => {
   assert.deepEqual(reported, ["starting", "opened", "finishing", "finished"].map((step) => `made up, at ${step}`));
 });
 
-/** Lets made-up time pass until this has come to an end; how many seconds it took. */
+/** Advances mocked time until `work` has ended. Returns the outcome and the seconds that it took. */
 async function passing(t, work) {
   t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
   let over = false;
   const outcome = work().finally(() => (over = true)).then((value) => ({ value }), (error) => ({ error }));
   let seconds = 0;
   for (; seconds < 200; seconds++) {
-    for (let turns = 0; turns < 20; turns++) await new Promise(setImmediate);
+    for (let ticks = 0; ticks < 20; ticks++) await new Promise(setImmediate);
     if (over) break;
     t.mock.timers.tick(1000);
   }
   return { ...(await outcome), seconds };
 }
 
-test("what passes is tried again, what does not is said at once", async (t) => {
+test("a transient error is retried, any other is reported at once", async (t) => {
   for (const [status, again] of [[429, true], [500, true], [503, true], [504, true], [400, false], [404, false], [409, false], [502, false]]) {
     let times = 0;
     answers["/connect/connection"] = () => (times++ ? [200, DONE] : [status, { message: "made up" }]);
@@ -198,7 +198,7 @@ test("what passes is tried again, what does not is said at once", async (t) => {
   }
 });
 
-test("the backend says when to come back, and is not asked sooner, nor for ever", async (t) => {
+test("the client waits for Retry-After, and does not retry forever", async (t) => {
   for (const [after, seconds] of [["7", 7], ["0", 1], ["-5", 1], ["0.001", 1], ["Wed, 21 Oct 2026 07:28:00 GMT", 1]]) {
     let times = 0;
     answers["/connect/connection"] = () => (times++ ? [200, DONE] : [409, { code: "finish_in_progress" }, { "Retry-After": after }]);
@@ -213,7 +213,7 @@ test("the backend says when to come back, and is not asked sooner, nor for ever"
   assert.ok(seconds <= 60, `${seconds} s`);
 });
 
-test("an expired token is replaced once, not for ever", async () => {
+test("an expired token is replaced only once", async () => {
   asConnect();
   const bodies = [];
   answers["/connect/session"] = (body) => (bodies.push(body), [200, { flow: "connect", mode: "create", token: "made-up" }]);
@@ -227,15 +227,15 @@ test("an expired token is replaced once, not for ever", async () => {
   assert.equal(tokens, 2);
 });
 
-test("a popup that goes on to know the user does not go on for ever", async () => {
+test("a popup that always reports a known user ends in an error", async () => {
   let sessions = 0;
-  answers["/connect/session"] = () => (sessions++, [200, OPENED]); // a backend out of its mind
+  answers["/connect/session"] = () => (sessions++, [200, OPENED]); // a faulty backend
   globalThis.HumanConnect = widget(({ error, close }) => (error({ message: "User Already Exists" }), close()));
   await assert.rejects(connect(options), refused("widget"));
   assert.equal(sessions, 2);
 });
 
-test("an empty response that the backend cannot use keeps nobody from the widget", async () => {
+test("if the backend refuses an empty finish, the widget still opens", async () => {
   asConnect();
   let times = 0;
   answers["/connect/finish"] = () => (times++ ? [201, DONE] : [502, { code: "upstream_invalid" }]);
@@ -244,27 +244,27 @@ test("an empty response that the backend cannot use keeps nobody from the widget
   assert.deepEqual(await connect(connectOptions), DONE);
 });
 
-test("resume waits for the widget that is open, and takes nothing from it", async () => {
+test("resume waits for the open widget, and keeps its stored value", async () => {
   asConnect();
   let close;
   globalThis.HumanConnect = { open: ({ onClose }) => void (close = onClose) };
   const connecting = connect(connectOptions);
   while (!close) await new Promise(setImmediate);
   const resumed = resume(connectOptions);
-  for (let turns = 0; turns < 10; turns++) await new Promise(setImmediate);
-  assert.equal(remembered(), 1, "a reload now would lose it");
+  for (let ticks = 0; ticks < 10; ticks++) await new Promise(setImmediate);
+  assert.equal(remembered(), 1, "without the stored value, a reload would lose the session");
   close({ status: "closed" });
   assert.deepEqual([await connecting, await resumed], [DONE, DONE]);
 });
 
-test("what is connected after a reload is what a click shows first", async () => {
+test("after a reload, a click first finishes the stored session", async () => {
   asConnect();
   globalThis.HumanConnect = { open: () => assert.fail("it is connected already") };
   kept["human-connect https://api.example.test ada"] = JSON.stringify(SESSION);
   assert.deepEqual(await connect(connectOptions), DONE);
 });
 
-test("of users who cannot be told apart nothing is kept, and none joins another's call", async () => {
+test("if users cannot be told apart, nothing is stored and no calls are joined", async () => {
   const opaque = { ...options, getToken: async () => "made-up-opaque-token" };
   answers["/connect/finish"] = () => [502, { code: "upstream_invalid" }];
   await Promise.allSettled([connect(opaque), connect(opaque)]);
@@ -281,7 +281,7 @@ test("a JWT is read as base64url", async () => {
   assert.equal(remembered(), 1);
 });
 
-test("the widget is told what it needs, and progress what happens", async () => {
+test("the widget gets its parameters, and onProgress gets each step", async () => {
   const steps = [];
   const onProgress = (step, detail) => steps.push([step, detail?.flow ?? detail?.status]);
   globalThis.HumanConnect = widget(({ clientUserId, clientId, publicToken, close }) => {
@@ -302,12 +302,12 @@ test("the widget is told what it needs, and progress what happens", async () => 
   assert.deepEqual(steps, [...popup, ...widgets, ["finishing", undefined], ["finished", undefined]]);
 });
 
-test("forgetting answers without a body", async () => {
+test("a delete has a response without a body", async () => {
   answers["/connect/connection"] = () => [204];
   assert.deepEqual(await call(options, "DELETE /connect/connection"), {});
 });
 
-/** Runs this with one part of a global object taken away. */
+/** Runs `work` without one property of a global object. */
 async function without(object, name, work) {
   const described = Object.getOwnPropertyDescriptor(object, name);
   delete object[name];
@@ -318,7 +318,7 @@ async function without(object, name, work) {
   }
 }
 
-test("an older browser connects, resumes, waits and is left", async (t) => {
+test("an older browser can connect, resume, wait and abort", async (t) => {
   t.after(takeNewerFeatures(globalThis, ["hasOwn"])); // Node's own Response calls Object.hasOwn
   assert.deepEqual([AbortSignal.timeout, new AbortController().signal.throwIfAborted], [undefined, undefined]);
   const steps = [];
@@ -335,17 +335,17 @@ test("an older browser connects, resumes, waits and is left", async (t) => {
   globalThis.HumanConnect = widget(() => leaving.abort());
   await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
   kept = globalThis.sessionStorage = {};
-  globalThis.HumanConnect = { open: () => assert.fail("nobody is there to use it") };
+  globalThis.HumanConnect = { open: () => assert.fail("the page has gone") };
   await assert.rejects(connect({ ...connectOptions, signal: leaving.signal }), { name: "AbortError" });
 });
 
-test("a browser without any storage connects all the same", async () => {
-  globalThis.sessionStorage = null; // an Android web view's, if its app has not allowed DOM storage
+test("a browser without storage can connect", async () => {
+  globalThis.sessionStorage = null; // as in an Android web view whose app has not enabled DOM storage
   assert.deepEqual(await connect(options), DONE);
   await without(globalThis, "sessionStorage", async () => assert.deepEqual(await connect(options), DONE));
 });
 
-test("a request that cannot be made is reported at once, as what it is", async () => {
+test("a request that cannot be made is reported at once, with its own error", async () => {
   const steps = [];
   const given = { ...options, onProgress: (step) => steps.push(step) };
   const finish = (body, more) => call({ ...given, ...more }, "POST /connect/finish", body);
@@ -361,7 +361,7 @@ test("a request that cannot be made is reported at once, as what it is", async (
   for (const feature of ["AbortController", "fetch"]) {
     await without(globalThis, feature, () => assert.rejects(finish({}), { name: "ReferenceError" }));
   }
-  // The real `fetch` rejects these requests with the TypeError that stands for a lost connection.
+  // The real `fetch` rejects these requests with a TypeError, as it does for a lost connection.
   globalThis.fetch = realFetch;
   await assert.rejects(finish({}, { getToken: () => "made-up\ntoken" }), { name: "TypeError" });
   await assert.rejects(finish({}, { api: "https://made up.example.test" }), { name: "TypeError" });
@@ -369,7 +369,7 @@ test("a request that cannot be made is reported at once, as what it is", async (
   assert.deepEqual([asked, steps], [[], []]);
 });
 
-test("an answer that never comes is given up and asked for again, headers or body", async (t) => {
+test("a response that never arrives is retried after a timeout, for headers and body", async (t) => {
   const never = new Promise(() => {});
   const stalls = {
     "no headers": () => never,
@@ -378,7 +378,7 @@ test("an answer that never comes is given up and asked for again, headers or bod
   for (const [name, stall] of Object.entries(stalls)) {
     const signals = [];
     globalThis.fetch = async (_, { signal }) => {
-      signals.push(signal); // and nobody heeds it, as in some web views
+      signals.push(signal); // this `fetch` ignores the signal, as in some web views
       return signals.length > 1 ? new Response("{}") : stall();
     };
     const { value, seconds } = await passing(t, () => call(options, "GET /connect/connection"));
@@ -390,13 +390,13 @@ test("an answer that never comes is given up and asked for again, headers or bod
   }
 });
 
-test("a refusal whose body never comes is a refusal", async (t) => {
+test("a refusal whose body never arrives is a refusal", async (t) => {
   globalThis.fetch = async () => ({ ok: false, status: 403, headers: new Headers(), json: () => new Promise(() => {}) });
   const { error, seconds } = await passing(t, () => call(options, "GET /connect/connection"));
   assert.deepEqual([error.status, error.code, seconds], [403, "gateway", 35]);
 });
 
-test("a connection that breaks is network, in the body too", async (t) => {
+test("a broken connection has the code network, even within the body", async (t) => {
   const breaks = [
     () => Promise.reject(new TypeError("Failed to fetch")),
     async () => ({ ok: true, status: 200, headers: new Headers(), json: () => Promise.reject(new TypeError("network error")) }),
@@ -412,7 +412,7 @@ test("a connection that breaks is network, in the body too", async (t) => {
   }
 });
 
-test("slashes at the end of the address are nothing", async () => {
+test("slashes at the end of the address are ignored", async () => {
   const urls = [];
   const answer = globalThis.fetch;
   globalThis.fetch = (url, request) => (urls.push(url), answer(url, request));
@@ -425,7 +425,7 @@ test("slashes at the end of the address are nothing", async () => {
   assert.deepEqual(urls, [expected, expected, expected, expected, "https://api.example.test/stage/connect/connection"]);
 });
 
-test("with a slash or without, it is the same user's session", async () => {
+test("an address with and without a slash has the same stored session", async () => {
   const slash = { ...options, api: `${options.api}/` };
   for (const [one, other] of [[options, slash], [slash, options]]) {
     answers["/connect/finish"] = () => [502, { code: "upstream_invalid" }];
@@ -439,8 +439,8 @@ test("with a slash or without, it is the same user's session", async () => {
   assert.deepEqual(asked, ["/connect/session", "/connect/finish"]);
 });
 
-/** Calls with these answers in turn, 0 for none; which tokens were asked for, the outcome. The last answer stays. */
-async function turns(t, statuses, getToken = async () => "made-up") {
+/** Makes a call and answers it with these statuses in order; 0 means no answer. The last status repeats. */
+async function withStatuses(t, statuses, getToken = async () => "made-up") {
   const refreshes = [];
   let times = 0;
   globalThis.fetch = async () => {
@@ -454,33 +454,33 @@ async function turns(t, statuses, getToken = async () => "made-up") {
   return { refreshes, ...outcome };
 }
 
-test("a 401 that the browser hides is followed by one new token", async (t) => {
-  let { refreshes, value, seconds } = await turns(t, [0, 200]);
+test("after a 401 that the browser hides, the client gets one new token", async (t) => {
+  let { refreshes, value, seconds } = await withStatuses(t, [0, 200]);
   assert.deepEqual([refreshes, value, seconds], [[false, true], DONE, 1]);
   let error;
-  ({ refreshes, error, seconds } = await turns(t, [0]));
+  ({ refreshes, error, seconds } = await withStatuses(t, [0]));
   assert.deepEqual(refreshes, [false, true, false, false, false, false]);
   assert.equal(error.code, "network");
   assert.ok(seconds <= 60, `${seconds} s`);
 });
 
-test("a hidden and a plain 401 bring one new token each", async (t) => {
+test("after a hidden and a visible 401, the client gets one new token each", async (t) => {
   for (const [statuses, expected] of [
     [[0, 401, 200], [false, true, true]],
     [[401, 0, 200], [false, true, true]],
     [[503, 0, 503, 0, 200], [false, false, true, false, false]],
   ]) {
-    const { refreshes, value } = await turns(t, statuses);
+    const { refreshes, value } = await withStatuses(t, statuses);
     assert.deepEqual([refreshes, value], [expected, DONE], `${statuses}`);
   }
-  const { refreshes, error } = await turns(t, [0, 401]);
+  const { refreshes, error } = await withStatuses(t, [0, 401]);
   assert.deepEqual([refreshes, error.status], [[false, true, true], 401]);
 });
 
-test("a network that is gone takes the identity provider along, and the call goes on with the last token", async (t) => {
+test("if the network is down and no new token is available, the call continues with the last token", async (t) => {
   const offline = (refresh) => (refresh ? Promise.reject(new Error("offline")) : "made-up");
-  const { refreshes, value } = await turns(t, [0, 200], offline);
+  const { refreshes, value } = await withStatuses(t, [0, 200], offline);
   assert.deepEqual([refreshes, value], [[false, true, false], DONE]);
-  const { error } = await turns(t, [0, 401], offline);
-  assert.equal(error.message, "offline", "a plain 401 is another matter");
+  const { error } = await withStatuses(t, [0, 401], offline);
+  assert.equal(error.message, "offline", "after a visible 401, the failure ends the call");
 });

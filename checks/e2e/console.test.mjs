@@ -1,5 +1,5 @@
-// The console as a person meets it: light, dark, on a phone and in trouble; by keyboard alone. axe-core finds nothing serious, the
-// browser's console says nothing against it.
+// Tests the local console in a browser: light, dark, on a phone, with faults, and by keyboard alone. axe-core must find nothing serious,
+// and the browser's console must show no errors.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -15,7 +15,7 @@ before(async () => (world = await World.start()));
 after(() => world?.close());
 
 let number = 0;
-/** A visit of a user of its own to the console. */
+/** A test in which a new user visits the console. */
 function visit(name, options, play, expected = /^$/) {
   test(name, { timeout: 60_000 }, async () => {
     const context = await world.browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
@@ -40,14 +40,14 @@ function visit(name, options, play, expected = /^$/) {
   });
 }
 
-/** The console takes one action at a time, and begins with one of its own. */
+/** Waits until the console is idle. It runs one action at a time, and runs one at its start. */
 async function quiet(page) {
   await page.locator("#connection-badge").waitFor();
   await page.locator('#app:not([aria-busy="true"])').waitFor();
 }
 
 async function accessible(page) {
-  // past the page's own policy, which lets no script of another origin in
+  // `evaluate` bypasses the page's own policy, which blocks scripts of other origins
   await page.evaluate(AXE);
   const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
   const serious = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
@@ -80,7 +80,7 @@ visit("phone", { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch
   await told(page, "Your health data is connected");
 });
 
-visit("in trouble", {}, async (page) => {
+visit("with a fault at Human API", {}, async (page) => {
   await world.switch("fault", { service: "Human API", fault: "401", once: false });
   await page.locator('input[name="way"][value="popup"]').check({ force: true });
   await connect(page);
@@ -92,21 +92,21 @@ visit("a widget that does not load can be left", {}, async (page) => {
   await page.route(`${world.standIn}/**`, (route) => route.abort());
   await page.locator("#connect").click();
   await page.locator("#human-api").waitFor();
-  await page.locator("#leave").focus(); // the failed frame may have taken it
+  await page.locator("#leave").focus(); // the failed frame may have the focus
   await page.keyboard.press("Enter");
   await told(page, "Closed. Nothing is connected.");
   assert.equal(await page.locator("#human-api, #human-api-connect-modal-overlay").count(), 0);
   assert.equal(await page.locator("main[inert], [inert]").count(), 0);
 }, /ERR_FAILED/);
 
-visit("spaces are nobody's id", {}, async (page) => {
+visit("spaces are not a valid id", {}, async (page) => {
   await page.locator("#user-id").fill("   ");
   await page.locator("#user-form button").click();
   assert.equal(await page.locator("#user-id:invalid").count(), 1);
   assert.match(await page.locator("#user-name").textContent(), /^visitor-/);
 });
 
-visit("nothing secret in what happened", {}, async (page) => {
+visit("the list of events shows no secret", {}, async (page) => {
   await connect(page);
   await told(page, "Your health data is connected");
   await page.getByRole("button", { name: /event handed to finish/i }).first().click();
@@ -120,7 +120,7 @@ visit("by keyboard alone", { reducedMotion: "reduce" }, async (page) => {
   await page.locator("#connect").focus();
   await page.keyboard.press("Enter");
   const widget = await Widget.in(page);
-  // Tab until the frame's own focus is where it is wanted
+  // presses Tab until the focus is on the button
   const reach = async (name) => {
     const button = widget.frame.getByRole("button", { name, exact: true });
     for (let tabs = 0; tabs < 60; tabs++) {
@@ -133,7 +133,7 @@ visit("by keyboard alone", { reducedMotion: "reduce" }, async (page) => {
   await widget.frame.getByRole("button", { name: `Disconnect ${CLINIC}` }).waitFor();
   await reach("Done");
   await told(page, "Your health data is connected");
-  assert.equal(await page.evaluate(() => document.activeElement.id), "connect", "the focus is back where it was");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "connect", "the focus returns to the button");
   const moving = await page.evaluate(() => document.getAnimations().map(({ animationName, transitionProperty, effect }) => [animationName ?? transitionProperty, effect.getTiming().duration, effect.target.className]));
-  assert.deepEqual(moving, [], "nothing moves");
+  assert.deepEqual(moving, [], "there are no animations");
 });

@@ -1,5 +1,5 @@
-// Human API's real browser client and the app's pages in a real browser, against the real functions. Each flow looks at what
-// its user sees and at what the table holds, and leaves a screenshot.
+// Tests Human API's real browser client and the example pages in a real browser, against the real functions. Each flow checks the page
+// and the user's row, and saves a screenshot.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -13,7 +13,7 @@ before(async () => (world = await World.start()));
 after(() => world?.close());
 
 let number = 0;
-/** A flow of a user of its own; nothing in the browser's console may speak against it, save what is expected. */
+/** A test with a new user. The browser's console may show only the expected errors. */
 function flow(name, play, expected = /^$/) {
   test(name, { timeout: 60_000 }, async () => {
     const visitor = await world.visitor(`user-${++number}@example.test`);
@@ -32,14 +32,14 @@ function flow(name, play, expected = /^$/) {
 const says = (page, text) => page.getByRole("status").getByText(text).waitFor();
 const press = (page) => page.getByRole("button", { name: /Connect health data|Change what is connected/ }).click();
 
-/** One visit to the widget: opens it, does something in it, ends it. */
+/** Opens the widget and acts in it. `act` also closes the widget. */
 async function visit(page, act) {
   await press(page);
   const widget = await Widget.in(page);
   await act(widget);
 }
 
-/** The answer that the page gets to this, once it has come: what the page showed before is no proof. */
+/** Returns the response to the request that `act` causes. The page may still show an older state, so its text would be no proof. */
 async function answered(page, route, act) {
   const [method, path] = route.split(" ");
   const ours = (answer) => answer.url() === world.api + path && answer.request().method() === method;
@@ -74,7 +74,7 @@ flow("a new user connects a source", async (visitor) => {
   await visitor.leave(page, "new-user");
 });
 
-flow("a returning user finds what is connected", async (visitor) => {
+flow("a returning user sees the connected sources", async (visitor) => {
   const page = await visitor.open("page.html");
   await visit(page, connects(HOSPITAL));
   await says(page, HOSPITAL);
@@ -88,7 +88,7 @@ flow("a returning user finds what is connected", async (visitor) => {
   );
   assert.equal(again.connected, true);
   await says(page, `Connected: ${HOSPITAL}`);
-  await has(visitor.user, { "start.kind": /id_token/, sources: /Mount Invented/ });
+  await has(visitor.user, { "widgetToken.kind": /id_token/, sources: /Mount Invented/ });
   await visitor.leave(page, "returning-user");
 });
 
@@ -102,7 +102,7 @@ flow("two sources, one after the other", async (visitor) => {
   await visitor.leave(page, "two-sources");
 });
 
-flow("a user takes the last source back", async (visitor) => {
+flow("a user disconnects the last source", async (visitor) => {
   const page = await visitor.open("page.html");
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
@@ -116,7 +116,7 @@ flow("a user takes the last source back", async (visitor) => {
   await visitor.leave(page, "disconnected");
 });
 
-flow("a user looks and connects nothing", async (visitor) => {
+flow("a user opens the widget and connects nothing", async (visitor) => {
   const page = await visitor.open("page.html");
   await says(page, "Nothing connected yet.");
   const finished = page.waitForResponse((answer) => answer.url().endsWith("/connect/finish"));
@@ -127,7 +127,7 @@ flow("a user looks and connects nothing", async (visitor) => {
   await visitor.leave(page, "closed");
 });
 
-flow("a token that has expired in the widget is replaced, once", async (visitor) => {
+flow("a token that has expired in the widget is replaced once", async (visitor) => {
   let expired = 0;
   await visitor.context.route("https://hapi-connect.humanapi.co/widget/open", (route) => {
     if (expired++) return route.fallback();
@@ -162,7 +162,7 @@ flow("a double click starts one session and opens one widget", async (visitor) =
   await visitor.leave(page, "double-click");
 });
 
-flow("a popup's session survives a reload before its finish is answered", async (visitor) => {
+flow("a popup's session survives a reload before the response to its finish", async (visitor) => {
   const page = await visitor.open("popup-client.html");
   let cut = true;
   await visitor.context.route("**/connect/finish", (route) => (cut ? undefined : route.fallback()));
@@ -184,7 +184,7 @@ flow("a reload while the Connect widget is open loses nothing", async (visitor) 
   await (await Widget.in(page)).connect(HOSPITAL);
   await has(visitor.user, { accessToken: null });
   await page.reload();
-  await says(page, "Connected: yes"); // which sources, only the widget says
+  await says(page, "Connected: yes"); // only the widget reports the sources
   await has(visitor.user, { accessToken: /sealed/, pending: null });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
@@ -193,12 +193,12 @@ flow("a reload while the Connect widget is open loses nothing", async (visitor) 
   await visitor.leave(page, "reloaded-in-the-widget");
 });
 
-flow("a popup's session that a reload took away is made good by the Connect widget", async (visitor) => {
+flow("if a reload loses a popup's session, the Connect widget connects the user", async (visitor) => {
   const page = await visitor.open("popup-client.html");
   await says(page, "Nothing connected yet.");
   await press(page);
   await (await Widget.in(page)).connect(HOSPITAL);
-  await page.reload(); // before Finish: no session was handed over, and Human API knows the user
+  await page.reload(); // before Finish: the page got no session, but Human API knows the user
   await says(page, "Nothing connected yet.");
   await press(page);
   const popup = await Widget.in(page);
@@ -220,7 +220,7 @@ flow("one user in two tabs", async (visitor) => {
   const [first, second] = [await Widget.in(one), await Widget.in(other)];
   await first.connect(HOSPITAL);
   await second.connect(WATCH);
-  // what is shown is what the widget that closes last reports, and only the second knows of both
+  // the page shows the report of the widget that closes last, and only the second widget knows both sources
   await first.done();
   await says(one, /Connected:/);
   await second.done();
@@ -231,12 +231,12 @@ flow("one user in two tabs", async (visitor) => {
   await visitor.leave(other, "two-tabs");
 });
 
-flow("the network goes during finish and comes back", async (visitor) => {
+flow("the network fails during finish and comes back", async (visitor) => {
   const page = await visitor.open("page.html");
   let lost = 0;
   await visitor.context.route("**/connect/finish", async (route) => {
     if (route.request().method() !== "POST" || lost++) return route.fallback();
-    await route.fetch(); // the function has done it; its answer does not arrive
+    await route.fetch(); // the function has finished, but its response does not arrive
     return route.abort("internetdisconnected");
   });
   await visit(page, connects(HOSPITAL));
@@ -246,7 +246,7 @@ flow("the network goes during finish and comes back", async (visitor) => {
   await visitor.leave(page, "network-cut");
 }, /ERR_INTERNET_DISCONNECTED/);
 
-flow("a call that another one holds up is sent again when Retry-After says", async (visitor) => {
+flow("a call that gets 409 because of another call is sent again after Retry-After", async (visitor) => {
   const page = await visitor.open("page.html");
   let busy = 0;
   await visitor.context.route("**/connect/finish", (route) => {
@@ -262,7 +262,7 @@ flow("a call that another one holds up is sent again when Retry-After says", asy
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
   assert.equal(busy, 2);
-  await visitor.leave(page, "held-up");
+  await visitor.leave(page, "locked");
 }, /409/);
 
 flow("an expired sign-in is refreshed", async (visitor) => {
@@ -274,7 +274,7 @@ flow("an expired sign-in is refreshed", async (visitor) => {
   await visitor.leave(page, "sign-in-refreshed");
 }, /401/);
 
-flow("an old browser goes the whole way, in either generation", async (visitor) => {
+flow("an old browser can connect with either generation", async (visitor) => {
   await visitor.ages();
   const page = await visitor.open("page.html");
   const newer = () => [
@@ -299,7 +299,7 @@ flow("an old browser goes the whole way, in either generation", async (visitor) 
 });
 
 for (const [example, connected] of Object.entries({ "page.html": `Connected: ${HOSPITAL}`, "popup.html": "Connected." })) {
-  flow(`${example} finds a backend whose address ends in slashes`, async (visitor) => {
+  flow(`${example} works with a backend address that ends in slashes`, async (visitor) => {
     world.slashes = "//";
     try {
       const page = await visitor.open(example);
@@ -313,7 +313,7 @@ for (const [example, connected] of Object.entries({ "page.html": `Connected: ${H
   });
 }
 
-test("an expired sign-in is refreshed once where API Gateway's 401 has no CORS headers", { timeout: 60_000 }, async () => {
+test("an expired sign-in is refreshed once if API Gateway's 401 has no CORS headers", { timeout: 60_000 }, async () => {
   const hiding = await World.start({ CORS_ON_REFUSALS: "false" });
   try {
     for (const example of ["page.html", "popup.html"]) {
@@ -333,7 +333,7 @@ test("an expired sign-in is refreshed once where API Gateway's 401 has no CORS h
   }
 });
 
-flow("the popup by Human API's guide, with jQuery's $.post", async (visitor) => {
+flow("the popup of Human API's guide, with jQuery's $.post", async (visitor) => {
   const page = await visitor.open("popup.html");
   await visit(page, async (widget) => {
     await widget.connect(HOSPITAL);
@@ -349,7 +349,7 @@ flow("the popup by Human API's guide, with jQuery's $.post", async (visitor) => 
   await visitor.leave(page, "popup-jquery");
 });
 
-flow("a popup user loses the publicToken and gets in again", async (visitor) => {
+flow("a lost publicToken of a popup user is recovered", async (visitor) => {
   const page = await visitor.open("popup-client.html");
   await visit(page, connects(HOSPITAL));
   await says(page, "Connected by popup.");
@@ -375,12 +375,12 @@ flow("a user moves from the popup to Connect", async (visitor) => {
   const page = await visitor.open("page.html");
   await visit(page, connects(WATCH));
   await says(page, WATCH);
-  await has(visitor.user, { flow: /connect/, "access.from": /connect/, publicToken: /sealed/, humanId: /./ });
+  await has(visitor.user, { flow: /connect/, "accessToken.from": /connect/, publicToken: /sealed/, humanId: /./ });
   assert.equal((await world.accessToken(visitor.user)).status, 200);
   await visitor.leave(page, "moved-to-connect");
 });
 
-flow("the button form, by data-hapi-token", async (visitor) => {
+flow("the button form, with data-hapi-token", async (visitor) => {
   const page = await visitor.open("button.html");
   await says(page, "Nothing connected yet.");
   await page.locator("#connect:enabled").waitFor();
@@ -389,7 +389,7 @@ flow("the button form, by data-hapi-token", async (visitor) => {
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
   await page.locator("#connect:enabled").waitFor();
-  assert.notEqual(await token(), first, "a connected user's widget is opened with another token");
+  assert.notEqual(await token(), first, "a connected user's widget needs another token");
   await visit(page, connects(WATCH));
   await says(page, WATCH);
   await has(visitor.user, { accessToken: /sealed/, sources: /Pretend Pace/ });
@@ -405,18 +405,18 @@ flow("React", async (visitor) => {
   await visitor.leave(page, "react");
 });
 
-flow("React shows one user nothing of another's", async (visitor) => {
+flow("React does not show one user's connection to another user", async (visitor) => {
   const page = await visitor.open("react.html");
   await says(page, "Nothing connected yet.");
   await visit(page, connects(HOSPITAL));
   await says(page, `Connected: ${HOSPITAL}`);
-  // the first user's own answer comes when somebody else has signed in
+  // the response for the first user arrives after another user has signed in
   let release;
-  const held = new Promise((resolve) => (release = resolve));
+  const delayed = new Promise((resolve) => (release = resolve));
   await visitor.context.route("**/connect/connection", async (route) => {
-    if (route.request().method() === "GET" && !held.over) {
-      held.over = true;
-      await held;
+    if (route.request().method() === "GET" && !delayed.over) {
+      delayed.over = true;
+      await delayed;
     }
     return route.fallback();
   });
@@ -434,7 +434,7 @@ flow("React shows one user nothing of another's", async (visitor) => {
   await visitor.leave(page, "react-another-user");
 });
 
-/** What a backend answers that has got nothing to work with. */
+/** An error response of the backend. */
 const broken = (status, body) => ({
   status,
   headers: { "access-control-allow-origin": world.origin, "access-control-expose-headers": "Retry-After" },
@@ -443,12 +443,12 @@ const broken = (status, body) => ({
 const REFUSED = { code: "upstream_invalid", detail: "Made up: no answer to work with." };
 
 const reload = (page) => page.reload();
-// the client opens this one by itself, so what the widget says is heard when it is opened again
+// this page handles the widget's response only when the widget closes, so open it again
 const openAgain = (page) => visit(page, (widget) => widget.done());
 for (const [example, again] of Object.entries({
   "page.html": reload, "react.html": reload, "popup-client.html": reload, "button.html": openAgain,
 })) {
-  flow(`${example} says what did not work, and works again`, async (visitor) => {
+  flow(`${example} shows an error, and works again`, async (visitor) => {
     let failing = true;
     await visitor.context.route("**/connect/finish", (route) =>
       failing && route.request().method() === "POST" ? route.fulfill(broken(502, REFUSED)) : route.fallback());
@@ -466,7 +466,7 @@ for (const [example, again] of Object.entries({
   }, /502/);
 }
 
-flow("a page says that it waits", async (visitor) => {
+flow("a page shows that it waits", async (visitor) => {
   let times = 0;
   await visitor.context.route("**/connect/connection", (route) =>
     times++ || route.request().method() !== "GET" ? route.fallback() : route.fulfill(broken(503, { message: "Service Unavailable" })));
@@ -476,7 +476,7 @@ flow("a page says that it waits", async (visitor) => {
   await visitor.leave(page, "waiting");
 }, /503/);
 
-flow("the guide's popup gets over an expired sign-in, a backend that stumbles and a reload", async (visitor) => {
+flow("the guide's popup survives an expired sign-in, an error of the backend and a reload", async (visitor) => {
   visitor.tokens.push("made-up.expired.token");
   const page = await visitor.open("popup.html");
   await says(page, "Nothing connected yet.");
@@ -487,7 +487,7 @@ flow("the guide's popup gets over an expired sign-in, a backend that stumbles an
   await visitor.context.route("**/connect/finish/*", (route) => {
     times += 1;
     if (times === 1) return route.fulfill(broken(500, { message: "Internal Server Error" }));
-    return times === 2 ? hangs() : route.fallback(); // and the page is loaded again
+    return times === 2 ? hangs() : route.fallback(); // the test reloads the page while the second request hangs
   });
   await visit(page, async (widget) => {
     await widget.connect(HOSPITAL);
@@ -501,7 +501,7 @@ flow("the guide's popup gets over an expired sign-in, a backend that stumbles an
   await visitor.leave(page, "popup-jquery-again");
 }, /401|500/);
 
-flow("the guide's popup says what it is refused, and leads a user that Human API knows to Connect", async (visitor) => {
+flow("the guide's popup shows a refusal, and opens Connect if Human API knows the user", async (visitor) => {
   const page = await visitor.open("popup.html");
   await says(page, "Nothing connected yet.");
   await visitor.context.route("**/connect/finish/*", (route) => route.fulfill(broken(422, { detail: "Made up: refused." })));
@@ -517,18 +517,18 @@ flow("the guide's popup says what it is refused, and leads a user that Human API
   await visitor.leave(page, "popup-jquery-refused");
 }, /422|409/);
 
-flow("a page of an origin that is not allowed is kept out", async (visitor) => {
+flow("CORS blocks a page of an origin that is not allowed", async (visitor) => {
   const page = await visitor.open("page.html");
   await says(page, "Nothing connected yet.");
   const ask = (token) => {
     const options = { headers: { Authorization: `Bearer ${token}` } };
     return page.evaluate(
-      ([url, options]) => fetch(url, options).then((answer) => answer.status, () => "kept out"),
+      ([url, options]) => fetch(url, options).then((answer) => answer.status, () => "blocked"),
       [`${world.api}/connect/connection`, options],
     );
   };
   assert.equal(await ask(visitor.tokens[0]), 200);
   await page.goto(`${world.elsewhere}/mobile.md`);
-  assert.equal(await ask(visitor.tokens[0]), "kept out");
+  assert.equal(await ask(visitor.tokens[0]), "blocked");
   await visitor.leave(page, "other-origin");
 }, /CORS policy|ERR_FAILED/);

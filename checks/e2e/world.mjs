@@ -1,5 +1,5 @@
-// What the flows are played on: the laptop with its real functions; an app on an origin of its own, with the CSP that it
-// would have in production; Chromium. The app knows Human API by its real addresses: only those are answered by the stand-in.
+// The environment of the flows: the local stack with the real functions, an app on its own origin with a CSP as in production, and
+// Chromium. The app uses the real addresses of Human API. The stand-in of the local stack answers them.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -19,17 +19,17 @@ const KINDS = { ".md": "text/plain", ".html": "text/html; charset=utf-8", ".js":
 
 export class World {
   servers = [];
-  /** A backend's address is often copied with slashes at the end. */
+  /** Slashes at the end of the backend's address. A copied address often has them. */
   slashes = "";
 
-  /** Starts everything; `close` ends it. `variables` are further ones of the laptop's environment. */
+  /** Starts everything. `close` ends it. The local program gets the additional environment `variables`. */
   static async start(variables = {}) {
     const world = new World();
     world.variables = variables;
     try {
       await world.#start();
     } catch (error) {
-      await world.close(); // or node would wait for what has started
+      await world.close(); // otherwise node waits for the started processes
       throw error;
     }
     return world;
@@ -38,7 +38,7 @@ export class World {
   async #start() {
     mkdirSync(SHOTS, { recursive: true });
     await this.#serveApp();
-    await this.#startLaptop();
+    await this.#startLocalProgram();
     this.browser = await chromium.launch({
       executablePath: process.env.E2E_CHROMIUM ?? "/usr/bin/chromium",
       args: [
@@ -51,30 +51,30 @@ export class World {
   async close() {
     await this.browser?.close();
     for (const server of this.servers) server.close();
-    this.laptop?.kill("SIGINT");
-    if (this.laptop?.exitCode === null) await once(this.laptop, "exit");
+    this.program?.kill("SIGINT");
+    if (this.program?.exitCode === null) await once(this.program, "exit");
     if (this.directory) rmSync(this.directory, { recursive: true });
   }
 
-  async #startLaptop() {
+  async #startLocalProgram() {
     this.directory = mkdtempSync(join(tmpdir(), "human-connect-e2e-"));
     const binary = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/local");
     if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/e2e/run`);
-    this.laptop = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin, ...this.variables } });
-    this.laptop.stderr.pipe(process.stderr);
+    this.program = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin, ...this.variables } });
+    this.program.stderr.pipe(process.stderr);
     this.api = await new Promise((resolve, reject) => {
-      let said = "";
-      this.laptop.stdout.on("data", (text) => {
-        said += text;
-        const [, api] = /open (http:\S+)\s/.exec(said) ?? [];
+      let output = "";
+      this.program.stdout.on("data", (text) => {
+        output += text;
+        const [, api] = /open (http:\S+)\s/.exec(output) ?? [];
         if (api) resolve(api);
       });
-      this.laptop.once("exit", () => reject(new Error(`the laptop did not start: ${said}`)));
+      this.program.once("exit", () => reject(new Error(`the local program did not start: ${output}`)));
     });
     this.standIn = (await this.local("/local/state")).widgetOrigin;
   }
 
-  /** The app: the examples as people copy them, beside them what they import. */
+  /** Serves the app: the unchanged examples and the files that they import. */
   async #serveApp() {
     const answer = async (request, response) => {
       const name = new URL(request.url, "http://app").pathname.slice(1);
@@ -92,7 +92,7 @@ export class World {
       return `http://localhost:${server.address().port}`;
     };
     this.origin = await serve();
-    this.elsewhere = await serve(); // the same, where nobody has allowed it
+    this.elsewhere = await serve(); // the same app, on an origin that is not allowed
   }
 
   #policy() {
@@ -103,7 +103,7 @@ export class World {
   }
 
   async #file(name) {
-    // of the app's own code only this is made up: where the backend is, and who is signed in
+    // only this file differs from the examples: it has the backend's address and the signed-in user
     if (name === "your-app.js") return [KINDS[".js"], yourApp(this.api + this.slashes)];
     if (name === "react.js") return [KINDS[".js"], await bundle("pages/react.jsx")];
     const folders = {
@@ -116,13 +116,13 @@ export class World {
       try {
         return [KINDS[extname(name)], readFileSync(join(ROOT, place, name))];
       } catch {
-        // not there
+        // the file may be in the next folder
       }
     }
     throw new Error(`no ${name}`);
   }
 
-  /** The helpers that only the laptop has. */
+  /** Calls a helper route of the local stack. */
   async local(path, body) {
     const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
     const response = await fetch(this.api + path, body && post);
@@ -130,7 +130,7 @@ export class World {
     return response.status === 204 ? null : response.json();
   }
 
-  /** The user's row, field by field; null where there is none. */
+  /** The user's row as a flat object of fields; null if there is no row. */
   async row(user) {
     return (await this.local(`/local/record?user=${encodeURIComponent(user)}`)).record;
   }
@@ -143,7 +143,7 @@ export class World {
     return page.screenshot({ path: join(SHOTS, `${name}.png`) });
   }
 
-  /** What another backend is answered about this user. */
+  /** The response to another backend that requests this user's access token. */
   accessToken(user) {
     return this.local("/local/access-token", { clientUserId: user });
   }
@@ -152,11 +152,11 @@ export class World {
   async visitor(user) {
     const context = await this.browser.newContext({ viewport: { width: 1000, height: 760 } });
     const visitor = new Visitor(this, context, user);
-    // the stand-in lets only the console embed it; the app is another origin
+    // the stand-in allows only the console to embed it, and the app is another origin
     const stand = (origin) =>
       context.route(`${origin}/**`, async (route) => {
         const url = route.request().url().replace(origin, this.standIn);
-        const answer = await route.fetch({ url, maxRetries: 3 }).catch(() => null); // an idle connection may be closed just then
+        const answer = await route.fetch({ url, maxRetries: 3 }).catch(() => null); // an idle connection may close at this moment
         if (!answer) return route.abort();
         const headers = answer.headers();
         delete headers["content-security-policy"];
@@ -194,7 +194,7 @@ async function bundle(entry) {
   return built.outputFiles[0].contents;
 }
 
-/** Collects what the browser's console says against a page. */
+/** Collects the errors and CSP violations that a page causes in the browser's console. */
 export function listen(page, complaints) {
   page.on("console", (message) => {
     if (message.type() === "error" || /Content.Security.Policy/i.test(message.text())) complaints.push(message.text());
@@ -202,7 +202,7 @@ export function listen(page, complaints) {
   page.on("pageerror", (error) => complaints.push(String(error)));
 }
 
-/** One user in one browser, with one or more tabs. */
+/** One user in one browser, with any number of tabs. */
 export class Visitor {
   complaints = [];
 
@@ -210,7 +210,7 @@ export class Visitor {
     Object.assign(this, { world, context, user });
   }
 
-  /** The identity provider's library of the app: `window.token(refresh)`. */
+  /** Adds the app's identity provider to its pages: `window.token(refresh)`. */
   async signIn() {
     this.tokens = [];
     this.refreshes = [];
@@ -224,12 +224,12 @@ export class Visitor {
     });
   }
 
-  /** Makes this visitor's browser an old one. */
+  /** Removes newer features from this visitor's browser. */
   async ages() {
     await this.context.addInitScript(`(${takeNewerFeatures})(globalThis)`);
   }
 
-  /** Opens a page of the app in a new tab. What the console says against it is kept. */
+  /** Opens a page of the app in a new tab, and collects its console errors. */
   async open(path) {
     const page = await this.context.newPage();
     listen(page, this.complaints);
@@ -241,14 +241,14 @@ export class Visitor {
     return this.world.shot(page, name);
   }
 
-  /** What each tab showed when something was not as it should be. */
+  /** Takes a screenshot of each tab after a failure. */
   async failed(name) {
     const pages = this.context.pages();
     await Promise.all(pages.map((page, tab) => this.world.shot(page, `FAILED ${name.replaceAll(/\W+/g, "-")} ${tab}`).catch(() => {})));
   }
 }
 
-/** The widget as its user sees it, of either generation. */
+/** The user's view of the widget, of either generation. */
 export class Widget {
   constructor(page, frame) {
     this.page = page;
@@ -269,7 +269,7 @@ export class Widget {
     const done = () => button(verb === "Connect" ? "Disconnect" : "Connect").waitFor({ timeout: 5000 });
     await this.page.bringToFront();
     await button(verb).click();
-    // Chromium may drop the first click in a tab that has just come to the front
+    // Chromium may drop the first click in a tab that has just come to the front, so click twice if needed
     await done().catch(() => button(verb).click().then(done));
   }
 
@@ -281,7 +281,7 @@ export class Widget {
     return this.toggle("Disconnect", source);
   }
 
-  /** The button at its end: Done, or the popup's Finish. */
+  /** Clicks the last button: Done, or the popup's Finish. */
   done() {
     return this.leave(this.frame.locator("footer .done"));
   }
@@ -290,10 +290,10 @@ export class Widget {
     return this.leave(this.frame.getByLabel("Close"));
   }
 
-  /** Presses what makes the widget go. Playwright may wait for ever for the end of a click whose frame has gone with it. */
+  /** Clicks a button that closes the widget. Playwright may wait forever for a click whose frame has gone, so this does not await it. */
   async leave(button) {
     const element = await this.outer.elementHandle();
-    const gone = element.waitForElementState("hidden").catch(() => {}); // or the page has gone too
+    const gone = element.waitForElementState("hidden").catch(() => {}); // fails if the page has gone too
     await Promise.race([button.click().catch(() => {}), gone]);
     await gone;
   }

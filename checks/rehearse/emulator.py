@@ -1,4 +1,4 @@
-"""ministack, with what this template needs of CloudFormation and ministack lacks. docs/rehearsal.md lists it; nothing else is changed."""
+"""ministack, extended by the CloudFormation features that this template needs and ministack lacks. docs/rehearsal.md lists them."""
 
 from ministack import app
 from ministack.services import apigateway
@@ -11,12 +11,12 @@ def nothing(logical_id, _props, stack_name):
     return f"{stack_name}-{logical_id}", {}
 
 
-# Types that it does not know: they are in the stack, and nothing is made of them.
+# ministack does not know these types. They become part of the stack, but nothing is created for them.
 for kind in ("AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup", "AWS::Logs::QueryDefinition"):
     HANDLERS[kind] = {"create": nothing, "update": lambda physical_id, *_, **__: (physical_id, {}), "delete": lambda *_: None}
 
 
-# An alarm on an expression is one of them too.
+# ministack does not support an alarm on an expression either.
 alarm = HANDLERS["AWS::CloudWatch::Alarm"].copy()
 
 
@@ -33,7 +33,7 @@ HANDLERS["AWS::CloudWatch::Alarm"].update(
 )
 
 
-# !Ref of a secret is its ARN, not its name: policies name it so.
+# !Ref of a secret must return its ARN, not its name, because policies contain the ARN.
 def with_arn(made):
     _name, attributes = made
     return attributes["Arn"], attributes
@@ -51,7 +51,7 @@ HANDLERS["AWS::SecretsManager::Secret"].update(
 )
 
 
-# The Body of an HTTP API, which is how SAM writes its routes, authorizers and CORS.
+# SAM writes routes, authorizers and CORS into the Body of an HTTP API.
 def read_body(api_id, body):
     for store in (apigateway._authorizers, apigateway._integrations, apigateway._routes):
         store[api_id] = {}
@@ -75,7 +75,7 @@ def read_body(api_id, body):
                 "ApiId": api_id, "IntegrationType": integration["type"].upper(), "IntegrationUri": integration["uri"],
                 "IntegrationMethod": integration["httpMethod"],
                 "PayloadFormatVersion": integration["payloadFormatVersion"]}, "")
-            (guard,), = operation["security"]  # a route without one would be an error here, not an open route
+            (guard,), = operation["security"]  # a route without an authorizer is an error here, not an open route
             provisioners._apigw_v2_route_create("", {
                 "ApiId": api_id, "RouteKey": f"{method.upper()} {path}", "Target": f"integrations/{target}", **guards[guard]}, "")
 

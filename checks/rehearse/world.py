@@ -1,5 +1,5 @@
-"""What the story is played on: the emulator, the laptop's stand-in for Human API, an issuer; and who plays: users, backends, operators.
-Everything listens on loopback, and ends with the story."""
+"""The environment of the steps: the emulator, the local stack's stand-in for Human API, an issuer, and clients for users, backends and
+operators. Everything listens on loopback and ends with the steps."""
 
 import base64
 import http.client
@@ -27,17 +27,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 REGION = "us-east-1"
-# short: the story waits for it
+# short, because one step waits for this timeout
 UPSTREAM_TIMEOUT_MS = 2000
 ROOT = Path(__file__).resolve().parents[2]
 # the emulator's own root user
 OPERATOR = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
-class Tally:
-    """What was proven. A chapter that breaks off ends the story."""
+class Counts:
+    """Counts passed and failed checks, and measures the steps. An exception in a step ends the run."""
     passed = failed = 0
-    chapters = []
+    steps = []
 
     def check(self, what, holds, seen=""):
         if holds:
@@ -47,11 +47,11 @@ class Tally:
         print(f"  {'ok  ' if holds else 'FAIL'} {what}{'' if holds else f': {seen}'}", flush=True)
 
     @contextmanager
-    def chapter(self, name):
+    def step(self, name):
         print(f"\n{name}", flush=True)
         began = time.monotonic()
         yield
-        self.chapters.append((name, time.monotonic() - began))
+        self.steps.append((name, time.monotonic() - began))
 
 
 def free_port():
@@ -109,7 +109,7 @@ class Answer:
         self.text = response.read().decode()
 
     def __getattr__(self, name):
-        """A field of the body; None where it has none."""
+        """A field of the body; None if the body does not have the field."""
         try:
             return json.loads(self.text).get(name)
         except (ValueError, AttributeError):
@@ -142,7 +142,7 @@ class World:
         self.processes = []
 
     def __enter__(self):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends then, too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # __exit__ then ends the started processes
         try:
             self.issuer = Issuer()
             self._start_human_api()
@@ -153,7 +153,7 @@ class World:
         return self
 
     def __exit__(self, *_):
-        for process in self.processes:  # each leads a group of its own: the emulator's functions end with it
+        for process in self.processes:  # each leads its own process group, so the emulator's functions end too
             try:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait(10)
@@ -182,12 +182,12 @@ class World:
         raise RuntimeError(f"{name} did not start: {(self.work / f'{name}.log').read_text()[-2000:]}")
 
     def _start_human_api(self):
-        """The laptop, of which only the stand-in for Human API is used."""
-        folder = self.scratch / "laptop"
+        """Starts the local stack. The steps use only its stand-in for Human API."""
+        folder = self.scratch / "local"
         folder.mkdir()
-        process = self._start("laptop", [self.target / "debug/local"], cwd=folder)
-        log = self.work / "laptop.log"
-        found = self._wait("laptop", process, lambda: re.search(r"open (http:\S+)", log.read_text()))
+        process = self._start("local", [self.target / "debug/local"], cwd=folder)
+        log = self.work / "local.log"
+        found = self._wait("local", process, lambda: re.search(r"open (http:\S+)", log.read_text()))
         self.console = found.group(1)
         state = json.loads(send(self.console, "GET", "/local/state").text)
         self.human_api, self.client_id = state["widgetOrigin"], state["clientId"]
@@ -216,7 +216,7 @@ class World:
 
     # ------------------------------------------------------------ the operator
     def deploy(self, stack, **parameters):
-        """`sam deploy`, as the README says it; -> what it printed, if it failed."""
+        """Runs `sam deploy` as the README describes. Returns its output if it failed, else None."""
         parameters = {"JwtIssuer": self.issuer.url, "JwtAudience": "human-connect,another", "HumanApiClientId": self.client_id,
                       "AllowedOrigins": "https://app.example,https://admin.example", "HumanApiAuthUrl": self.human_api,
                       "HumanApiUserUrl": self.human_api, "Architecture": "x86_64", "SecretTtlSeconds": "2",
@@ -231,7 +231,7 @@ class World:
                           "--lambda-dir", self.target / "lambda", "--endpoint-url", self.aws, "--region", REGION])
 
     def _run(self, command):
-        """-> what it printed, if it failed"""
+        """Runs a command. Returns its output if it failed, else None."""
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, stdin=subprocess.DEVNULL, env={
             **os.environ, **OPERATOR, "AWS_ENDPOINT_URL": self.aws, "SAM_CLI_POLL_DELAY": "1"})
         return (done.stdout + done.stderr)[-4000:] if done.returncode else None
@@ -246,13 +246,13 @@ class World:
         return {output["OutputKey"]: output["OutputValue"] for output in found}
 
     def resources(self, stack):
-        """logical id: (type, physical id)"""
+        """Returns a dictionary from logical id to (type, physical id)."""
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
         return {r["LogicalResourceId"]: (r["ResourceType"], r["PhysicalResourceId"])
                 for page in pages for r in page["StackResourceSummaries"]}
 
     def role(self, name, *policies):
-        """A role of another backend, with these managed policies; -> its credentials."""
+        """Creates a role of another backend with these managed policies. Returns its credentials."""
         trust = {"Version": "2012-10-17", "Statement": [
             {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}
         iam = self.client("iam")
@@ -266,14 +266,14 @@ class World:
         return {"AWS_ACCESS_KEY_ID": found["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
                 "AWS_SESSION_TOKEN": found["SessionToken"]}
 
-    # ------------------------------------------------------------ the API's callers
+    # ------------------------------------------------------------ callers of the API
     def api(self, stack):
         api_id = self.resources(stack)["Api"][1]
         return Api(self, f"{api_id}.execute-api.localhost:{self.aws.rsplit(':', 1)[1]}")
 
 
 class Api:
-    """A deployed API, as pages, phones and backends call it: by its host name, at the emulator's address."""
+    """A client of a deployed API. It sends the API's host name to the emulator's address."""
 
     def __init__(self, world, host):
         self.world, self.host = world, host

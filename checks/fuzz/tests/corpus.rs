@@ -1,4 +1,4 @@
-//! The corpus once through each target: what a fuzzer has found stays mended.
+//! Replays the corpus through each target, so that findings of the fuzzer stay fixed.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a failed step is a failed test")]
 
 use std::path::{Path, PathBuf};

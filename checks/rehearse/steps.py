@@ -1,4 +1,4 @@
-"""The whole story, deployed: story.py TARGET EMULATOR_PYTHON BUILD. Each line is something that is proven."""
+"""Deploys and uses the stack, step by step: steps.py TARGET EMULATOR_PYTHON BUILD. Each printed line is one check."""
 
 import json
 import sys
@@ -9,17 +9,17 @@ from urllib.parse import urlencode, urlsplit
 from botocore.exceptions import ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
-from check import INDEXES, LISTS_VERSIONS_OF, PERMISSIONS, ROUTES, SCHEDULED  # what the contract says of each function: said once
-from world import UPSTREAM_TIMEOUT_MS, Api, Tally, World, post_json
+from check import INDEXES, LISTS_VERSIONS_OF, PERMISSIONS, ROUTES, SCHEDULED  # the contract's rules for each function
+from world import UPSTREAM_TIMEOUT_MS, Api, Counts, World, post_json
 
 STACK = "human-connect"
 DOMAIN = "connect.example.test"
-tally = Tally()
-check, chapter = tally.check, tally.chapter
+counts = Counts()
+check, step = counts.check, counts.step
 
 
 def refused(call, **arguments):
-    """Whether IAM denies this; any other answer, an error about the request among them, means that it was allowed."""
+    """Returns True if IAM denies the call. Any other result means that IAM allows it, even an error about the request."""
     try:
         call(**arguments)
     except ClientError as error:
@@ -29,11 +29,11 @@ def refused(call, **arguments):
 
 def deployed(world):
     failure = world.deploy(STACK, KmsKeyArn="create")
-    check("sam deploy takes the real template", failure is None, failure)
+    check("sam deploy accepts the real template", failure is None, failure)
     if failure:
         sys.exit(1)
     outputs = world.outputs(STACK)
-    check("the outputs name what a person needs next", {
+    check("the stack has the expected outputs", {
         "ApiUrl", "AccessTokenCallerPolicyArn", "FillInClientSecret", "TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn",
         "DashboardUrl"} <= outputs.keys(), outputs.keys())
     secret = world.client("secretsmanager")
@@ -43,29 +43,29 @@ def deployed(world):
     table = world.client("dynamodb").describe_table(TableName=outputs["TableName"])["Table"]
     check("the table is protected from deletion", table["DeletionProtectionEnabled"])
     keys = {secret.describe_secret(SecretId=outputs[name]).get("KmsKeyId") for name in ("ClientSecretArn", "TokenKeyArn")}
-    check("both secrets are under the stack's key", keys == {outputs["DataKeyArn"]}, keys)
+    check("both secrets are encrypted with the stack's key", keys == {outputs["DataKeyArn"]}, keys)
     return outputs
 
 
-def only_whom_the_routes_name(world, api):
+def authorizers(world, api):
     for route, (_, who) in ROUTES.items():
         bare = api.call(route.replace("{ticket}", "no-ticket"), body="" if route.startswith("POST") else None)
         expected = {"JWT": 401, "AWS_IAM": 403, "NONE": 401}[who]
-        check(f"{route}: nobody gets {expected}", bare.status == expected, bare)
+        check(f"{route}: an anonymous caller gets {expected}", bare.status == expected, bare)
     sign = world.issuer.sign
     for what, token in {
-        "an expired token": sign("ada", exp=int(time.time()) - 60), "a token for somebody else": sign("ada", aud="somebody-else"),
+        "an expired token": sign("ada", exp=int(time.time()) - 60), "a token for another audience": sign("ada", aud="somebody-else"),
         "another issuer's token": sign("ada", iss="https://another.example"), "a forged token": sign("ada", key=world.issuer.other_key),
-        "no token at all": "nonsense",
+        "a malformed token": "nonsense",
     }.items():
         answer = api.call("GET /connect/connection", token=token)
         check(f"{what} gets 401", answer.status == 401, answer)
     answer = api.call("GET /connect/connection", token=sign("ada", aud="another"))
-    check("the second audience is as good as the first", answer.status == 200, answer)
+    check("the second audience is accepted too", answer.status == 200, answer)
     answer = api.call("GET /connect/connection", token=sign(" "))
-    check("a token of a blank user gets 401, from the function", answer.code == "unauthenticated", answer)
+    check("the function answers 401 to a token with a blank user", answer.code == "unauthenticated", answer)
     answer = api.call("GET /connect/nothing", user="ada")
-    check("there is no other route", answer.status == 404, answer)
+    check("an unknown route gets 404", answer.status == 404, answer)
 
 
 def connect_flow(world, api, user="ada"):
@@ -81,12 +81,12 @@ def connect_flow(world, api, user="ada"):
     shown = api.call("GET /connect/connection", user)
     check("Connect: the user sees the connection", shown.connected is True and shown.flow == "connect", shown)
     other = api.call("GET /connect/connection", "eve")
-    check("Connect: another user sees nothing of it", other.connected is False, other)
+    check("Connect: another user does not see the connection", other.connected is False, other)
 
 
 def popup_flow(world, api, user="grace hopper"):
     session = api.call("POST /connect/session", user, {"flow": "popup"})
-    check("popup: a new user's session", session.status == 200 and (session.mode, session.publicToken) == ("create", ""), session)
+    check("popup: a new user gets a session", session.status == 200 and (session.mode, session.publicToken) == ("create", ""), session)
     check("popup: the user's id is encoded for the page", session.clientUserId == "grace%20hopper", session)
     url = urlsplit(session.finishUrl)
     check("popup: finishUrl is the API's own address", url.scheme == "https" and url.netloc == api.host.split(":")[0], url.netloc)
@@ -96,13 +96,14 @@ def popup_flow(world, api, user="grace hopper"):
     stranger = api.call(f"POST /connect/finish/{'A' * len(url.path.rsplit('/', 1)[1])}", **form)
     check("popup: a made-up ticket gets 401", stranger.status == 401, stranger)
     finished = api.call(f"POST {url.path}", **form)
-    check("popup: the ticket finishes without a header, from a form", finished.status == 201 and bool(finished.publicToken), finished)
+    check("popup: a form with the ticket finishes without a header", finished.status == 201 and bool(finished.publicToken), finished)
     replayed = api.call(f"POST {url.path}", **form)
-    check("popup: a replay is answered, not exchanged", replayed.status == 200 and replayed.publicToken == finished.publicToken, replayed)
-    mine = api.call("POST /connect/finish", "eve", done)
-    check("popup: another user cannot take the session", mine.status in (403, 422), mine)
+    check("popup: a replay is answered without a second exchange",
+          replayed.status == 200 and replayed.publicToken == finished.publicToken, replayed)
+    stolen = api.call("POST /connect/finish", "eve", done)
+    check("popup: another user cannot finish the session", stolen.status in (403, 422), stolen)
     session = api.call("POST /connect/session", user, {"flow": "popup"})
-    check("popup: later the page gets the publicToken", (session.mode, session.publicToken) == ("edit", finished.publicToken), session)
+    check("popup: a later session has the publicToken", (session.mode, session.publicToken) == ("edit", finished.publicToken), session)
     token = api.call("POST /connect/public-token", user, {"refresh": True})
     check("popup: a lost publicToken is recovered", token.status == 200 and token.recovered is True, token)
 
@@ -113,9 +114,9 @@ def the_iam_route(world, api, outputs):
     stranger = world.role("stranger")
     answer = api.call(route, body=body, credentials=backend)
     check("a role with the policy gets an access token", answer.status == 200 and bool(answer.accessToken), answer)
-    check("it says what it is and until when", answer.tokenType == "Bearer" and answer.expiresAt is not None, answer)
+    check("the response has the token's type and expiry", answer.tokenType == "Bearer" and answer.expiresAt is not None, answer)
     answer = api.call(route, body={"clientUserId": "grace hopper"}, credentials=backend)
-    check("the popup user's access token too", answer.status == 200 and bool(answer.accessToken), answer)
+    check("a role with the policy gets the popup user's access token too", answer.status == 200 and bool(answer.accessToken), answer)
     answer = api.call(route, body={"clientUserId": "eve"}, credentials=backend)
     check("a user without a connection is not_connected", (answer.status, answer.code) == (404, "not_connected"), answer)
     answer = api.call(route, body=body, credentials=stranger)
@@ -126,11 +127,11 @@ def the_iam_route(world, api, outputs):
     check("a wrong signature is denied at the IAM route", answer.status == 403, answer)
     signed = api._signature("POST", "/internal/access-token", json.dumps(body), backend, {"Content-Type": "application/json"})
     answer = api.call(route, body=json.dumps({"clientUserId": "grace hopper"}), headers=signed)
-    check("another body under the same signature is denied", answer.status == 403, answer)
+    check("another body with the same signature is denied", answer.status == 403, answer)
     answer = api.call("GET /connect/connection", credentials=backend)
-    check("the policy opens no user's route", answer.status == 401, answer)
+    check("the policy does not allow the users' routes", answer.status == 401, answer)
     table, secret = outputs["TableName"], outputs["ClientSecretArn"]
-    check("the policy allows nothing behind the route", refused(world.client("dynamodb", backend).scan, TableName=table)
+    check("the policy allows no direct access to table, secret or function", refused(world.client("dynamodb", backend).scan, TableName=table)
           and refused(world.client("secretsmanager", backend).get_secret_value, SecretId=secret)
           and refused(world.client("lambda", backend).invoke,
                       FunctionName=world.resources(STACK)["AccessTokenFunction"][1], Payload=b"{}"))
@@ -147,15 +148,15 @@ def cors(api):
         check(f"{origin} may call", allowed.status in (200, 204) and allowed.headers.get("access-control-allow-origin") == origin
               and "authorization" in allowed.headers.get("access-control-allow-headers", ""), allowed.headers)
     denied = preflight("https://elsewhere.example")
-    check("a page elsewhere may not", "access-control-allow-origin" not in denied.headers, denied.headers)
+    check("a page of another origin may not call", "access-control-allow-origin" not in denied.headers, denied.headers)
     answer = api.call("GET /connect/connection", "ada", headers={"Origin": "https://app.example"})
     check("a page can read Retry-After", answer.headers.get("access-control-expose-headers", "").lower() == "retry-after",
           answer.headers)
-    check("answers are not to be stored", answer.headers.get("cache-control") == "no-store", answer.headers)
+    check("responses must not be stored", answer.headers.get("cache-control") == "no-store", answer.headers)
 
 
 def least_privilege(world, outputs):
-    """Each function's role, taken on: what it must be allowed is allowed, and everything else is denied."""
+    """Assumes the role of each function. IAM allows exactly the actions that the function needs, and denies all others."""
     iam, resources = world.client("iam"), world.resources(STACK)
     others = world.client("dynamodb")
     others.create_table(TableName="another", BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "userKey", "KeyType": "HASH"}],
@@ -163,7 +164,7 @@ def least_privilege(world, outputs):
     another_secret = world.client("secretsmanager").create_secret(Name="another", SecretString="made-up")["ARN"]
     logical = {name.replace("-", ""): name for name in PERMISSIONS}
     key = {"userKey": {"S": "nobody"}}
-    condition = {"ConditionExpression": "attribute_exists(userKey)"}  # changes nothing, whoever is let through
+    condition = {"ConditionExpression": "attribute_exists(userKey)"}  # an allowed call then changes nothing
     secrets = {"client secret": outputs["ClientSecretArn"], "token key": outputs["TokenKeyArn"], "another": another_secret}
     for logical_id, (kind, role_name) in resources.items():
         name = logical.get(logical_id.removesuffix("FunctionRole").lower())
@@ -171,17 +172,17 @@ def least_privilege(world, outputs):
             continue
         role = iam.get_role(RoleName=role_name)["Role"]
         trust = role["AssumeRolePolicyDocument"]
-        check(f"{name}: only Lambda may take on its role", [s["Principal"] for s in trust["Statement"]]
+        check(f"{name}: only Lambda may assume its role", [s["Principal"] for s in trust["Statement"]]
               in ([{"Service": ["lambda.amazonaws.com"]}], [{"Service": "lambda.amazonaws.com"}]), trust)
-        # for this check the operator may too: whom a role trusts says nothing about what it may do
+        # The check itself must assume the role, so the role trusts everybody meanwhile. Trust does not change its permissions.
         iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [
             {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}))
         own = world.assume(role["Arn"])
         iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(trust))
         dynamodb, manager = world.client("dynamodb", own), world.client("secretsmanager", own)
-        tries = {}
+        calls = {}
         for table in (outputs["TableName"], "another"):
-            tries |= {
+            calls |= {
                 ("GetItem", table): lambda t=table: refused(dynamodb.get_item, TableName=t, Key=key),
                 ("UpdateItem", table): lambda t=table: refused(dynamodb.update_item, TableName=t, Key=key, **condition,
                                                                UpdateExpression="REMOVE nothing"),
@@ -198,20 +199,20 @@ def least_privilege(world, outputs):
             }
         for index, (attribute, kind, _) in INDEXES.items():
             looked_for = {"S": "nothing"} if kind == "S" else {"N": "0"}
-            tries |= {
+            calls |= {
                 ("Scan", index): lambda i=index: refused(dynamodb.scan, TableName=outputs["TableName"], IndexName=i),
                 ("Query", index): lambda i=index, a=attribute, v=looked_for: refused(
                     dynamodb.query, TableName=outputs["TableName"], IndexName=i, KeyConditionExpression=f"{a} = :v",
                     ExpressionAttributeValues={":v": v}),
             }
         for kind, arn in secrets.items():
-            tries |= {
+            calls |= {
                 ("ListSecretVersionIds", kind): lambda a=arn: refused(manager.list_secret_version_ids, SecretId=a),
                 ("GetSecretValue", kind): lambda a=arn: refused(manager.get_secret_value, SecretId=a),
                 ("PutSecretValue", kind): lambda a=arn: refused(manager.put_secret_value, SecretId=a, SecretString="x" * 40),
                 ("DeleteSecret", kind): lambda a=arn: refused(manager.delete_secret, SecretId=a),
             }
-        tries |= {
+        calls |= {
             ("ListRoles", "iam"): lambda: refused(world.client("iam", own).list_roles),
             ("ListBuckets", "s3"): lambda: refused(world.client("s3", own).list_buckets),
             ("Invoke", "lambda"): lambda: refused(world.client("lambda", own).invoke, Payload=b"{}",
@@ -226,10 +227,10 @@ def least_privilege(world, outputs):
         if name == SCHEDULED:
             needed |= {(verb, index) for index, (_, _, verb) in INDEXES.items()}
             needed |= {("ListSecretVersionIds", kind) for kind in LISTS_VERSIONS_OF}
-        denied = {what for what, is_refused in tries.items() if is_refused()}
-        check(f"{name}: is allowed the {len(needed)} things that it needs", not needed & denied, needed & denied)
-        check(f"{name}: is denied the other {len(tries) - len(needed)}", denied == tries.keys() - needed, tries.keys() - needed - denied)
-    check("nothing was harmed", others.describe_table(TableName="another")["Table"]["TableStatus"] == "ACTIVE")
+        denied = {what for what, is_refused in calls.items() if is_refused()}
+        check(f"{name}: is allowed the {len(needed)} calls that it needs", not needed & denied, needed & denied)
+        check(f"{name}: is denied the other {len(calls) - len(needed)}", denied == calls.keys() - needed, calls.keys() - needed - denied)
+    check("the other table still exists", others.describe_table(TableName="another")["Table"]["TableStatus"] == "ACTIVE")
 
 
 def rows(world, outputs):
@@ -237,7 +238,7 @@ def rows(world, outputs):
 
 
 def versions(value):
-    """The key versions under which anything in a row is sealed."""
+    """The key versions with which the values of a row are sealed."""
     if not isinstance(value, dict):
         return set()
     own = {value["key"]["S"]} if "sealed" in value and "S" in value.get("key", {}) else set()
@@ -249,27 +250,27 @@ def rotation(world, api, outputs, backend):
     token = lambda user="ada", **more: api.call("POST /internal/access-token", body={"clientUserId": user, **more}, credentials=backend)
 
     before = token(forceRefresh=True)
-    # Human API takes the newest two: after two rotations there not the one that the functions have cached
+    # Human API accepts the two newest secrets. After two rotations, it refuses the secret that the functions have cached.
     world.stand_in("rotate-secret")
     world.stand_in("rotate-secret")
     manager.put_secret_value(SecretId=outputs["ClientSecretArn"], SecretString=json.dumps({"clientSecret": "made-up-client-secret-3"}))
     after = token("ada", forceRefresh=True)
     check("client secret: rotated, and no call fails", before.status == after.status == 200, f"{before} {after}")
 
-    held = token("grace hopper")
+    stored = token("grace hopper")
     old = set().union(*(versions(row) for row in rows(world, outputs)))
     check("sealing key: rows are sealed with one version", len(old) == 1, old)
     new = manager.put_secret_value(SecretId=outputs["TokenKeyArn"], SecretString="made-up-" + "k" * 40)["VersionId"]
     kept = token("grace hopper")
-    check("sealing key: rotated, and old rows open", (held.status, kept.status) == (200, 200) and held.accessToken == kept.accessToken,
-          f"{held} {kept}")
-    time.sleep(11)  # SecretTtlSeconds is 2; a refresh is not asked for twice within 10 s
+    check("sealing key: rotated, and old rows open", (stored.status, kept.status) == (200, 200) and stored.accessToken == kept.accessToken,
+          f"{stored} {kept}")
+    time.sleep(11)  # SecretTtlSeconds is 2, and a function does not refresh a token twice within 10 s
     fresh = token("ada", forceRefresh=True)
     sealed = [versions(row) for row in rows(world, outputs)]
-    check("sealing key: what is written now is sealed with the new version", fresh.status == 200 and any(new in s for s in sealed), sealed)
-    check("sealing key: what was not written is as it was", any(s == old for s in sealed), sealed)
+    check("sealing key: a row written now is sealed with the new version", fresh.status == 200 and any(new in s for s in sealed), sealed)
+    check("sealing key: other rows are unchanged", any(s == old for s in sealed), sealed)
     text = json.dumps(rows(world, outputs))
-    check("no token stands in the table in the clear", "made-up-access-token" not in text and "made-up-id-token" not in text)
+    check("the table has no token in plain text", "made-up-access-token" not in text and "made-up-id-token" not in text)
 
 
 def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
@@ -279,31 +280,31 @@ def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
     world.stand_in("delay", ms=UPSTREAM_TIMEOUT_MS + 500)
     lost = api.call("POST /connect/finish", user, done)
     world.stand_in("delay", ms=0)
-    check("an exchange without an answer is said to be so", (lost.status, lost.code) == (504, "upstream_timeout"), lost)
+    check("an exchange without an answer is reported as a timeout", (lost.status, lost.code) == (504, "upstream_timeout"), lost)
     row, = [row for row in rows(world, outputs) if row["clientUserId"]["S"] == user]
-    check("the row says that it is unresolved", "pending" in row and "unresolvedSince" in row, row.keys())
-    # the user does not come back; that time has passed is the one thing that is made up here
+    check("the row is marked as unresolved", "pending" in row and "unresolvedSince" in row, row.keys())
+    # The user does not come back. This update moves the times of the row into the past, so that the step need not wait.
     world.client("dynamodb").update_item(
-        TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD heldUntil :ago, unresolvedSince :ago",
+        TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD leaseUntil :ago, unresolvedSince :ago",
         ExpressionAttributeValues={":ago": {"N": "-120000"}})
     run = world.client("lambda").invoke(FunctionName=world.resources(STACK)["SweeperFunction"][1], Qualifier="live", Payload=b"{}")
     report = json.loads(run["Payload"].read())
     check("the sweeper resolves it", (report.get("outcome"), report.get("resolved"), report.get("leftUnresolved")) == ("ok", 1, 0), report)
-    check("it seals anew what the rotation has left, all of it", report.get("resealed", 0) > 0
+    check("the sweeper reseals all rows that the rotation left", report.get("resealed", 0) > 0
           and report.get("leftUnderOlderKeys") == 0, report)
     newest = [versions(row) for row in rows(world, outputs)]
-    check("nothing is under an older key any more", len(set().union(*newest)) == 1, newest)
+    check("no row is sealed with an older key any more", len(set().union(*newest)) == 1, newest)
     token = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
-    check("the user's token is there", token.status == 200 and bool(token.accessToken), token)
+    check("the user's token is available", token.status == 200 and bool(token.accessToken), token)
 
 
-def forgetting(world, api, outputs, backend):
+def deletion(world, api, outputs, backend):
     before = len(rows(world, outputs))
     answers = [api.call("DELETE /connect/connection", "ada") for _ in range(2)]
-    check("forgetting a user is 204, and again 204", [a.status for a in answers] == [204, 204], answers)
-    check("nothing of the user is left in the table", len(rows(world, outputs)) == before - 1)
-    gone = api.call("POST /internal/access-token", body={"clientUserId": "ada"}, credentials=backend)
-    check("nobody gets the forgotten user's tokens", gone.status == 404, gone)
+    check("deleting a user answers 204, and so does a second delete", [a.status for a in answers] == [204, 204], answers)
+    check("the user's row is gone from the table", len(rows(world, outputs)) == before - 1)
+    answer = api.call("POST /internal/access-token", body={"clientUserId": "ada"}, credentials=backend)
+    check("a backend gets no tokens of the deleted user", answer.status == 404, answer)
 
 
 def live_version(world):
@@ -312,32 +313,32 @@ def live_version(world):
 
 
 def by_cargo_lambda(world, api):
-    """New code for one function between two deployments, as the README says it."""
+    """Deploys new code of one function between two stack deployments, as the README describes."""
     old = live_version(world)
     failure = world.cargo_lambda_deploy(world.resources(STACK)["SessionStartFunction"][1], "session-start")
-    check("cargo lambda deploy gives a function new code", failure is None, failure)
-    check("its alias has the new version", live_version(world) > old, live_version(world))
+    check("cargo lambda deploy updates a function's code", failure is None, failure)
+    check("the function's alias has the new version", live_version(world) > old, live_version(world))
     session = api.call("POST /connect/session", "alan", {})
-    check("which still has its variables and its role", session.status == 200, session)
+    check("the new version still has its variables and its role", session.status == 200, session)
 
 
 def update(world, api, backend):
-    """-> the access token that was there before, and is"""
+    """Updates the stack. Returns the access token that was stored before and is still stored."""
     user = "grace hopper"
     before = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
     old = live_version(world)
     failure = world.deploy(STACK, KmsKeyArn="create", DefaultFlow="popup", Revision="2")
-    check("a stack update with changed parameters", failure is None, failure)
-    check("it publishes another version, and the alias is there", live_version(world) > old, live_version(world))
+    check("sam deploy updates the stack with changed parameters", failure is None, failure)
+    check("the update publishes a new version, and the alias has it", live_version(world) > old, live_version(world))
     session = api.call("POST /connect/session", "linus", {})
-    check("the changed parameter is in force, at the same address", session.flow == "popup", session)
+    check("the changed parameter is in effect, at the same address", session.flow == "popup", session)
     after = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
     check("no data is lost", before.status == after.status == 200 and before.accessToken == after.accessToken, f"{before} {after}")
     return after.accessToken
 
 
 def logs(world):
-    """What the functions printed, where the emulator hands it on."""
+    """Checks the log lines of the functions in the emulator's log groups."""
     client = world.client("logs")
     groups = {physical for kind, physical in world.resources(STACK).values() if kind == "AWS::Logs::LogGroup"}
     events = [json.loads(event["message"]) for group in groups if group.startswith("/aws/lambda/")
@@ -345,7 +346,7 @@ def logs(world):
     check("the functions' lines reach their log groups", len(events) > 0, groups)
     text = json.dumps(events)
     for secret in ("made-up-access-token", "made-up-client-secret", "made-up-popup-session", "example.test", "eyJ"):
-        check(f"no line holds {secret}", secret not in text)
+        check(f"no line contains {secret}", secret not in text)
     callers = {event.get("caller", "") for event in events if event.get("message") == "audit"}
     check("the audit names the calling role", any("assumed-role/backend" in (caller or "") for caller in callers), callers)
 
@@ -360,10 +361,10 @@ def left_behind(world, outputs):
     world.delete_stack(STACK)
     listed = {f["FunctionName"] for f in world.client("lambda").list_functions()["Functions"]}
     check("deleting the stack deletes its functions", not listed & set(functions), listed)
-    check("the table stays, with its rows", len(rows(world, outputs)) == before)
+    check("the table and its rows stay", len(rows(world, outputs)) == before)
     manager = world.client("secretsmanager")
     for name in ("ClientSecretArn", "TokenKeyArn"):
-        check(f"{name} stays, with its value", bool(manager.get_secret_value(SecretId=outputs[name])["SecretString"]))
+        check(f"{name} and its value stay", bool(manager.get_secret_value(SecretId=outputs[name])["SecretString"]))
     key = world.client("kms").describe_key(KeyId=outputs["DataKeyArn"])["KeyMetadata"]
     check("the key stays, enabled", key["KeyState"] == "Enabled", key)
 
@@ -373,22 +374,23 @@ def adopted(world, outputs, token):
     data = {"ExistingTableName": outputs["TableName"], "ExistingTokenKeyArn": outputs["TokenKeyArn"],
             "ExistingClientSecretArn": outputs["ClientSecretArn"], "KmsKeyArn": outputs["DataKeyArn"]}
     keyless = world.deploy("keyless", ExistingTableName=outputs["TableName"])
-    check("a table without its sealing key is not taken", keyless is not None and "sealing key" in keyless, keyless)
+    check("a stack with a table but without its sealing key is refused", keyless is not None and "sealing key" in keyless, keyless)
     failure = world.deploy(stack, **data, DomainName=DOMAIN,
                            CertificateArn="arn:aws:acm:us-east-1:000000000000:certificate/made-up")
     check("a new stack adopts table, secrets and key", failure is None, failure)
     made = {kind for kind, _ in world.resources(stack).values()}
-    check("it makes none of its own", not made & {"AWS::DynamoDB::Table", "AWS::SecretsManager::Secret", "AWS::KMS::Key"}, made)
+    check("the new stack creates no table, secret or key",
+          not made & {"AWS::DynamoDB::Table", "AWS::SecretsManager::Secret", "AWS::KMS::Key"}, made)
     found = world.outputs(stack)
-    check("it says which it has", all(found[name] == outputs[name] for name in ("TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn")),
-          found)
+    check("the new stack's outputs name the adopted resources",
+          all(found[name] == outputs[name] for name in ("TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn")), found)
     api = world.api(stack)
     backend = world.role("backend-again", found["AccessTokenCallerPolicyArn"])
     answer = api.call("POST /internal/access-token", body={"clientUserId": "grace hopper"}, credentials=backend)
     check("a token from before opens in the new stack", (answer.status, answer.accessToken) == (200, token), answer)
     session = api.call("POST /connect/session", "grace hopper", {"flow": "popup"})
-    check("its user goes on", (session.status, session.mode) == (200, "edit"), session)
-    check("finishUrl is at the stack's own domain", (session.finishUrl or "").startswith(f"https://{DOMAIN}/connect/finish/"), session)
+    check("the user's connection continues", (session.status, session.mode) == (200, "edit"), session)
+    check("finishUrl has the stack's domain", (session.finishUrl or "").startswith(f"https://{DOMAIN}/connect/finish/"), session)
     by_domain = Api(world, host=DOMAIN).call("GET /connect/connection", "grace hopper")
     check("the domain serves the API", by_domain.connected is True, by_domain)
 
@@ -396,41 +398,41 @@ def adopted(world, outputs, token):
 def main(target, emulator_python, build):
     began = time.monotonic()
     with World(target, emulator_python, build) as world:
-        tally.chapters.append(("start", time.monotonic() - began))
-        with chapter("The template is deployed"):
+        counts.steps.append(("start", time.monotonic() - began))
+        with step("Deploy the template"):
             outputs = deployed(world)
             api = world.api(STACK)
-        with chapter("Only whom a route names may call it"):
-            only_whom_the_routes_name(world, api)
-        with chapter("A user connects with Connect"):
+        with step("Authorizers of the routes"):
+            authorizers(world, api)
+        with step("A user connects with Connect"):
             connect_flow(world, api)
-        with chapter("A user connects with the popup"):
+        with step("A user connects with the popup"):
             popup_flow(world, api)
-        with chapter("Another backend asks for access tokens"):
+        with step("Another backend requests access tokens"):
             backend = the_iam_route(world, api, outputs)
-        with chapter("Pages of other origins"):
+        with step("CORS"):
             cors(api)
-        with chapter("Least privilege"):
+        with step("Least privilege"):
             least_privilege(world, outputs)
-        with chapter("Both secrets are rotated"):
+        with step("Rotate both secrets"):
             rotation(world, api, outputs, backend)
-        with chapter("The sweeper finds the lost"):
+        with step("The sweeper resolves a lost exchange"):
             the_sweeper(world, api, outputs, backend)
-        with chapter("A user is forgotten"):
-            forgetting(world, api, outputs, backend)
-        with chapter("New code without SAM"):
+        with step("Delete a user"):
+            deletion(world, api, outputs, backend)
+        with step("Deploy code without SAM"):
             by_cargo_lambda(world, api)
-        with chapter("The stack is updated"):
+        with step("Update the stack"):
             token = update(world, api, backend)
-        with chapter("What was logged"):
+        with step("Logs"):
             logs(world)
-        with chapter("The stack is deleted"):
+        with step("Delete the stack"):
             left_behind(world, outputs)
-        with chapter("What it left is adopted"):
+        with step("Adopt the data in a new stack"):
             adopted(world, outputs, token)
-    print("\nseconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in tally.chapters))
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    return 1 if tally.failed else 0
+    print("\nseconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in counts.steps))
+    print(f"{counts.passed} passed, {counts.failed} failed")
+    return 1 if counts.failed else 0
 
 
 if __name__ == "__main__":
