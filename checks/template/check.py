@@ -1,6 +1,6 @@
-"""What template.yaml must keep of the contract, whatever else changes in it: check.py TEMPLATE DEPLOYED
+"""Checks template.yaml against the contract: check.py TEMPLATE DEPLOYED
 
-Writes to DEPLOYED what SAM makes of TEMPLATE, for checkov."""
+Writes the template that SAM generates from TEMPLATE to DEPLOYED, for checkov."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-# route: who serves it, who may call (contract, section 1)
+# route: the function that serves it, the authorizer (contract, section 1)
 ROUTES = {
     "POST /connect/session": ("session-start", "JWT"),
     "POST /connect/finish": ("finish", "JWT"),
@@ -27,7 +27,7 @@ ROUTES = {
 }
 TICKET_ROUTE = "POST /connect/finish/{ticket}"
 
-# function: what it may do to the table, which secrets it may read
+# function: its actions on the table, the secrets that it may read
 BOTH = {"client secret", "token key"}
 PERMISSIONS = {
     "session-start": ({"GetItem", "UpdateItem", "DeleteItem"}, BOTH),
@@ -38,7 +38,7 @@ PERMISSIONS = {
     "sweeper": ({"GetItem", "UpdateItem", "DeleteItem"}, BOTH),
 }
 
-# the one that a schedule starts: how often, its time limit, and what it may do beside; the indexes it looks into
+# The scheduled function: its schedule, its time limit in seconds, the indexes that it reads, and the secrets whose versions it lists.
 SCHEDULED = "sweeper"
 SCHEDULE = {"Type": "Schedule", "Properties": {"Schedule": "rate(5 minutes)"}}
 TIMEOUTS = {SCHEDULED: 120}
@@ -47,15 +47,15 @@ LISTS_VERSIONS_OF = {"token key"}
 
 REQUIRED_VARIABLES = ("TABLE_NAME", "HUMAN_API_CLIENT_ID", "HUMAN_API_SECRET_ID", "TOKEN_KEY_SECRET_ID")
 
-# what an access-log line needs, and what it may never hold: a path is a ticket, a header is a token
+# Fields that an access-log line needs, and fields that it must not have: a path may contain a ticket, and a header a token.
 LOGGED = ("requestId", "requestTime", "routeKey", "status", "identity.sourceIp", "error.message", "authorizer.error",
           "integrationLatency")
 NEVER_LOGGED = re.compile(r"path|query|body|header|override|authorization|claims|resource|user|principal", re.IGNORECASE)
 
-# what SAM adds to each role: logs, and X-Ray, whose actions know no resource but "*"
+# SAM adds these policies to each role, for logs and X-Ray. X-Ray's actions accept no resource other than "*".
 ADDED_BY_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
 
-# each alarm: what it looks at (namespace, metric, statistic, seconds), how it is added up, from when on it rings
+# alarm: its metrics (namespace, name, statistic, seconds), its expressions, its threshold
 OURS = "HumanConnect"
 FAULTS_ALARM = ({(OURS, "Faults", "Sum", 300), (OURS, "Requests", "Sum", 300)}, ["IF(faults >= 3, 100 * faults / requests, 0)"],
                 {"Ref": "FaultsAlarmPercent"})
@@ -72,7 +72,7 @@ ALARMS = {
     "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM, 1),
     "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, [], {"Ref": "LatencyAlarmMs"}),
 }
-# the dimensions of each alarm on our metrics beside the service; the alarm on the faults of a function has the function
+# Dimensions of each alarm on our metrics, in addition to the service. The faults alarm of a function also has the function.
 SERVICE = {"service": {"Ref": "AWS::StackName"}}
 DIMENSIONS = {
     "UnauthorizedAlarm": {},
@@ -84,7 +84,7 @@ DIMENSIONS = {
 }
 CALLED = ("SessionStart", "Finish", "PublicToken", "AccessToken", "Connection")
 
-# which parameter each variable is
+# environment variable: its parameter
 PARAMETERS = {
     "HUMAN_API_CLIENT_ID": "HumanApiClientId", "HUMAN_API_AUTH_URL": "HumanApiAuthUrl", "HUMAN_API_USER_URL": "HumanApiUserUrl",
     "DEFAULT_FLOW": "DefaultFlow", "USER_ID_CLAIM": "UserIdClaim", "USER_EMAIL_CLAIM": "UserEmailClaim",
@@ -92,20 +92,20 @@ PARAMETERS = {
     "REVISION": "Revision", "PUBLIC_BASE_URL": "PublicBaseUrl",
 }
 
-# the headers of W3C trace context and of Sentry that a page may send by default
+# By default, a page may send the headers of W3C trace context and of Sentry.
 TRACING = ("baggage", "sentry-trace", "traceparent", "tracestate")
 
-# the statuses that are counted in the access log
+# Metric filters count these statuses in the access log.
 COUNTED = {"401", "403"}
 
 
-# the parameters without a default
+# values of the parameters without a default
 VALUES = {"JwtIssuer": "https://issuer.example", "JwtAudience": "one,two", "HumanApiClientId": "id",
           "AllowedOrigins": "https://a.example,https://b.example"}
 
 ARN = "arn:aws:{}:eu-west-1:000000000000:{}".format
-# the ways in which the stack comes by its data, and what the functions are then given: table, its ARN, client secret, sealing key,
-# the key of it all
+# A stack creates its data or adopts existing data. For each way: the parameters, and what the functions get (table, table ARN, client
+# secret, sealing key, KMS key).
 MADE = {"table": {"Ref": "Table"}, "table arn": {"GetAtt": "Table.Arn"}, "client secret": {"Ref": "ClientSecret"},
         "token key": {"Ref": "TokenKey"}}
 GIVEN = {"table": {"Ref": "ExistingTableName"}, "client secret": {"Ref": "ExistingClientSecretArn"},
@@ -141,7 +141,7 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 
 
 def resolve(template, given):
-    """The template as CloudFormation sees it with these parameters: every condition decided, what it leaves out gone."""
+    """The template as CloudFormation sees it with these parameters: conditions are evaluated, and excluded parts are removed."""
     values = {**{name: p.get("Default") for name, p in template["Parameters"].items()}, **VALUES, **given}
 
     def decide(condition):
@@ -160,7 +160,7 @@ def resolve(template, given):
         if value.keys() == {"If"}:
             condition, yes, no = value["If"]
             return pick(yes if conditions[condition] else no)
-        needed = value.get("Condition")  # a resource's or an output's; a policy's is no name
+        needed = value.get("Condition")  # a resource or an output names a condition; a policy's Condition is a mapping
         if isinstance(needed, str) and not conditions[needed]:
             return NO_VALUE
         return {key: item for key, item in ((key, pick(item)) for key, item in value.items()) if item != NO_VALUE}
@@ -206,7 +206,7 @@ def check_routes(api_name, api, functions):
     found = []
     for binary, function in functions.items():
         if binary == SCHEDULED:
-            check(f"{binary}: nobody but its schedule starts it",
+            check(f"{binary}: only its schedule starts it",
                   list(function["Properties"].get("Events", {}).values()) == [SCHEDULE])
             check(f"{binary}: a failed run is not repeated",
                   function["Properties"].get("EventInvokeConfig") == {"MaximumRetryAttempts": 0})
@@ -218,14 +218,14 @@ def check_routes(api_name, api, functions):
             who = p.get("Auth", {}).get("Authorizer") or auth.get("DefaultAuthorizer")
             found.append((f"{p.get('Method', '').upper()} {p.get('Path')}", (binary, "JWT" if who in jwt else who)))
     for route, expected in ROUTES.items():
-        check(f"{route} exists once, served and guarded as {expected}", [e for r, e in found if r == route] == [expected])
+        check(f"{route} exists once, with function and authorizer {expected}", [e for r, e in found if r == route] == [expected])
     check("there are no other routes", {route for route, _ in found} == set(ROUTES))
-    check("a route that names no authorizer gets the JWT one", auth.get("DefaultAuthorizer") in jwt)
+    check("a route without an authorizer gets the JWT authorizer", auth.get("DefaultAuthorizer") in jwt)
     check("the IAM authorizer is on", auth.get("EnableIamAuthorizer") is True)
 
 
 def deployed(path, **given):
-    """What SAM makes of the template: it drops or rewrites what it does not expect, without a word."""
+    """The template that SAM generates. SAM silently drops or rewrites properties that it does not expect."""
     template = copy.deepcopy(yaml_parse(Path(path).read_text()))
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
     return Translator({}, Parser()).translate(template, parameter_values={**VALUES, **given})
@@ -238,14 +238,14 @@ def check_deployed_api(resources):
               for path, item in body["paths"].items() for method, operation in item.items()}
     schemes = body.get("components", {}).get("securitySchemes", {})
     jwt = [name for name, s in schemes.items() if s.get("x-amazon-apigateway-authorizer", {}).get("type") == "jwt"]
-    check("deployed: the routes are those of the contract, each guarded as it says",
+    check("deployed: the routes and their authorizers are those of the contract",
           guards == {route: jwt if who == "JWT" else [who] for route, (_, who) in ROUTES.items()})
     check("deployed: the IAM authorizer is SigV4",
           schemes.get("AWS_IAM", {}).get("x-amazon-apigateway-authtype") == "awsSigv4")
 
     cors = body.get("x-amazon-apigateway-cors", {})
     cors = cors["Fn::If"][1] if "Fn::If" in cors else cors
-    check("deployed: CORS origins are the parameter's, split",
+    check("deployed: CORS origins are those of the parameter",
           cors.get("allowOrigins") == {"Fn::Split": [",", VALUES["AllowedOrigins"]]})
     check("deployed: CORS methods are those of the routes", set(cors.get("allowMethods", [])) == {"GET", "POST", "DELETE"})
     split, headers = cors.get("allowHeaders", {}).get("Fn::Split", (None, {}))
@@ -257,7 +257,7 @@ def check_deployed_api(resources):
 
 
 def policy_documents(value):
-    """Every policy document inside a value, whatever the resource."""
+    """Every policy document inside a value, of any resource."""
     if isinstance(value, dict):
         return ([value] if "Statement" in value else []) + [d for item in value.values() for d in policy_documents(item)]
     return [d for item in value for d in policy_documents(item)] if isinstance(value, list) else []
@@ -269,10 +269,10 @@ def check_deployed_policies(resources):
     for name, role in roles.items():
         attached = {t.rsplit("/", 1)[-1] for p in role.get("ManagedPolicyArns", []) for t in texts(p) if "policy/" in t}
         functions = "lambda.amazonaws.com" in texts(role["AssumeRolePolicyDocument"])
-        check(f"deployed: {name} has what SAM adds and no other policy of AWS: {attached}",
+        check(f"deployed: {name} has the policies that SAM adds and no other AWS policy: {attached}",
               attached == (ADDED_BY_SAM if functions else {"AWSCodeDeployRoleForLambda"}))
     for name, resource in resources.items():
-        if resource["Type"] == "AWS::KMS::Key":  # a key's policy is about that key: "*" is it
+        if resource["Type"] == "AWS::KMS::Key":  # in a key's policy, "*" means that key
             continue
         for s in [s for d in policy_documents(resource) for s in as_list(d["Statement"])]:
             named = texts(s.get("Action")) + texts(s.get("Resource", []))
@@ -281,68 +281,69 @@ def check_deployed_policies(resources):
 
 
 def check_deployments(path, template, made):
-    """A changed parameter is a new version, which takes over step by step and goes back on our own faults."""
+    """A changed parameter publishes a new version. The version takes over in steps and is rolled back on our own faults."""
     def versions(of):
         return {name for name, r in of["Resources"].items() if r["Type"] == "AWS::Lambda::Version"}
 
     check("deployed: a version of each function", len(versions(made)) == len(PERMISSIONS))
-    # another description replaces a version; that publishes one only where the function has changed too
+    # A new description replaces the version resource. Lambda publishes a version only if the function has changed too.
     for name, r in made["Resources"].items():
         if r["Type"] == "AWS::Lambda::Version":
-            check(f"deployed: {name}: another Revision is another version", r["Properties"].get("Description") == {"Ref": "Revision"})
+            check(f"deployed: {name}: a new Revision replaces the version", r["Properties"].get("Description") == {"Ref": "Revision"})
             function = made["Resources"][r["Properties"]["FunctionName"]["Ref"]]["Properties"]
-            check(f"deployed: {name}: and another function",
+            check(f"deployed: {name}: a new Revision changes the function",
                   function["Environment"]["Variables"].get("REVISION") == {"Ref": "Revision"})
 
     groups = {name: r["Properties"] for name, r in deployed(path, Deployment="Canary10Percent5Minutes")["Resources"].items()
               if r["Type"] == "AWS::CodeDeploy::DeploymentGroup"}
-    check("deployed: CodeDeploy moves the alias of each function that is called", len(groups) == len(PERMISSIONS) - 1
+    check("deployed: CodeDeploy moves the alias of each function of the API", len(groups) == len(PERMISSIONS) - 1
           and "SweeperFunctionDeploymentGroup" not in groups)
     for name, group in groups.items():
-        check(f"deployed: {name}: as the parameter says", "Canary10Percent5Minutes" in texts(group["DeploymentConfigName"]))
-        check(f"deployed: {name}: goes back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
+        check(f"deployed: {name}: uses the parameter Deployment", "Canary10Percent5Minutes" in texts(group["DeploymentConfigName"]))
+        check(f"deployed: {name}: is rolled back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
               and "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"])
         function = template["Resources"][name.removesuffix("DeploymentGroup")]["Metadata"]["BuildProperties"]["Binary"]
-        # where all are moved at once there is nothing to go back from, and no alarm keeps a fix from being deployed
+        # AllAtOnce cannot roll back, so it has no alarms. A firing alarm must not block the deployment of a fix.
         condition, shifting, at_once = group["AlarmConfiguration"]["Fn::If"]
-        check(f"deployed: {name}: alarms where calls are shifted, none else", condition == "ShiftsTraffic" and at_once == {}
+        check(f"deployed: {name}: has alarms only if calls are shifted", condition == "ShiftsTraffic" and at_once == {}
               and template["Conditions"]["ShiftsTraffic"] == {"Not": [{"Equals": [{"Ref": "Deployment"}, "AllAtOnce"]}]})
         alarms = [template["Resources"][a["Name"]["Ref"]]["Properties"] for a in shifting["Alarms"]]
         watched = [(m["MetricStat"]["Metric"]["MetricName"], dimensions(m["MetricStat"]["Metric"]))
                    for m in alarms[0]["Metrics"] if "MetricStat" in m]
         own = {**SERVICE, "function": function}
-        check(f"deployed: {name}: the alarm is on {function}'s own faults", watched == [("Faults", own), ("Requests", own)])
-        check(f"deployed: {name}: and on crashes", alarms[1:] == [template["Resources"]["CrashedAlarm"]["Properties"]])
+        check(f"deployed: {name}: the first alarm is on {function}'s own faults", watched == [("Faults", own), ("Requests", own)])
+        check(f"deployed: {name}: the second alarm is on crashes", alarms[1:] == [template["Resources"]["CrashedAlarm"]["Properties"]])
 
 
 def check_tls(parameters):
-    """An HTTP API has no plain-http listener; what is left are the addresses that an operator names."""
+    """An HTTP API has no plain-http listener. Only the addresses that an operator enters need a check."""
     for name in ("JwtIssuer", "PublicBaseUrl", "HumanApiAuthUrl", "HumanApiUserUrl"):
         pattern = re.compile(parameters.get(name, {}).get("AllowedPattern", ""))
         for url, allowed in {"https://a.example": True, "http://localhost:1": True, "http://a.example": False,
                              "http://localhost.example": False}.items():
-            check(f"{name} {'takes' if allowed else 'refuses'} {url}", bool(pattern.fullmatch(url)) == allowed)
+            check(f"{name} {'accepts' if allowed else 'refuses'} {url}", bool(pattern.fullmatch(url)) == allowed)
 
 
 def check_key(way, template, key):
-    """Everything at rest is under the operator's key where there is one."""
+    """If the operator names a key, everything at rest is encrypted with it."""
     for name, resource in template["Resources"].items():
         p = resource.get("Properties", {})
-        held = {"AWS::Logs::LogGroup": p.get("KmsKeyId"), "AWS::SecretsManager::Secret": p.get("KmsKeyId"),
+        used = {"AWS::Logs::LogGroup": p.get("KmsKeyId"), "AWS::SecretsManager::Secret": p.get("KmsKeyId"),
                 "AWS::DynamoDB::Table": p.get("SSESpecification", {}).get("KMSMasterKeyId")}
-        if resource["Type"] in held:
-            check(f"{way}: {name} is under the key: {held[resource['Type']]}", held[resource["Type"]] == key)
+        if resource["Type"] in used:
+            check(f"{way}: {name} is encrypted with the key: {used[resource['Type']]}", used[resource["Type"]] == key)
 
 
 def check_key_policies(template):
-    """The key that is made, and the one that the README tells how to allow, let CloudWatch Logs use them for every log group."""
-    check("the key's description says what its policy needs for logs",
+    """The policy of the created key, and the policy in the README, let CloudWatch Logs use the key for every log group."""
+    check("the parameter's description names the condition that the key's policy needs for logs",
           "kms:EncryptionContext:aws:logs:arn" in template["Parameters"]["KmsKeyArn"]["Description"])
     _, made = only(template["Resources"], "AWS::KMS::Key")
     check("the key rotates", made["Properties"].get("EnableKeyRotation") is True)
     account, logs = made["Properties"]["KeyPolicy"]["Statement"]
-    check("the key is the account's", texts(account["Principal"]) == ["arn:${AWS::Partition}:iam::${AWS::AccountId}:root"])
-    check("the key is CloudWatch Logs', for this stack", texts(logs["Principal"]) == ["logs.${AWS::Region}.${AWS::URLSuffix}"]
+    check("the key's policy lets the account's IAM policies decide",
+          texts(account["Principal"]) == ["arn:${AWS::Partition}:iam::${AWS::AccountId}:root"])
+    check("the key's policy allows CloudWatch Logs, for this stack", texts(logs["Principal"]) == ["logs.${AWS::Region}.${AWS::URLSuffix}"]
           and list(logs["Condition"]) == ["ArnLike"])
     allowed = {"key": [text.partition("log-group:")[2] for text in texts(logs["Condition"]["ArnLike"])],
                "README": [f.replace("human-connect", "${AWS::StackName}")
@@ -355,16 +356,16 @@ def check_key_policies(template):
 
 
 def check_samconfig(path, parameters):
-    """samconfig.toml, as SAM reads it: what it names exists, and a value is one that the parameter takes."""
+    """samconfig.toml, as SAM reads it: its parameters exist and accept its values."""
     for environment in ("dev", "prod"):
         settings = SamConfig(Path(path).parent.resolve()).get_all(["deploy"], "parameters", environment)
         given = dict(text.split("=", 1) for text in settings["parameter_overrides"])
         required = {name for name, p in parameters.items() if "Default" not in p}
         check(f"samconfig {environment}: has a stack of its own", environment in settings["stack_name"])
-        check(f"samconfig {environment}: names what has no default: {required - given.keys()}", required <= given.keys())
+        check(f"samconfig {environment}: has all parameters without a default: {required - given.keys()}", required <= given.keys())
         for name, value in given.items():
             p = parameters.get(name, {"AllowedValues": []})
-            check(f"samconfig {environment}: {name} takes {value!r}", re.fullmatch(p.get("AllowedPattern", ".*"), value)
+            check(f"samconfig {environment}: {name} accepts {value!r}", re.fullmatch(p.get("AllowedPattern", ".*"), value)
                   and value in map(str, p.get("AllowedValues", [value])))
 
 
@@ -373,7 +374,7 @@ def dimensions(metric):
 
 
 def check_alarms(template, api):
-    """The alarms watch metrics that exist, under the names and dimensions that they have (local/tests/metrics.rs)."""
+    """The alarms watch existing metrics, with the right names and dimensions (see local/tests/metrics.rs)."""
     resources = template["Resources"]
     telemetry = Path("shared/src/telemetry.rs").read_text()
     namespace = re.search(r'const NAMESPACE: &str = "(\w+)";', telemetry).group(1)
@@ -381,26 +382,26 @@ def check_alarms(template, api):
     for code in (d["code"] for d in DIMENSIONS.values() if "code" in d):
         check(f"{code} is a code", f'"{code}"' in codes)
     for name in PERMISSIONS:
-        check(f"{name} counts under its name", f'const NAME: &\'static str = "{name}";' in
+        check(f"{name} emits metrics under its name", f'const NAME: &\'static str = "{name}";' in
               Path("functions", name, "src/lib.rs").read_text())
 
     alarms = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
-    check("the alarms are those that are expected", alarms.keys() == {*ALARMS, *(f"{f}FaultsAlarm" for f in CALLED)})
+    check("the template has the expected alarms", alarms.keys() == {*ALARMS, *(f"{f}FaultsAlarm" for f in CALLED)})
     for name, alarm in alarms.items():
-        check(f"{name}: says what it means", bool(alarm.get("AlarmDescription")))
+        check(f"{name}: has a description", bool(alarm.get("AlarmDescription")))
         silence = name == "SweeperSilentAlarm"
-        check(f"{name}: what no data means", alarm.get("TreatMissingData") == ("breaching" if silence else "notBreaching"))
-        check(f"{name}: rings when there is too much", alarm.get("EvaluationPeriods") == 1 and alarm.get("ComparisonOperator")
+        check(f"{name}: treats missing data as expected", alarm.get("TreatMissingData") == ("breaching" if silence else "notBreaching"))
+        check(f"{name}: compares as expected, after one period", alarm.get("EvaluationPeriods") == 1 and alarm.get("ComparisonOperator")
               == ("LessThanThreshold" if silence else "GreaterThanOrEqualToThreshold"))
         stats = [q["MetricStat"] for q in alarm.get("Metrics", []) if "MetricStat" in q]
         expressions = [q["Expression"] for q in alarm.get("Metrics", []) if "Expression" in q]
         metrics = {(s["Metric"]["Namespace"], s["Metric"]["MetricName"], s["Stat"], s["Period"]) for s in stats} or {
             (alarm["Namespace"], alarm["MetricName"], alarm.get("Statistic") or alarm.get("ExtendedStatistic"), alarm["Period"])}
         expected = ALARMS.get(name) or FAULTS_ALARM
-        check(f"{name}: rings for what it is meant for", (metrics, expressions, alarm["Threshold"]) == expected)
+        check(f"{name}: has the expected metrics, expressions and threshold", (metrics, expressions, alarm["Threshold"]) == expected)
         ours = [metric for metric in [s["Metric"] for s in stats] or [alarm] if metric["Namespace"] == namespace]
         function = {f"{f}FaultsAlarm": {"function": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", f).lower()} for f in CALLED}
-        check(f"{name}: is on this stack's metrics", all(
+        check(f"{name}: watches this stack's metrics", all(
             dimensions(metric) == {**SERVICE, **{**DIMENSIONS, **function}[name]} for metric in ours))
 
     fields = json.loads(api["AccessLogSettings"]["Format"]["Sub"])
@@ -414,8 +415,8 @@ def check_alarms(template, api):
         check(f"{name}: counts a status of the access log", pattern is not None and f.get("LogGroupName") == log
               and fields.get(pattern.group(1)) == "$context.status")
         metric = f.get("MetricTransformations", [{}])[0]
-        # CloudWatch Logs does not accept a default value beside dimensions
-        check(f"{name}: counts one for each, for this stack", metric.get("MetricValue") == "1" and "DefaultValue" not in metric
+        # CloudWatch Logs does not accept a default value together with dimensions.
+        check(f"{name}: counts one per line, for this stack", metric.get("MetricValue") == "1" and "DefaultValue" not in metric
               and metric.get("Dimensions") == [{"Key": "service", "Value": "$.service"}])
         watched = [a for a in alarms.values() if (a.get("Namespace"), a.get("MetricName"), a.get("Statistic"), a.get("Period"))
                    == (namespace, metric.get("MetricName"), "Sum", 300) and dimensions(a) == SERVICE]
@@ -428,7 +429,7 @@ def check_alarms(template, api):
 def check_skips(resources):
     for name, resource in resources.items():
         for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
-            check(f"{name}: says why checkov skips {skip.get('id')}", bool(skip.get("comment")))
+            check(f"{name}: gives a reason to skip {skip.get('id')} of checkov", bool(skip.get("comment")))
 
 
 def check_origins(parameters):
@@ -445,20 +446,20 @@ def check_origins(parameters):
         # API Gateway refuses these: "Invalid format for origin"
         "capacitor://localhost": False, "ionic://localhost": False, "null": False, "file://": False,
     }.items():
-        check(f"AllowedOrigins {'takes' if allowed else 'refuses'} {origins!r}", bool(pattern.fullmatch(origins)) == allowed)
+        check(f"AllowedOrigins {'accepts' if allowed else 'refuses'} {origins!r}", bool(pattern.fullmatch(origins)) == allowed)
 
 
 def check_headers(parameters):
-    """A page's own instrumentation may send its headers, and nobody can take away those that the API needs."""
+    """A page's instrumentation may send its headers. The parameter cannot remove the headers that the API needs."""
     parameter = parameters.get("AllowedHeaders", {})
-    check("AllowedHeaders lets Sentry and W3C trace context in", parameter.get("Default") == ",".join(TRACING))
+    check("AllowedHeaders allows Sentry and W3C trace context", parameter.get("Default") == ",".join(TRACING))
     pattern = re.compile(parameter.get("AllowedPattern", ""))
     for headers, allowed in {
         parameter.get("Default", ""): True, "newrelic": True, "x-datadog-trace-id,x-datadog-parent-id": True,
         "": False, "*": False, "baggage, traceparent": False, "Baggage": False, "baggage,": False, ",baggage": False, "a b": False,
         "a:b": False, "baggage,*": False, "${AllowedOrigins}": False,
     }.items():
-        check(f"AllowedHeaders {'takes' if allowed else 'refuses'} {headers!r}", bool(pattern.fullmatch(headers)) == allowed)
+        check(f"AllowedHeaders {'accepts' if allowed else 'refuses'} {headers!r}", bool(pattern.fullmatch(headers)) == allowed)
 
 
 def check_base_url(parameters):
@@ -471,11 +472,11 @@ def check_base_url(parameters):
         "https://api.example.com//health": False, "https://api.example.com/he%20alth": False, "https://api.example.com/../health": False,
         "https://api.example.com/b\u00fcch": False, "http://api.example.com/health": False, "https://api.example.com/he alth": False,
     }.items():
-        check(f"PublicBaseUrl {'takes' if allowed else 'refuses'} {url!r}", bool(pattern.fullmatch(url)) == allowed)
+        check(f"PublicBaseUrl {'accepts' if allowed else 'refuses'} {url!r}", bool(pattern.fullmatch(url)) == allowed)
 
 
 def check_texts(parameters):
-    """What an operator must know before callers find out, where an operator looks: the parameters and the documents."""
+    """The parameters and the documents warn an operator of mistakes that only callers would notice."""
     readme, mobile, threats = (" ".join(Path(name).read_text().split()) for name in
                                ("README.md", "web/examples/mobile.md", "docs/threat-model.md"))
 
@@ -503,8 +504,8 @@ def check_throttling(api, parameters):
 
     default, ticket = limits(api.get("DefaultRouteSettings", {})), limits(api.get("RouteSettings", {}).get(TICKET_ROUTE, {}))
     check("every route is throttled", None not in default)
-    check("throttles are of routes that exist", set(api.get("RouteSettings", {})) <= set(ROUTES))
-    check("the ticket route is throttled harder",
+    check("throttles name existing routes", set(api.get("RouteSettings", {})) <= set(ROUTES))
+    check("the ticket route has lower limits",
           None not in default + ticket and all(t < d for t, d in zip(ticket, default)))
 
 
@@ -519,10 +520,10 @@ def check_access_log(api, resources):
         entries = {}
     check("an access-log line is one line of JSON", isinstance(entries, dict) and bool(entries) and "\n" not in text)
     for variable in LOGGED:
-        check(f"access logs hold $context.{variable}", f"$context.{variable}" in entries.values())
+        check(f"access logs have $context.{variable}", f"$context.{variable}" in entries.values())
     check("access logs name the stack", entries.pop("service", None) == "${AWS::StackName}")
     for key, value in entries.items():
-        check(f"access logs: {key} is a $context variable that is no path, query, body, header or claim",
+        check(f"access logs: {key} is a $context variable, and not a path, query, body, header or claim",
               re.fullmatch(r"\$context\.[A-Za-z.]+", value) and not NEVER_LOGGED.search(key + value))
 
 
@@ -542,8 +543,8 @@ def check_function(name, function, globals_, resources):
     check(f"{name}: is a package under functions/", Path("functions", name, "Cargo.toml").is_file())
     check(f"{name}: is built by cargo-lambda", function["Metadata"].get("BuildMethod") == "rust-cargolambda")
     check(f"{name}: bootstrap on provided.al2023", (p.get("Handler"), p.get("Runtime")) == ("bootstrap", "provided.al2023"))
-    check(f"{name}: its time limit", p.get("Timeout") == TIMEOUTS.get(name, 28))
-    check(f"{name}: traced", p.get("Tracing") == "Active")
+    check(f"{name}: has its time limit", p.get("Timeout") == TIMEOUTS.get(name, 28))
+    check(f"{name}: is traced", p.get("Tracing") == "Active")
     group = resources.get(p.get("LoggingConfig", {}).get("LogGroup", {}).get("Ref"), {})
     check(f"{name}: logs to a group of the stack", group.get("Type") == "AWS::Logs::LogGroup")
     return p.get("LoggingConfig", {}).get("LogGroup", {}).get("Ref")
@@ -553,7 +554,7 @@ def check_statements(name, document):
     statements = as_list(document.get("Statement", []))
     check(f"{name}: has statements", bool(statements))
     for s in statements:
-        check(f"{name}: allows what it names", s.get("Effect") == "Allow" and {"Action", "Resource"} <= s.keys()
+        check(f"{name}: only allows, and names actions and resources", s.get("Effect") == "Allow" and {"Action", "Resource"} <= s.keys()
               and not {"NotAction", "NotResource"} & s.keys())
         for text in texts(s.get("Action")) + texts(s.get("Resource")):
             check(f"{name}: no wildcard in {text}", "*" not in text and "?" not in text)
@@ -561,14 +562,14 @@ def check_statements(name, document):
 
 
 def index_of(resource, table_arn):
-    """The index that a statement is about, if it is about one of this table."""
+    """The index that a statement names, if it is an index of this table."""
     table = table_arn.get("Sub") or f"${{{table_arn['GetAtt']}}}"
     whose, _, index = str(resource.get("Sub")).partition("/index/")
     return index if whose == table else None
 
 
 def check_permissions(binary, name, function, data):
-    """`name` says which function, and in which way."""
+    """`name` is the way and the function, for the messages."""
     granted_items, granted_secrets, documents, others = set(), set(), 0, []
     indexes, listed = {}, set()
     secrets = {json.dumps(data[s]): s for s in BOTH}
@@ -590,16 +591,16 @@ def check_permissions(binary, name, function, data):
                     indexes[index] = verb
                 else:
                     check(f"{name}: {action} on {s.get('Resource')} is not needed", False)
-    check(f"{name}: no policies from elsewhere, and the data key's where there is one: {others}",
+    check(f"{name}: no other policies, except the data key's if there is a key: {others}",
           others == ([{"Ref": "DataKeyPolicy"}] if data["key"] else []))
     check(f"{name}: has one inline policy", documents == 1)
-    check(f"{name}: may do to the table what it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[binary][0])
-    check(f"{name}: may read the secrets it needs: {granted_secrets}", granted_secrets == PERMISSIONS[binary][1])
+    check(f"{name}: has exactly the table actions that it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[binary][0])
+    check(f"{name}: may read exactly the secrets that it needs: {granted_secrets}", granted_secrets == PERMISSIONS[binary][1])
     scheduled = binary == SCHEDULED
     wanted = {index: verb for index, (_, _, verb) in INDEXES.items()} if scheduled else {}
-    check(f"{name}: may look into the indexes it needs: {indexes}", indexes == wanted)
-    check(f"{name}: may list the versions it needs: {listed}", listed == (LISTS_VERSIONS_OF if scheduled else set()))
-    check(f"{name}: has no role from elsewhere", "Role" not in function["Properties"])
+    check(f"{name}: may read exactly the indexes that it needs: {indexes}", indexes == wanted)
+    check(f"{name}: may list exactly the versions that it needs: {listed}", listed == (LISTS_VERSIONS_OF if scheduled else set()))
+    check(f"{name}: has the role that SAM creates", "Role" not in function["Properties"])
 
 
 def check_managed(name, policy, key):
@@ -617,14 +618,14 @@ def check_managed(name, policy, key):
 
 def check_table(table):
     p = table["Properties"]
-    check("the table's key is userKey, literally",
+    check("the table's key is userKey",
           p.get("KeySchema") == [{"AttributeName": "userKey", "KeyType": "HASH"}])
-    check("the indexes are the sweeper's, and hold keys only",
+    check("the indexes are the sweeper's, and contain keys only",
           p.get("GlobalSecondaryIndexes") == [
               {"IndexName": index, "KeySchema": [{"AttributeName": attribute, "KeyType": "HASH"}],
                "Projection": {"ProjectionType": "KEYS_ONLY"}} for index, (attribute, _, _) in INDEXES.items()]
           and "LocalSecondaryIndexes" not in p)
-    check("the table defines its keys and no other attribute",
+    check("the table defines no attributes other than its keys",
           p.get("AttributeDefinitions") == [{"AttributeName": name, "AttributeType": kind} for name, kind in
                                             [("userKey", "S")] + [(name, kind) for name, kind, _ in INDEXES.values()]])
     check("the table is on demand", p.get("BillingMode") == "PAY_PER_REQUEST")
@@ -638,9 +639,9 @@ def check_table(table):
 def check_secrets(secrets, parameters):
     generated = [n for n, s in secrets.items() if "GenerateSecretString" in s.get("Properties", {})]
     empty = [n for n in secrets if n not in generated]
-    check("one secret is generated, one is left to the operator", (generated, empty) == (["TokenKey"], ["ClientSecret"]))
+    check("one secret is generated, and the operator fills in the other", (generated, empty) == (["TokenKey"], ["ClientSecret"]))
     check("no secret has a value in the template", not any("SecretString" in s.get("Properties", {}) for s in secrets.values()))
-    check("no parameter takes a secret", not any(re.search(r"secret$|password|key$|token$", n, re.IGNORECASE) for n in parameters))
+    check("no parameter is a secret", not any(re.search(r"secret$|password|key$|token$", n, re.IGNORECASE) for n in parameters))
     for name in generated:
         how = secrets[name]["Properties"]["GenerateSecretString"] or {}
         check("the generated key is a plain string of 48 letters and digits",
@@ -648,7 +649,7 @@ def check_secrets(secrets, parameters):
 
 
 def check_way(way, template, data):
-    """What each function is given and may do, and under which key everything is."""
+    """Checks environment, permissions and encryption for one way to get the data."""
     check_key(way, template, data["key"])
     globals_ = template["Globals"]["Function"]
     functions = {f["Metadata"]["BuildProperties"]["Binary"]: f for f in template["Resources"].values()
@@ -660,41 +661,41 @@ def check_way(way, template, data):
         if resource["Type"] == "AWS::IAM::ManagedPolicy":
             check_managed(f"{way}: {name}", resource, data["key"])
     for name, kind in (("Table", "table"), ("ClientSecret", "client secret"), ("TokenKey", "token key")):
-        check(f"{way}: {name} is made only where none is given", (name in template["Resources"]) == (data[kind] == {"Ref": name}))
-    check(f"{way}: outputs name what to keep", all(template["Outputs"][output]["Value"] == data[kind] for output, kind in {
+        check(f"{way}: {name} is created only if none is given", (name in template["Resources"]) == (data[kind] == {"Ref": name}))
+    check(f"{way}: outputs name the table and the secrets", all(template["Outputs"][output]["Value"] == data[kind] for output, kind in {
         "TableName": "table", "TokenKeyArn": "token key", "ClientSecretArn": "client secret"}.items()))
 
 
 def check_options(template):
-    """What is there only if asked for."""
+    """Checks the optional parts of the template."""
     def variables(**given):
         return resolve(template, given)["Globals"]["Function"]["Environment"]["Variables"]
 
     bare = resolve(template, {})
-    check("no concurrency is reserved unless asked for", "ReservedConcurrentExecutions" not in bare["Globals"]["Function"])
+    check("no concurrency is reserved by default", "ReservedConcurrentExecutions" not in bare["Globals"]["Function"])
     check("reserved concurrency is the parameter's", resolve(template, {"ReservedConcurrency": "5"})["Globals"]["Function"]
           .get("ReservedConcurrentExecutions") == {"Ref": "ReservedConcurrency"})
     topic = resolve(template, {"AlarmTopicArn": ARN("sns", "made-up")})
     for name, r in bare["Resources"].items():
         if r["Type"] == "AWS::CloudWatch::Alarm":
-            check(f"{name}: tells nobody without a topic", "AlarmActions" not in r["Properties"])
-            check(f"{name}: tells the topic where there is one", topic["Resources"][name]["Properties"].get("AlarmActions")
+            check(f"{name}: has no action without a topic", "AlarmActions" not in r["Properties"])
+            check(f"{name}: notifies the topic, if there is one", topic["Resources"][name]["Properties"].get("AlarmActions")
                   == [{"Ref": "AlarmTopicArn"}])
-    check("no domain unless asked for", not any("Domain" in name for name in bare["Resources"]))
-    check("a domain comes with TLS 1.2 and its mapping", {"ApiDomain", "ApiDomainMapping"} <= resolve(
+    check("there is no domain by default", not any("Domain" in name for name in bare["Resources"]))
+    check("a domain has a mapping", {"ApiDomain", "ApiDomainMapping"} <= resolve(
         template, {"DomainName": "a.example"})["Resources"].keys())
     given = variables(HumanApiAuthUrl="https://a.example", HumanApiUserUrl="https://a.example", PublicBaseUrl="https://a.example")
-    check("each variable is its parameter", {name: value for name, value in given.items() if name in PARAMETERS}
+    check("each variable has the value of its parameter", {name: value for name, value in given.items() if name in PARAMETERS}
           == {name: {"Ref": parameter} for name, parameter in PARAMETERS.items()})
     domain = resolve(template, {"DomainName": "a.example"})["Resources"]["ApiDomain"]["Properties"]
-    check("a domain speaks TLS 1.2 at the least", [c.get("SecurityPolicy") for c in domain["DomainNameConfigurations"]] == ["TLS_1_2"])
-    check("finishUrl has the request's own domain", "PUBLIC_BASE_URL" not in variables())
-    check("finishUrl follows the domain", variables(DomainName="a.example")["PUBLIC_BASE_URL"] == {"Sub": "https://${DomainName}"})
-    check("PublicBaseUrl wins", variables(DomainName="a.example", PublicBaseUrl="https://b.example")["PUBLIC_BASE_URL"]
-          == {"Ref": "PublicBaseUrl"})
+    check("a domain needs TLS 1.2 or newer", [c.get("SecurityPolicy") for c in domain["DomainNameConfigurations"]] == ["TLS_1_2"])
+    check("by default, finishUrl has the domain of the request", "PUBLIC_BASE_URL" not in variables())
+    check("finishUrl uses DomainName", variables(DomainName="a.example")["PUBLIC_BASE_URL"] == {"Sub": "https://${DomainName}"})
+    check("PublicBaseUrl takes precedence over DomainName",
+          variables(DomainName="a.example", PublicBaseUrl="https://b.example")["PUBLIC_BASE_URL"] == {"Ref": "PublicBaseUrl"})
     for name, p in template["Parameters"].items():
-        check(f"{name}: says what it is for", len(p.get("Description", "")) > 20)
-        check(f"{name}: says what it takes", p["Type"] == "Number" and "MinValue" in p or {"AllowedPattern", "AllowedValues"} & p.keys())
+        check(f"{name}: has a description", len(p.get("Description", "")) > 20)
+        check(f"{name}: limits its values", p["Type"] == "Number" and "MinValue" in p or {"AllowedPattern", "AllowedValues"} & p.keys())
 
 
 def main(path, output):
@@ -740,14 +741,14 @@ def main(path, output):
             check(f"{name}: {policy} is Retain", resource.get(policy) == "Retain")
 
     managed = of("AWS::IAM::ManagedPolicy")
-    check("no roles or policies but those checked here", not any(
+    check("there are no roles or policies other than those checked here", not any(
         r["Type"].startswith("AWS::IAM::") and n not in managed for n, r in resources.items()))
     groups = [check_function(name, functions[name], globals_, resources) for name in functions.keys() & PERMISSIONS.keys()]
     check("every function has a log group of its own", len(set(groups)) == len(groups))
     for name, group in of("AWS::Logs::LogGroup").items():
-        check(f"{name}: is kept for as long as the operator says",
+        check(f"{name}: has the retention of the parameter",
               group.get("Properties", {}).get("RetentionInDays") == {"Ref": "LogRetentionDays"})
-    check("other backends get a policy that lets them call access-token", any(
+    check("a policy lets other backends call access-token", any(
         "execute-api:Invoke" in texts(p) for p in managed.values()))
 
     print(f"{passed} passed, {failed} failed")
