@@ -1,13 +1,13 @@
-// Connects the signed-in user's health data: a human-connect backend and Human API's own client, joined.
-// No dependencies. Types: human-connect-backend.d.ts. An access token never comes to a browser.
-// The oldest browsers are Chrome, Edge and Android WebView 80, Safari 13.1 (iOS 13.4) and Firefox 74: no newer syntax or feature here.
+// Connects the signed-in user's health data, with a human-connect backend and Human API's own client.
+// The module has no dependencies. Its types are in human-connect-backend.d.ts. A browser never gets an access token.
+// The oldest browsers are Chrome, Edge and Android WebView 80, Safari 13.1 (iOS 13.4) and Firefox 74. Do not use newer features here.
 
-/** Longest time that a call is tried again, in milliseconds. */
-const PATIENCE = 60000;
-/** Longest time for one answer, its body included, in milliseconds. API Gateway gives up on a function after 30 seconds. */
-const TIMEOUT = 35000;
+/** A call is retried for at most this time, in milliseconds. */
+const MAX_RETRY_MS = 60000;
+/** Time limit of one attempt, body included, in milliseconds. API Gateway's own limit is 30 seconds. */
+const TIMEOUT_MS = 35000;
 
-/** A call that did not succeed, whoever refused it: a function, API Gateway, or nobody because the network is gone. */
+/** A failed call. A function or API Gateway refused it, or the network failed. */
 export class ConnectError extends Error {
   /**
    * @param {number} status
@@ -23,38 +23,38 @@ export class ConnectError extends Error {
   }
 }
 
-/** What the backend says of a session for good; whatever else goes wrong, it may yet be finished. */
-const VERDICT = /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/;
+/** After an error with one of these codes, the session cannot be finished any more. After any other error, it may still be finished. */
+const FINAL_CODE = /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/;
 
 const running = {};
 
 /**
- * Starts a session, opens Human API's client, posts what it hands back. A second call of the same user joins the first.
+ * Starts a session, opens Human API's client, and posts the client's result. A second call of the same user joins the first.
  *
  * @param {import("./human-connect-backend.d.ts").Options} options
- * @returns {Promise<import("./human-connect-backend.d.ts").Connection>} what is connected now
+ * @returns {Promise<import("./human-connect-backend.d.ts").Connection>} the user's connection
  */
 export async function connect(options) {
-  const key = await place(options);
+  const key = await storageKey(options);
   if (!key) return run(options, key);
   if (!running[key]) running[key] = run(options, key).finally(() => delete running[key]);
   return running[key];
 }
 
 /**
- * Finishes what a reload has cut off, if there is something. Call it when the page has loaded.
+ * Finishes a session that a reload interrupted, if there is one. Call it after the page has loaded.
  *
  * @param {import("./human-connect-backend.d.ts").Options} options
  * @returns {Promise<import("./human-connect-backend.d.ts").Connection | null>}
  */
 export async function resume(options) {
-  const key = await place(options);
-  return running[key] ?? takeUp(options, key);
+  const key = await storageKey(options);
+  return running[key] ?? finishStored(options, key);
 }
 
 /**
- * One call as the signed-in user, tried again while that may help: `call(options, "GET /connect/connection")`,
- * `"DELETE /connect/connection"`, `"POST /connect/public-token"`.
+ * Makes one call as the signed-in user, and retries it after transient errors. The routes are `"GET /connect/connection"`,
+ * `"DELETE /connect/connection"` and `"POST /connect/public-token"`.
  *
  * @param {import("./human-connect-backend.d.ts").Options} options
  * @param {string} route
@@ -66,7 +66,7 @@ export async function call(options, route, body) {
   const began = Date.now();
   const refreshed = {};
   let error;
-  for (let tries = 0, refresh = false; ; tries++) {
+  for (let attempt = 0, refresh = false; ; attempt++) {
     const token = await signIn(options, refresh, error);
     const answer = await send(address(options) + path, {
       method,
@@ -79,15 +79,15 @@ export async function call(options, route, body) {
     refresh = [0, 401].includes(error.status) && !refreshed[error.status];
     if (refresh) refreshed[error.status] = true;
     if (refresh && error.status) continue;
-    const passing = error.retryAfter || [0, 429, 500, 503, 504].includes(error.status);
-    const wait = (error.retryAfter ?? 2 ** tries) * 1000;
-    if (!passing || Date.now() + wait - began > PATIENCE) throw error;
-    tell(options, "waiting", { seconds: wait / 1000, code: error.code });
+    const transient = error.retryAfter || [0, 429, 500, 503, 504].includes(error.status);
+    const wait = (error.retryAfter ?? 2 ** attempt) * 1000;
+    if (!transient || Date.now() + wait - began > MAX_RETRY_MS) throw error;
+    notify(options, "waiting", { seconds: wait / 1000, code: error.code });
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }
 
-/** Brings the next try's token. If the network is gone, the identity provider may be gone too, and the last token must do. */
+/** Gets the token of the next attempt. If the network is down, the identity provider may be unreachable; then the last token is used. */
 async function signIn(options, refresh, error) {
   try {
     return await options.getToken(refresh);
@@ -97,31 +97,31 @@ async function signIn(options, refresh, error) {
   }
 }
 
-/** Sends a request once. Returns the answer's body, or a ConnectError. Throws if the request cannot be made. */
+/** Sends a request once. Returns the response's body, or a ConnectError. Throws if the request cannot be made. */
 async function send(url, request) {
-  // A browser that lacks one of the two throws here: the `try` is for failures of the connection.
-  const ask = fetch.bind(globalThis);
+  // If the browser lacks `fetch` or `AbortController`, this throws outside the `try`, which is for failures of the connection.
+  const fetchNow = fetch.bind(globalThis);
   const controller = new AbortController();
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => {
       reject();
       controller.abort();
-    }, TIMEOUT);
+    }, TIMEOUT_MS);
   });
   // Some web views replace `fetch` by one that ignores the signal.
   const inTime = (work) => Promise.race([work, late]);
   let response;
   let answer;
   try {
-    response = await inTime(ask(url, { ...request, signal: controller.signal }));
+    response = await inTime(fetchNow(url, { ...request, signal: controller.signal }));
     if (response.status !== 204) answer = await inTime(response.json());
   } catch (error) {
-    // `fetch` reports a malformed request like a lost connection. `Request` throws the malformed one's error.
+    // `fetch` reports a malformed request like a lost connection. If the request is malformed, `Request` throws the proper error.
     if (!response) new Request(url, request);
-    // The backend sends no success without JSON, so the address is another one. Another try does not help.
+    // Every success of the backend is JSON, so the address is wrong. A retry does not help.
     if (response?.ok && error?.name === "SyntaxError") {
-      return new ConnectError(response.status, { message: "The answer is not JSON. Is `api` the backend's address?" });
+      return new ConnectError(response.status, { message: "The response is not JSON. Check that `api` is the backend's address." });
     }
     if (!response || response.ok) return new ConnectError(0, {});
   } finally {
@@ -135,23 +135,23 @@ async function send(url, request) {
 /** The backend's address. A pasted value may end in slashes or spaces. */
 const address = ({ api }) => String(api).replace(/[\s/]+$/, "");
 
-async function takeUp(options, key) {
-  const callback = keep(key);
+async function finishStored(options, key) {
+  const callback = stored(key);
   return callback && finish(options, callback, key);
 }
 
 async function run(options, key, refresh = false) {
-  // what an earlier visit left is what the user wants to see done first; only a popup's session is worth not to begin anew
-  const resumed = await takeUp(options, key).catch((error) => {
-    if (keep(key)?.sessionToken) throw error;
+  // First finish the session of an earlier visit. If that fails, only a popup's session is worth keeping; otherwise start a new one.
+  const resumed = await finishStored(options, key).catch((error) => {
+    if (stored(key)?.sessionToken) throw error;
   });
   if (resumed?.connected) return resumed;
-  tell(options, "starting");
+  notify(options, "starting");
   const wanted = { flow: options.flow, clientUserEmail: options.email, refresh };
   const session = await call(options, "POST /connect/session", wanted);
-  // the backend decides: a user who must reconnect gets the other flow
+  // the backend decides the flow: a user who must reconnect may get the other flow
   const client = (await options.client?.(session.flow)) ?? globalThis.HumanConnect;
-  tell(options, "opened", { flow: session.flow, mode: session.mode });
+  notify(options, "opened", { flow: session.flow, mode: session.mode });
   const popup = session.flow === "popup";
   let callback;
   try {
@@ -159,65 +159,65 @@ async function run(options, key, refresh = false) {
       const { signal } = options;
       const refuse = (error) => reject(new ConnectError(0, { code: "widget", message: error.message ?? error }));
       let failure;
-      // Older browsers give no reason.
+      // older browsers have no `signal.reason`
       const leave = () => reject(signal.reason ?? new DOMException("The page left the widget.", "AbortError"));
       if (signal?.aborted) return leave();
       signal?.addEventListener("abort", leave);
       const opened = client?.open(
         popup
           ? {
-              clientUserId: session.clientUserId, // percent-encoded already
+              clientUserId: session.clientUserId, // already percent-encoded
               clientId: session.clientId,
               publicToken: session.publicToken,
               finish: (error, sessionTokenObject) => (error ? refuse(error) : resolve(sessionTokenObject)),
               close: () => (failure ? refuse(failure) : resolve(null)),
-              error: (error) => (failure = error), // the popup shows it; the user closes it
+              error: (error) => (failure = error), // the popup shows the error until the user closes it
             }
           : {
               token: session.token,
-              onConnectSource: (response) => tell(options, "connected", response),
-              onDisconnectSource: (response) => tell(options, "disconnected", response),
+              onConnectSource: (response) => notify(options, "connected", response),
+              onDisconnectSource: (response) => notify(options, "disconnected", response),
               onClose: (response) => resolve(response ?? {}),
             },
       );
-      if (!client || opened === null) refuse("Human API's client is missing or open.");
-      // what is connected in a widget that a reload takes away is asked for afterwards, with a response that says nothing
-      else if (!popup) keep(key, {});
+      if (!client || opened === null) refuse("Human API's client is missing or already open.");
+      // If a reload closes the Connect widget, the next `resume` posts this empty response to get the connection.
+      else if (!popup) stored(key, {});
     });
   } catch (error) {
-    // Human API knows the user, whose session was lost before it came here: the other generation lets them in
+    // Human API knows the user, but the user's session was lost. The Connect widget can still open for this user.
     if (!refresh && /already exists/i.test(error?.message)) return run({ ...options, flow: "connect" }, key, true);
     throw error;
   }
   if (!callback) {
-    tell(options, "closed");
+    notify(options, "closed");
     return call(options, "GET /connect/connection");
   }
   const connection = await finish(options, callback, key);
-  // what opened the widget had expired: once more, with a new one
+  // the session token expired in the widget: open the widget once more, with a new token
   return /SESSION_TOKEN/.test(callback.status) && !refresh ? run(options, key, true) : connection;
 }
 
-/** What the widget hands over is kept until the backend has said what became of it. */
+/** Posts the widget's result. The result stays stored until the backend has given a final answer. */
 async function finish(options, callback, key) {
-  keep(key, callback); // at once: a popup's can be had only once
-  if ((await place(options)) !== key) {
+  stored(key, callback); // before anything else, because a popup returns its session only once
+  if ((await storageKey(options)) !== key) {
     throw new ConnectError(0, { code: "user_changed", message: "Another user signed in." });
   }
-  tell(options, "finishing");
+  notify(options, "finishing");
   try {
     const connection = await call(options, "POST /connect/finish", callback);
-    keep(key, null);
-    tell(options, "finished", connection);
+    stored(key, null);
+    notify(options, "finished", connection);
     return connection;
   } catch (error) {
-    if (VERDICT.test(error?.code)) keep(key, null);
+    if (FINAL_CODE.test(error?.code)) stored(key, null);
     throw error;
   }
 }
 
-/** Reads what is kept; keeps `value`; forgets it, where that is null. Where nothing can be kept, a reload loses it. */
-function keep(key, value) {
+/** Returns the stored value; stores `value`; deletes the stored value if `value` is null. Without storage, a reload loses the value. */
+function stored(key, value) {
   try {
     if (!key) return null;
     if (value === undefined) return JSON.parse(sessionStorage[key]);
@@ -228,17 +228,17 @@ function keep(key, value) {
   }
 }
 
-/** One place for each user, if known: who signs in next in this tab must not post, and so spend, another's session. */
-async function place(options) {
+/** Each user has a separate key. The next user in this tab must not post the previous user's session, which would spend it. */
+async function storageKey(options) {
   const token = await options.getToken(false);
   let user;
   try {
     user = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub;
   } catch {
-    // no JWT, so no way to tell: nothing is kept
+    // the token is not a JWT, so the user is unknown and nothing is stored
   }
   return user && `human-connect ${address(options)} ${user}`;
 }
 
-/** Whatever goes wrong in the page's own code must not end what is under way. */
-const tell = (options, step, detail) => queueMicrotask(() => options.onProgress?.(step, detail));
+/** Calls `onProgress` in a microtask, so that its exceptions do not end the call. */
+const notify = (options, step, detail) => queueMicrotask(() => options.onProgress?.(step, detail));

@@ -2,8 +2,8 @@ import { useEffect, useRef, useState } from "react";
 import { call, connect, resume } from "./human-connect-backend.js";
 
 /**
- * `backend` is `{ api, getToken }`; `user` changes with the user that `getToken` signs in, and nothing else matters of it; `client`
- * is Human API's: `import HumanConnect from "humanapi-connect-client"`.
+ * `backend` is `{ api, getToken }`. `user` can be any value that changes with the signed-in user. `client` is Human API's client:
+ * `import HumanConnect from "humanapi-connect-client"`.
  */
 export function ConnectButton({ backend, user, client }) {
   const [connection, setConnection] = useState();
@@ -12,7 +12,7 @@ export function ConnectButton({ backend, user, client }) {
   const latest = useRef(0);
   const options = { ...backend, client: () => client };
 
-  /** An answer that comes late must not hide a newer one, and never be shown to the next user. */
+  /** A late answer must not replace a newer one, and must never be shown to the next user. */
   function run(work) {
     const mine = (latest.current += 1);
     const ifLatest = (show) => (value) => void (mine === latest.current && show(value));
@@ -21,7 +21,7 @@ export function ConnectButton({ backend, user, client }) {
     work.then(ifLatest(setConnection), ifLatest(setError)).finally(ifLatest(() => setBusy(false)));
   }
 
-  // what a reload has cut off, or a widget that is open yet; else what is connected
+  // finishes a session that a reload interrupted, or waits for an open widget; otherwise shows the connection
   useEffect(() => {
     setConnection();
     run(resume(options).then((finished) => finished ?? call(options, "GET /connect/connection")));

@@ -1,4 +1,4 @@
-// Human API's button form: the client opens the widget by itself, with the token that stands in `data-hapi-token`.
+// Human API's button form: the client itself opens the widget, with the token in `data-hapi-token`.
 import { call } from "./human-connect-backend.js";
 import { api, getToken } from "./your-app.js";
 
@@ -16,7 +16,7 @@ function failed(error) {
   status.textContent = `That did not work: ${error.message}`;
 }
 
-/** Shows what is connected and lets the button open the widget: a connected user's needs another kind of token. */
+/** Shows the connection and enables the button. It gets a new token, because a connected user needs another kind of token. */
 async function ready(answer) {
   button.disabled = true;
   await answer.then(show, failed);
@@ -31,7 +31,7 @@ async function ready(answer) {
 
 const finish = (response) => call(backend, "POST /connect/finish", response);
 
-// at once, so that a reload of the page loses nothing; what it says, and whether it could be had, is seen at the end
+// Finishes after each source, so that a reload loses nothing. The finish on "close" shows the result and any error.
 window.HumanConnect?.on("connect", () => void finish({}).catch(() => {}));
 window.HumanConnect?.on("close", ({ type, ...response }) => ready(finish(response)));
 

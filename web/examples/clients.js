@@ -1,5 +1,5 @@
-// For an app that opens both generations, as while its users move from the popup to Connect: `connect({ ..., client: clients })`.
-// Both scripts define `HumanConnect`, so each is loaded when it is needed and taken off the window.
+// For an app that opens both generations, for example while its users move from the popup to Connect:
+// `connect({ ..., client: clients })`. Both scripts define `window.HumanConnect`, so each is loaded on demand and then removed there.
 
 const SCRIPTS = { popup: "https://connect.humanapi.co/connect.js", connect: "humanapi-connect-client.js" };
 const loaded = {};
@@ -13,7 +13,7 @@ async function load(flow) {
   await new Promise((resolve, reject) => {
     script.onload = resolve;
     script.onerror = () => {
-      delete loaded[flow]; // the next click tries again
+      delete loaded[flow]; // the next click loads it again
       reject(new Error(`${src} did not load.`));
     };
     document.head.append(script);

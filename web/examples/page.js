@@ -16,10 +16,10 @@ function show({ connected, sources }) {
 }
 
 function failed(error) {
-  status.textContent = `That did not work: ${error.message}`; // error.code says which way, openapi.yaml what it means
+  status.textContent = `That did not work: ${error.message}`; // openapi.yaml explains each error.code
 }
 
-/** One thing at a time: an answer that comes late must not hide a newer one. */
+/** Runs one call at a time, so that a late answer cannot replace a newer one. */
 function run(work) {
   button.disabled = true;
   work.then(show, failed).finally(() => (button.disabled = false));
@@ -27,5 +27,5 @@ function run(work) {
 
 button.onclick = () => run(connect(backend));
 
-// what a reload has cut off; else what is connected
+// finishes a session that a reload interrupted; otherwise shows the connection
 run(resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")));

@@ -1,4 +1,4 @@
-// The popup generation without human-connect-backend.js, as Human API's guide has it: connect.js and jQuery's $.post.
+// The popup generation without human-connect-backend.js, as in Human API's guide: connect.js and jQuery's $.post.
 import { api, getToken } from "./your-app.js";
 
 const status = document.getElementById("connection");
@@ -13,7 +13,7 @@ async function ask(method, path, body, refresh = false) {
   } catch (answer) {
     // The token may have expired. API Gateway's 401 may lack CORS headers, and the browser then reports status 0.
     if ([0, 401].includes(answer.status) && !refresh) return ask(method, path, body, true);
-    const { detail, message } = answer.responseJSON ?? {}; // the backend's own words, or API Gateway's
+    const { detail, message } = answer.responseJSON ?? {}; // the backend has `detail`, API Gateway has `message`
     throw new Error(detail ?? message ?? "no answer.");
   }
 }
@@ -23,8 +23,8 @@ function failed(error) {
   button.disabled = false;
 }
 
-/** The ticket in the URL is the proof: a form, and no Authorization header. Kept until it is answered, in case of a reload. */
-function finish(url, sessionTokenObject, tries = 5) {
+/** Posts a form without an Authorization header, because the URL contains a ticket. A reload keeps the session until a final answer. */
+function finish(url, sessionTokenObject, retries = 5) {
   sessionStorage[UNFINISHED] = JSON.stringify([url, sessionTokenObject]);
   $.post(url, sessionTokenObject).then(
     () => {
@@ -33,30 +33,30 @@ function finish(url, sessionTokenObject, tries = 5) {
     },
     (answer) => {
       const { code, detail, message } = answer.responseJSON ?? {};
-      // held up, or out of order for a while: the same again, when Retry-After says
-      if (tries && ([0, 429, 500, 503, 504].includes(answer.status) || code === "finish_in_progress")) {
+      // another call has the lease, or the error is transient: send the same again after Retry-After
+      if (retries && ([0, 429, 500, 503, 504].includes(answer.status) || code === "finish_in_progress")) {
         const seconds = Number(answer.getResponseHeader("Retry-After")) || 2;
-        setTimeout(finish, seconds * 1000, url, sessionTokenObject, tries - 1);
+        setTimeout(finish, seconds * 1000, url, sessionTokenObject, retries - 1);
         return;
       }
-      if (answer.status < 500) delete sessionStorage[UNFINISHED]; // a verdict
+      if (answer.status < 500) delete sessionStorage[UNFINISHED]; // a final answer
       failed(new Error(detail ?? message ?? "no answer."));
     },
   );
 }
 
 function open({ flow, clientUserId, clientId, publicToken, finishUrl }) {
-  // a user who must reconnect is answered with the Connect widget's flow: that is for page.js
+  // a user who must reconnect gets the flow of the Connect widget, which page.js opens
   if (flow !== "popup") return location.assign("page.html");
   let refused;
   HumanConnect.open({
-    clientUserId, // percent-encoded already
+    clientUserId, // already percent-encoded
     clientId,
     publicToken, // "" for a new user
     finish: (error, sessionTokenObject) => (error ? failed(error) : finish(finishUrl, sessionTokenObject)),
-    error: (error) => (refused = error), // the popup shows it
+    error: (error) => (refused = error), // the popup shows the error
     close: () => {
-      // Human API knows the user, but no session of it came here: the Connect widget lets the user in
+      // Human API knows the user, but the user's session was lost: the Connect widget accepts a known user
       if (/already exists/i.test(refused?.message ?? refused)) location.assign("page.html");
       else if (refused) failed(refused);
       else button.disabled = false;
