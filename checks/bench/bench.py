@@ -14,22 +14,22 @@ from cases import CASES, Case
 
 HERE = pathlib.Path(__file__).parent
 BUDGET = HERE / "budget.json"
-# how much more is let pass
+# tolerated ratio of a measured figure to its budget
 ALLOWED = 1.05
 UNITS = {
     "init": "instructions of start-up",
     "first": "instructions of the first request",
     "warm": "instructions of a warm request",
-    "rss_kib": "KiB of memory at the most",
+    "rss_kib": "KiB of peak memory",
     "zip_bytes": "bytes of the zip",
 }
-# what may never be exceeded, on any machine and whatever the budget says: the bars of docs/performance.md that are met
+# Absolute limits for every machine, independent of the budget: the bars of docs/performance.md that are met.
 CEILINGS = {"rss_kib": 9 * 1024, "zip_bytes": 2_600_000}
 COLD_START_CEILING = 12_000_000
 
 
 def connect_users(around, built, count):
-    """Lets `finish` connect so many users, from number 0 on: the other stories are about them."""
+    """Lets `finish` connect this number of users. The cases of the other functions need connected users."""
     first = around.new_users(count)
     around.tell("event " + json.dumps(cases.FINISH.event))
     with measure.running(around, [built / "finish"], cases.FINISH):
@@ -39,7 +39,7 @@ def connect_users(around, built, count):
 
 
 def weigh(around, target, built, case):
-    """What the budget is about: all that comes out the same each time."""
+    """Measures the figures of the budget. They are the same in every run."""
     binary = built / case.name
     zipped = (target / "zips" / f"{case.name}.zip").stat().st_size
     memory = [measure.timed(around, case, [binary], 50)["rss_mib"] * 1024 for _ in range(3)]
@@ -54,27 +54,27 @@ def scales(target, built):
 
 
 def excesses(name, now, budget):
-    """What is more than it may be, and how to look."""
+    """Yields a message for each figure above its limit, and how to find the cause."""
     for what, unit in UNITS.items():
         most = min(budget.get(what, math.inf) * ALLOWED, CEILINGS.get(what, math.inf))
         if now[what] <= most:
             continue
         yield f"{name} takes {now[what]:,} {unit}: at most {most:,.0f}, the budget is {budget.get(what, 'none')}"
         if what == "zip_bytes":
-            yield "  what came in: git log -p -- Cargo.lock; cargo tree --edges features --package shared"
+            yield "  find new dependencies: git log -p -- Cargo.lock; cargo tree --edges features --package shared"
         elif what == "rss_kib":
-            yield f"  what is kept: valgrind --tool=massif, as measure.py starts callgrind; checks/bench/run --profile {name}"
+            yield f"  find allocations: valgrind --tool=massif, as measure.py starts callgrind; checks/bench/run --profile {name}"
         else:
-            yield f"  where they go: checks/bench/run --profile {name}; on the commit before too, and compare"
+            yield f"  find the code: checks/bench/run --profile {name}; run it on the previous commit too, and compare"
     if name == cases.FINISH.name and now["init"] + now["first"] > COLD_START_CEILING:
-        yield f"{name} takes {now['init'] + now['first']:,} instructions to its first answer: at most {COLD_START_CEILING:,}"
+        yield f"{name} takes {now['init'] + now['first']:,} instructions to its first response: at most {COLD_START_CEILING:,}"
 
 
 def check(target, built):
     machine = platform.machine()
     budgets = json.loads(BUDGET.read_text()).get(machine, {})
     if not budgets:
-        print(f"{BUDGET.name} has nothing for {machine}: held against the ceilings alone; checks/bench/run --budget measures one")
+        print(f"{BUDGET.name} has no budget for {machine}: only the ceilings apply. checks/bench/run --budget measures a budget")
     with scales(target, built) as weigh:
         weighed = {case.name: weigh(case) for case in CASES}
     print(f"{'function':<14} {'init':>12} {'first':>12} {'warm':>12} {'memory':>9} {'zip':>10}")
@@ -84,7 +84,7 @@ def check(target, built):
         over += excesses(name, now, budgets.get(name, {}))
     if over:
         print("\n".join(over))
-        sys.exit("over the budget. If it is worth its price: checks/bench/run --budget, and say in the commit what it buys.")
+        sys.exit("over the budget. If the cost is justified, run checks/bench/run --budget, and give the reason in the commit.")
 
 
 def write_budget(target, built):
@@ -104,7 +104,7 @@ def profile(target, built, name):
         connect_users(around, built, 1 + case.counted)
         print(measure.counted(around, case, built / name, out))
     command = ["callgrind_annotate", "--inclusive=yes", str(out)]
-    print(f"start-up and {1 + case.counted} requests, callees included; the same without them: drop --inclusive=yes\n$ {' '.join(command)}")
+    print(f"start-up and {1 + case.counted} requests, including callees. To exclude callees, drop --inclusive=yes\n$ {' '.join(command)}")
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     print("\n".join(line[:200] for line in lines[:120]))
 

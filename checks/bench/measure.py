@@ -1,4 +1,4 @@
-"""Starts the world and, in it, one process of a function after another, and measures them."""
+"""Starts the world, runs one process of a function after another in it, and measures each process."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
-# after which a function or the world is taken for stuck
+# time without an answer after which a function or the world counts as stuck
 PATIENCE_S = 120
 
 
 class World:
-    """checks/bench/src around one function at a time; see there for the commands."""
+    """The program checks/bench/src, which surrounds one function at a time. Its source documents the commands."""
 
     def __init__(self, program, folder):
         self.ca = make_certificate(folder)
@@ -29,19 +29,19 @@ class World:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         if not select.select([self.process.stdout], [], [], PATIENCE_S)[0]:
-            raise SystemExit(f"no answer to {command[:40]!r}: the function is stuck, or ended")
+            raise SystemExit(f"no answer to {command[:40]!r}: the function is stuck or has ended")
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit("the world around the function ended")
         return json.loads(answer)
 
     def new_users(self, count):
-        """The number of the first of so many users that nothing has been done for yet."""
+        """The number of the first of `count` users without a row."""
         first, self.users = self.users, self.users + count
         return first
 
     def environment(self, case):
-        """What the template and Lambda set; the hosts are the world's, and so is who vouches for them."""
+        """The variables that the template and Lambda set. Hosts and certificate authority are those of the world."""
         def origin(service):
             return f"https://localhost:{self.ports[service]}"
 
@@ -89,7 +89,7 @@ def world(program):
 
 
 def make_certificate(folder):
-    """A made-up authority, and a certificate of it for localhost: P-256, as most hosts have by now. The authority's file."""
+    """Makes a certificate authority and its certificate for localhost, with P-256 as most hosts have. Returns the authority's file."""
     at = pathlib.Path(folder)
     (at / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
@@ -105,14 +105,14 @@ def make_certificate(folder):
 
 @contextlib.contextmanager
 def running(around, command, case):
-    """A process of a function, from its start until Lambda would freeze it for good."""
+    """A process of a function, from its start to its end."""
     process = subprocess.Popen(
         command, env=around.environment(case), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         yield process
     finally:
-        # valgrind writes its counts on this signal
+        # on this signal, valgrind writes its counts
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -123,7 +123,7 @@ def running(around, command, case):
 
 
 def cpu_seconds(process):
-    """User and system time of all its threads, to the nanosecond: the process's clock, as clock_getcpuclockid(3) has it."""
+    """User and system time of all threads, in seconds: the process's clock as in clock_getcpuclockid(3), precise to 1 ns."""
     return time.clock_gettime((~process.pid << 3) | 2)
 
 
@@ -133,7 +133,7 @@ def peak_memory(process):
 
 
 def checked(case, outcomes, first=False):
-    """What was measured has to be what was meant."""
+    """Returns the outcomes, if each has the status and the calls of the case. A failed invocation must not be measured."""
     calls = case.first_calls if first and case.first_calls else case.calls
     for outcome in outcomes:
         if outcome["status"] != case.status or (calls is not None and outcome["calls"] != calls):
@@ -142,7 +142,7 @@ def checked(case, outcomes, first=False):
 
 
 def timed(around, case, command, warm):
-    """One launch: start, first invocation, and so many more."""
+    """Measures one launch: start, first invocation, and `warm` more invocations."""
     first_user = case.users(around, 1 + warm)
     around.tell("event " + json.dumps(case.event))
     started = time.monotonic()
@@ -167,8 +167,10 @@ def timed(around, case, command, warm):
 
 
 def counted(around, case, binary, keep=None):
-    """Instructions in user space, by callgrind: of init, of the first invocation, and of a warm one. Runs of three lengths, and
-    what is between them; of each the cheapest of several: what differs is how often an answer comes in two parts."""
+    """Instructions in user space, by callgrind: of init, of the first invocation, and of a warm invocation.
+
+    The figures are differences between runs of three lengths. Of each length, the cheapest of several runs counts, because runs differ
+    in how often a response arrives in two parts."""
     init, one, many = (
         min(instructions(around, case, binary, invocations, keep) for _ in range(runs))
         for invocations, runs in ((0, 5), (1, 5), (1 + case.counted, 3))
@@ -177,7 +179,7 @@ def counted(around, case, binary, keep=None):
 
 
 def instructions(around, case, binary, invocations, keep):
-    """Of one run, in all."""
+    """All instructions of one run."""
     with tempfile.TemporaryDirectory() as folder:
         out = keep or pathlib.Path(folder) / "callgrind.out"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--log-file={folder}/log", str(binary)]

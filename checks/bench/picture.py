@@ -1,4 +1,4 @@
-"""The picture of docs/performance.md: CPU of a cold start and of a warm request, each variant beside the others."""
+"""Draws the picture of docs/performance.md: CPU time of a cold start and of a warm request, for each variant."""
 
 import math
 
@@ -35,12 +35,12 @@ def bar(y, ms, kind):
 
 
 def draw(rows, date):
-    """`rows`: names with figures."""
+    """`rows` are pairs of a name and its figures."""
     height = TOP + ROW * len(rows) + 44
     bottom = TOP + ROW * len(rows)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title">',
-        '  <title id="title">CPU time of a cold start and of a warm request: ours beside the floor and the peers</title>',
+        '  <title id="title">CPU time of a cold start and of a warm request: ours, the floor and the peers</title>',
         f"  <style>{STYLE}\n  </style>",
         '  <text class="title" x="12" y="24">A popup\'s callback: CPU of a cold start, and of a warm request</text>',
         f'  <rect class="cold" x="12" y="37" width="12" height="12" rx="2"/><text class="small" x="30" y="48">start-up and first request</text>',
@@ -55,5 +55,5 @@ def draw(rows, date):
         lines.append(f'  <text x="12" y="{y + 27}">{name}</text>')
         lines += bar(y + 4, figures["init_cpu_ms"] + figures["first_cpu_ms"], "cold")
         lines += bar(y + 26, figures["warm_cpu_ms"], "warm")
-    lines.append(f'  <text class="small" x="12" y="{bottom + 36}">Logarithmic: each line is ten times the one before. Measured {date} by checks/bench/run.</text>')
+    lines.append(f'  <text class="small" x="12" y="{bottom + 36}">Logarithmic scale: each line is ten times the previous one. Measured {date} by checks/bench/run.</text>')
     return "\n".join([*lines, "</svg>", ""])

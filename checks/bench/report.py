@@ -1,4 +1,4 @@
-"""The whole measurement: ours, the peers and the floor in one run, as the tables of docs/performance.md and its picture."""
+"""Measures our functions, the peers and the floor in one run. Writes the tables of docs/performance.md and its picture."""
 
 import dataclasses
 import datetime
@@ -22,18 +22,18 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 LAUNCHES = 7
 WARM = 300
-# with delays: what Human API and DynamoDB may take, in milliseconds
+# response times of Human API and DynamoDB in the run with delays, in milliseconds
 HUMAN_API_MS, DYNAMODB_MS = 150, 5
 MEMORIES = (128, 256, 512)
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: so much memory comes with one vCPU
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: one vCPU comes with this memory
 VCPU_MB = 1769
-# one request in so many starts an environment, as docs/cost.md assumes
+# one request in this number starts an environment, as docs/cost.md assumes
 COLD_ONE_IN = 50
 
 
 @dataclasses.dataclass
 class Variant:
-    """Something to be measured: its process, its story, its size."""
+    """A measured variant: its case, its command, its sizes in bytes."""
 
     name: str
     case: object
@@ -68,7 +68,7 @@ def python_version(venv):
 
 
 def zipped(paths):
-    """How long a zip of these is."""
+    """Size of a zip of these files, in bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in paths:
@@ -87,10 +87,10 @@ def percentile(values, percent):
 
 
 def launches(around, variants, number, warm):
-    """By turns: a machine has slow minutes, and they shall be everybody's."""
+    """Launches the variants alternately, so that a slow minute of the machine affects all of them."""
     runs = {variant.name: [] for variant in variants}
-    for turn in range(number):
-        print(f"launch {turn + 1} of {number}", file=sys.stderr)
+    for launch in range(number):
+        print(f"launch {launch + 1} of {number}", file=sys.stderr)
         for variant in variants:
             runs[variant.name].append(measure.timed(around, variant.case, variant.command, warm))
     return {name: medians(of_one) for name, of_one in runs.items()}
@@ -129,7 +129,7 @@ def millions(count):
 def figures_table(rows):
     yield (
         "| | init ms | first ms | warm p50 | p90 | p99 ms | CPU init | first | warm ms | peak MiB | binary KiB | zip KiB "
-        "| Mi init | first | warm |"
+        "| M instructions init | first | warm |"
     )
     yield "|---|" + "--:|" * 14
     for variant, f in rows:
@@ -160,9 +160,9 @@ def bars(rows):
     def most(text, figure, limit, show):
         return bar(f"{text} ≤ {limit}", show(figure), figure <= limit)
 
-    yield most("init + first, Mi", (counts["init"] + counts["first"]) / 1e6, 12, "{:.2f}".format)
+    yield most("init + first, M instructions", (counts["init"] + counts["first"]) / 1e6, 12, "{:.2f}".format)
     yield most("first / warm", counts["first"] / counts["warm"], 1.2, "{:.2f}".format)
-    yield most("warm, Mi", counts["warm"] / 1e6, 1.1, "{:.2f}".format)
+    yield most("warm, M instructions", counts["warm"] / 1e6, 1.1, "{:.2f}".format)
     yield most("peak memory, MiB", finish["rss_mib"], 9, "{:.1f}".format)
     yield most("zip, MB", variant.zipped / 1e6, 2.6, "{:.2f}".format)
     yield most("warm p50 without delay, ms", finish["p50"], 1.0, "{:.2f}".format)
@@ -172,15 +172,15 @@ def bars(rows):
     yield bar(
         "CPU of init + first ≤ one warm request of the Node.js peer, ms", f"{cold:.1f} to {node['warm_cpu_ms']:.1f}", cold <= node["warm_cpu_ms"]
     )
-    yield most("`access-token` hit, warm, Mi", hit / 1e6, 0.45, "{:.2f}".format)
+    yield most("`access-token` hit, warm, M instructions", hit / 1e6, 0.45, "{:.2f}".format)
     yield most(
-        f"with {HUMAN_API_MS} ms at Human API and {DYNAMODB_MS} ms at DynamoDB, p50 beyond the sum of its calls, ms",
+        f"with {HUMAN_API_MS} ms at Human API and {DYNAMODB_MS} ms at DynamoDB, p50 minus the sum of its calls, ms",
         finish["delayed"]["own_p50"], 1.0, "{:.2f}".format,
     )
 
 
 def prices():
-    """The list prices that docs/cost.md is computed from."""
+    """The list prices on which docs/cost.md is based."""
     path = str(ROOT / "checks/cost/run")
     loader = importlib.machinery.SourceFileLoader("cost", path)
     cost = importlib.util.module_from_spec(importlib.util.spec_from_loader("cost", loader))

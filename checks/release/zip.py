@@ -1,4 +1,4 @@
-"""zip.py BUILT ZIPS NAME...: each binary as Lambda wants it, the same bytes for the same binary; prints sizes and digests."""
+"""zip.py BUILT ZIPS NAME...: zips each binary for Lambda and prints sizes and digests. The same binary always gives the same zip."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import re
 import sys
 import zipfile
 
-GLIBC = 34  # provided.al2023 has 2.34: a binary that asks for a newer one does not start there
+GLIBC = 34  # provided.al2023 has glibc 2.34; a binary that needs a newer version does not start there
 
 built, zips = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 zips.mkdir(parents=True, exist_ok=True)
@@ -17,10 +17,10 @@ for name in sys.argv[3:]:
     binary = (built / name).read_bytes()
     wanted = max(map(int, re.findall(rb"GLIBC_2\.(\d+)", binary)), default=0)
     if wanted > GLIBC:
-        sys.exit(f"{name} wants glibc 2.{wanted}, Lambda has 2.{GLIBC}: build on an older system, or with cargo-lambda's zig")
-    entry = zipfile.ZipInfo("bootstrap", date_time=(1980, 1, 1, 0, 0, 0))  # as old as a zip can be
+        sys.exit(f"{name} needs glibc 2.{wanted}, Lambda has 2.{GLIBC}: build on an older system, or with cargo-lambda's zig")
+    entry = zipfile.ZipInfo("bootstrap", date_time=(1980, 1, 1, 0, 0, 0))  # the earliest date that a zip can store
     entry.external_attr = 0o100755 << 16
-    entry.create_system = 3  # Unix, whatever this runs on
+    entry.create_system = 3  # Unix, independent of the build machine
     entry.compress_type = zipfile.ZIP_DEFLATED
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -1,4 +1,4 @@
-//! The floor: what the runtime itself costs, before anything is done.
+//! A function that does nothing. Its cost is that of the runtime: the floor of the measurements.
 
 use lambda_http::{Error, Request, run, service_fn};
 

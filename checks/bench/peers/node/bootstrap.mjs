@@ -1,4 +1,4 @@
-// Lambda's runtime loop, as small as it can be: AWS's own for Node.js does more.
+// A minimal Lambda runtime loop. AWS's own loop for Node.js does more.
 
 import http from "node:http";
 import { handler } from "./index.mjs";

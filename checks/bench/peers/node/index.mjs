@@ -1,5 +1,5 @@
-// Human API's guide for the popup, "finish the connection", as a Lambda function: what a team writes in an afternoon.
-// No hold, no replay, no sealing, no retry: less than ours does.
+// Human API's guide for the popup, "finish the connection", as a simple Lambda function.
+// Unlike ours, the function has no lease, no replay, no sealing and no retry.
 
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { DynamoDBDocumentClient, PutCommand } from "@aws-sdk/lib-dynamodb";

@@ -1,4 +1,4 @@
-"""Lambda's runtime loop, as small as it can be: AWS's own for Python does more."""
+"""A minimal Lambda runtime loop. AWS's own loop for Python does more."""
 
 import http.client
 import json
