@@ -31,7 +31,8 @@ impl Table {
                 json!({})
             }
             "UpdateItem" => {
-                let names = object("ExpressionAttributeNames")?;
+                let none = Row::new();
+                let names = object("ExpressionAttributeNames").unwrap_or(&none);
                 let values = object("ExpressionAttributeValues")?;
                 let new = object("Key")?;
                 let row = self.0.entry(key(new)).or_insert_with(|| new.clone());
@@ -61,7 +62,8 @@ fn update(row: &mut Row, expression: &str, names: &Row, values: &Row) {
             _ => part,
         };
         let (path, value) = part.split_once(" = ").unwrap_or((part, ""));
-        let path: Vec<&str> = path.split('.').filter_map(|name| names.get(name)?.as_str()).collect();
+        let name = |name| names.get(name).and_then(Value::as_str).unwrap_or(name);
+        let path: Vec<&str> = path.split('.').map(name).collect();
         let (place, name) = match path.as_slice() {
             [name] => (&mut *row, *name),
             [map, name] => match row.get_mut(*map).and_then(|map| map["M"].as_object_mut()) {
