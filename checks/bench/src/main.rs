@@ -1,13 +1,13 @@
-//! The world around one function, on loopback: Lambda's Runtime API, and over TLS Human API, DynamoDB and Secrets
-//! Manager with settable delays. `checks/bench/run` starts it, and tells it by lines on standard input what to do:
+//! The environment of one measured function, on loopback: Lambda's Runtime API, and over TLS Human API, DynamoDB and Secrets
+//! Manager with settable delays. `checks/bench/run` starts it and sends these commands, one per line of standard input:
 //!
-//! - `delay HUMAN_API DYNAMODB SECRETS_MANAGER`: milliseconds by which each answers later from now on
-//! - `event JSON`: the event to hand out; `{i}` in it stands for the invocation's number
-//! - `wait`: answers as soon as the function asks for its next event
-//! - `invoke COUNT FIRST`: hands out COUNT events, numbered from FIRST, each as soon as the function asks for it; answers
-//!   once it asks for one more
+//! - `delay HUMAN_API DYNAMODB SECRETS_MANAGER`: delays of their responses from now on, in milliseconds
+//! - `event JSON`: the event to send; `{i}` in it stands for the invocation's number
+//! - `wait`: answers when the function requests its next event
+//! - `invoke COUNT FIRST`: sends COUNT events, numbered from FIRST, each when the function requests it; answers when the
+//!   function requests one more
 //!
-//! Each command is answered by one line of JSON. The world ends with its standard input.
+//! The answer to each command is one line of JSON. The process ends when its standard input ends.
 
 mod runtime_api;
 mod serve;
@@ -26,7 +26,7 @@ use upstream::{Service, Upstreams};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-// one thread: the other core is the function's
+// One thread: the other core belongs to the function.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let folder = std::env::args().nth(1).ok_or("usage: bench FOLDER (with certificate.pem and key.pem)")?;
@@ -39,7 +39,8 @@ async fn main() -> Result<(), Failure> {
         let listener = listen().await?;
         ports.insert(service.name().to_owned(), json!(listener.local_addr()?.port()));
         let upstreams = upstreams.clone();
-        // one of its own: all are `localhost`, and one's session must not spare another's handshake
+        // Each service has its own acceptor. All are `localhost`, and a shared TLS session would spare the function a
+        // handshake.
         let acceptor = serve::acceptor(&folder)?;
         tokio::spawn(serve::serve(listener, Some(acceptor), move |request| {
             let upstreams = upstreams.clone();
@@ -76,7 +77,7 @@ async fn main() -> Result<(), Failure> {
                 Value::Null
             }
             "wait" => {
-                runtime_api.asked().await;
+                runtime_api.wait_for_request().await;
                 Value::Null
             }
             "invoke" => {

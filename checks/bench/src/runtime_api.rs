@@ -1,4 +1,4 @@
-//! Lambda's Runtime API for one process at a time, which times what it hands out.
+//! Lambda's Runtime API for one process at a time. It measures each invocation.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,15 +10,14 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use crate::lock;
-use crate::serve::{Answer, Asked};
+use crate::serve::{Answer, FullRequest};
 use crate::upstream::Upstreams;
 
-/// The Runtime API.
 pub(crate) struct RuntimeApi {
     upstreams: Arc<Upstreams>,
     event: Mutex<String>,
-    /// The function asks for its next event.
-    asks: Notify,
+    /// Notified when the function requests its next event.
+    next_requested: Notify,
     handed: mpsc::UnboundedSender<u64>,
     to_hand: tokio::sync::Mutex<mpsc::UnboundedReceiver<u64>>,
     now: Mutex<Option<Instant>>,
@@ -31,7 +30,7 @@ impl RuntimeApi {
         Self {
             upstreams,
             event: Mutex::default(),
-            asks: Notify::new(),
+            next_requested: Notify::new(),
             handed,
             to_hand: tokio::sync::Mutex::new(to_hand),
             now: Mutex::default(),
@@ -39,28 +38,28 @@ impl RuntimeApi {
         }
     }
 
-    /// Sets what is handed out.
+    /// Sets the event to send.
     pub(crate) fn set_event(&self, event: &str) {
         event.clone_into(&mut lock(&self.event));
     }
 
-    /// Waits until the function asks for an event.
-    pub(crate) async fn asked(&self) {
-        self.asks.notified().await;
+    /// Waits until the function requests an event.
+    pub(crate) async fn wait_for_request(&self) {
+        self.next_requested.notified().await;
     }
 
-    /// Hands events out, one after another; what became of each.
+    /// Sends events one after another and returns the result of each.
     pub(crate) async fn invoke(&self, count: u64, first: u64) -> Value {
         lock(&self.done).clear();
         for number in first..first + count {
             let _ = self.handed.send(number);
-            self.asked().await;
+            self.wait_for_request().await;
         }
         Value::Array(std::mem::take(&mut *lock(&self.done)))
     }
 
     /// Answers a request of the function.
-    pub(crate) async fn answer(&self, request: Asked) -> Answer {
+    pub(crate) async fn answer(&self, request: FullRequest) -> Answer {
         if request.uri().path().ends_with("/invocation/next") {
             return self.next().await;
         }
@@ -81,7 +80,7 @@ impl RuntimeApi {
 
     async fn next(&self) -> Answer {
         let mut to_hand = self.to_hand.lock().await;
-        self.asks.notify_one();
+        self.next_requested.notify_one();
         let number = to_hand.recv().await.unwrap_or_default();
         self.upstreams.take_calls();
         let event = lock(&self.event).replace("{i}", &number.to_string());

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over kept-alive connections, with TLS or without.
+//! An HTTP/1.1 server with persistent connections, with or without TLS.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -19,11 +19,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::Failure;
 
 /// A request with its whole body.
-pub(crate) type Asked = Request<Bytes>;
-/// An answer.
+pub(crate) type FullRequest = Request<Bytes>;
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// TLS with the made-up certificate in this folder.
+/// Returns a TLS acceptor with the made-up certificate of this folder.
 pub(crate) fn acceptor(folder: &str) -> Result<TlsAcceptor, Failure> {
     let chain = CertificateDer::pem_file_iter(Path::new(folder).join("certificate.pem"))?.collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_file(Path::new(folder).join("key.pem"))?;
@@ -34,11 +33,11 @@ pub(crate) fn acceptor(folder: &str) -> Result<TlsAcceptor, Failure> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves for ever.
+/// Serves until the process ends.
 pub(crate) async fn serve<F: Future<Output = Answer> + Send>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    answer: impl Fn(Asked) -> F + Clone + Send + 'static,
+    answer: impl Fn(FullRequest) -> F + Clone + Send + 'static,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
@@ -58,7 +57,7 @@ pub(crate) async fn serve<F: Future<Output = Answer> + Send>(
 
 async fn talk<F: Future<Output = Answer> + Send>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    answer: impl Fn(Asked) -> F + Clone + Send,
+    answer: impl Fn(FullRequest) -> F + Clone + Send,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = answer.clone();

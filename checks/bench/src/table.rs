@@ -1,5 +1,4 @@
-//! A DynamoDB table that keeps rows by their key and applies updates. Conditions are taken to hold: whether they do is
-//! what the other tests are about.
+//! A DynamoDB table that keeps rows by key and applies updates. Every condition succeeds: other tests cover conditions.
 
 use std::collections::HashMap;
 
@@ -7,12 +6,11 @@ use serde_json::{Map, Value, json};
 
 type Row = Map<String, Value>;
 
-/// The table.
 #[derive(Default)]
 pub(crate) struct Table(HashMap<String, Row>);
 
 impl Table {
-    /// Answers an operation; `None` for one that it does not know.
+    /// Answers an operation. Returns `None` for an unknown one.
     pub(crate) fn answer(&mut self, operation: &str, body: &Value) -> Option<Value> {
         let object = |name: &str| body[name].as_object();
         Some(match operation {
@@ -49,7 +47,7 @@ fn key(key: &Row) -> String {
     json!([key.get("userKey")]).to_string()
 }
 
-/// `SET a = :x, b = if_not_exists(b, :y), c.d = :z REMOVE e, f`; what is added to sets or deleted from them is left out.
+/// Applies `SET a = :x, b = if_not_exists(b, :y), c.d = :z REMOVE e, f`. Changes of sets are ignored.
 fn update(row: &mut Row, expression: &str, names: &Row, values: &Row) {
     let parts = expression.replace(", :", " :").replace(" REMOVE ", ", REMOVE ").replace(" ADD ", ", ADD ");
     let mut clause = "";

@@ -1,4 +1,4 @@
-//! Stand-ins for what the functions call: as much of each as a measurement needs, all values made up.
+//! Stand-ins for the services of the functions, as far as a measurement needs them. All values are made up.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::lock;
-use crate::serve::{Answer, Asked};
+use crate::serve::{Answer, FullRequest};
 use crate::table::Table;
 
-/// The hosts, each with a port of its own, as they have in the world.
+/// The hosts. Each has its own port, as each has its own address in production.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     HumanApiAuth,
@@ -35,10 +35,9 @@ impl Service {
     }
 }
 
-/// A call, and how long it was in here.
+/// A call's name, and the time that its response took here.
 pub(crate) struct Call(pub(crate) String, pub(crate) Duration);
 
-/// All of them.
 #[derive(Default)]
 pub(crate) struct Upstreams {
     table: Mutex<Table>,
@@ -47,18 +46,17 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Human API, DynamoDB and Secrets Manager answer this much later.
+    /// Sets the delays of Human API, DynamoDB and Secrets Manager, in this order.
     pub(crate) fn delay(&self, delays: [Duration; 3]) {
         *lock(&self.delays) = delays;
     }
 
-    /// The calls since this was last asked.
+    /// Takes the calls since the last call of this method.
     pub(crate) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut lock(&self.calls))
     }
 
-    /// Answers one call.
-    pub(crate) async fn answer(&self, service: Service, request: Asked) -> Answer {
+    pub(crate) async fn answer(&self, service: Service, request: FullRequest) -> Answer {
         let started = Instant::now();
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let [human_api, dynamodb, secrets_manager] = *lock(&self.delays);

@@ -1,5 +1,5 @@
-//! What strangers can send, one function for each kind: each takes any bytes and panics where a promise is broken. The
-//! fuzzer (`checks/fuzz/run`) looks for such bytes; `cargo test` replays the corpus.
+//! Fuzz targets for untrusted input, one function for each kind. Each takes any bytes and panics if a promise is broken.
+//! The fuzzer (`checks/fuzz/run`) searches for such bytes, and `cargo test` replays the corpus.
 #![expect(clippy::panic, reason = "a broken promise is a finding")]
 
 use std::collections::HashMap;
@@ -28,10 +28,10 @@ use shared::seal::{Kind, SealingKey};
 use shared::store::{Row, encode};
 use shared::token::Ticket;
 
-/// An answer to a request that cannot be understood is about this long at most, whatever came.
+/// Largest response to an invalid request, in bytes, whatever the request contains.
 const LONGEST_PROBLEM: usize = 1024;
 
-/// API Gateway's events: only the authorizer says who calls. Everything else in the event ends in a short answer.
+/// API Gateway's events. Only the authorizer names the caller. Every other defect gets a short response.
 pub fn event(data: &[u8]) {
     static CLAIMS: LazyLock<Claims> = LazyLock::new(|| Claims::new(&config()));
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -52,7 +52,7 @@ pub fn event(data: &[u8]) {
     match CLAIMS.user(&request) {
         Err(problem) => check_problem(problem),
         Ok(user) => {
-            // some of the event may be unreadable where nobody looks: a number out of range, say
+            // Parts of the event that nothing reads may be invalid, for example a number out of range.
             let Ok(event) = serde_json::from_str::<Value>(text) else { return };
             let shape = |name| event.pointer("/requestContext/authorizer")?.get(name).filter(|shape| !shape.is_null());
             let claims = match request.request_context_ref() {
@@ -62,13 +62,13 @@ pub fn event(data: &[u8]) {
                 _ => shape("claims").or_else(|| event.pointer("/requestContext/authorizer")),
             };
             let named = claims.and_then(|claims| claims.get("sub")).and_then(Value::as_str);
-            assert!(named == Some(user.id.as_str()), "a user whom no authorizer named");
+            assert!(named == Some(user.id.as_str()), "the user does not come from the authorizer");
         }
     }
 }
 
-/// The request, or `None` if `lambda_http` refuses the event or panics, as it may (the functions answer 400). The fuzzer's own
-/// panic hook would end the process.
+/// Decodes the event. Returns `None` if `lambda_http` refuses it or panics; the functions answer 400 then. The fuzzer's
+/// own panic hook would end the process, so it is replaced meanwhile.
 fn decode(event: &str) -> Option<Request> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -109,18 +109,18 @@ fn fields(request: &Request) {
     }
     let _ = fields.flag("refresh").map_err(check_problem);
     for source in Report::read(&fields).sources(&[]) {
-        assert!(!source.id.trim().is_empty() && !source.name.trim().is_empty(), "a source that cannot be shown");
+        assert!(!source.id.trim().is_empty() && !source.name.trim().is_empty(), "a source without an id or a name");
     }
 }
 
 fn check_problem(problem: Problem) {
     let status = problem.status();
-    assert!((400..500).contains(&status), "{status} for what a caller sent");
+    assert!((400..500).contains(&status), "{status} is not a caller's error");
     let answer = problem.into_response("made-up-request");
-    assert!(answer.body().len() < LONGEST_PROBLEM, "an answer that grows with the request");
+    assert!(answer.body().len() < LONGEST_PROBLEM, "the response grows with the request");
 }
 
-/// Tickets of the path: each has one spelling.
+/// Tickets of the path. Each ticket has exactly one spelling.
 pub fn ticket(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(ticket) = Ticket::parse(text) {
@@ -130,12 +130,12 @@ pub fn ticket(data: &[u8]) {
         && let Some((random, _)) = random.split_first_chunk::<32>()
     {
         let ticket = Ticket::from_parts(UserKey::from_bytes(*user), *random);
-        let Some(back) = Ticket::parse(&ticket.expose()) else { panic!("a ticket is not read") };
-        assert!(back.user().as_bytes() == user && back.hash() == ticket.hash(), "a ticket is another");
+        let Some(back) = Ticket::parse(&ticket.expose()) else { panic!("a ticket does not parse") };
+        assert!(back.user().as_bytes() == user && back.hash() == ticket.hash(), "a ticket parses as another");
     }
 }
 
-/// Human API's answers, and its `Retry-After`.
+/// Human API's responses, and its `Retry-After`.
 pub fn answer(data: &[u8]) {
     let Some((&kind, answer)) = data.split_first() else { return };
     let texts = match kind % 6 {
@@ -151,16 +151,16 @@ pub fn answer(data: &[u8]) {
         4 => AccessResponse::read(answer).ok().map(|granted| vec![granted.access.expose().to_owned()]),
         _ => {
             let wait = std::str::from_utf8(answer).ok().and_then(retry_after);
-            assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(300)), "a wait without an end");
+            assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(300)), "the wait is too long");
             None
         }
     };
     for text in texts.into_iter().flatten() {
-        assert!(!text.is_empty() && answer.len() >= text.len(), "a field out of nothing");
+        assert!(!text.is_empty() && answer.len() >= text.len(), "a field is not from the response");
     }
 }
 
-/// Sealed values: what was not sealed for this user and field, byte by byte, does not open.
+/// Sealed values. Only a value that was sealed for this user and field opens, byte by byte.
 pub fn sealed(data: &[u8]) {
     const KINDS: [Kind; 6] =
         [Kind::Access, Kind::AccessRefresh, Kind::Public, Kind::Start, Kind::StartRefresh, Kind::Session];
@@ -168,12 +168,12 @@ pub fn sealed(data: &[u8]) {
         SealingKey::parse("made-up-sealing-key-of-32-chars-or-more").unwrap_or_else(|problem| panic!("{problem}"))
     });
     let user = UserKey::from_bytes([7; UserKey::BYTES]);
-    assert!(KINDS.iter().all(|kind| KEY.open(&user, *kind, data).is_none()), "a value that nobody sealed");
+    assert!(KINDS.iter().all(|kind| KEY.open(&user, *kind, data).is_none()), "a value opens that was never sealed");
 
     let Some((&[at, bit, kind], text)) = data.split_first_chunk::<3>() else { return };
     let text = String::from_utf8_lossy(text);
     let kind = KINDS.into_iter().nth(usize::from(kind) % KINDS.len()).unwrap_or(Kind::Access);
-    let Ok(mut value) = KEY.seal(&user, kind, &text, [at; 32]) else { panic!("a text is not sealed") };
+    let Ok(mut value) = KEY.seal(&user, kind, &text, [at; 32]) else { panic!("a text cannot be sealed") };
     assert!(KEY.open(&user, kind, &value).as_deref() == Some(&*text), "a sealed text does not open");
     for other in KINDS.into_iter().filter(|other| *other != kind) {
         assert!(KEY.open(&user, other, &value).is_none(), "a value opens in another field");
@@ -185,7 +185,7 @@ pub fn sealed(data: &[u8]) {
     assert!(KEY.open(&user, kind, &value).is_none(), "a changed value opens");
 }
 
-/// Rows of the table, as DynamoDB's JSON: what is read is written back the same.
+/// Rows of the table, as DynamoDB's JSON. A decoded row is encoded to the same row.
 pub fn item(data: &[u8]) {
     let Ok(Value::Object(attributes)) = serde_json::from_slice(data) else { return };
     let attribute = |(name, value): (&String, &Value)| Some((name.clone(), attribute_value(value)?));
@@ -220,18 +220,22 @@ fn attribute_value(value: &Value) -> Option<AttributeValue> {
     })
 }
 
-/// Two user ids: each has one percent-encoding, which decodes to it, and Human API names a user in two spellings only.
+/// Two user ids. Each has one percent-encoding, which decodes to the id. Human API names a user only by the id or by this
+/// encoding.
 pub fn user_id(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (id, other) = text.split_once('\n').unwrap_or((text, ""));
     let Some(user) = UserId::new(id) else { return };
     let encoded = user.percent_encoded();
-    assert!(percent_decode_str(&encoded).decode_utf8().is_ok_and(|back| back == id), "an id is lost in encoding");
-    // ECMA-262, 19.2.6.4: all but these are escaped
+    assert!(
+        percent_decode_str(&encoded).decode_utf8().is_ok_and(|back| back == id),
+        "the encoding does not decode to the id"
+    );
+    // ECMA-262, 19.2.6.4: every other character is escaped.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()%".contains(&byte);
-    assert!(encoded.bytes().all(plain), "an id that no encodeURIComponent wrote");
-    assert!(user.is_named_by(id) && user.is_named_by(&encoded), "a user is not known by the own id");
-    assert_eq!(user.is_named_by(other), other == id || other == encoded, "a user is known by another's id");
+    assert!(encoded.bytes().all(plain), "the encoding differs from encodeURIComponent");
+    assert!(user.is_named_by(id) && user.is_named_by(&encoded), "a user is not recognized by the own id");
+    assert_eq!(user.is_named_by(other), other == id || other == encoded, "a user is recognized by another id");
 }
 
 fn config() -> Config {
