@@ -1,11 +1,11 @@
 // Follows the calls and puts each into the group of the action that caused it, newest group first.
 
 import { Group } from "./group.js";
-import * as laptop from "./laptop.js";
+import * as localStack from "./local-stack.js";
 
-const SOON_MS = 200; // while something goes on
+const SOON_MS = 200; // while a call is in flight
 const LATER_MS = 1000;
-const QUIET_MS = 3000; // after this long without news somebody reads a widget, or nothing goes on
+const QUIET_MS = 3000; // after this time without news, the page polls slowly again
 const KEPT = 40;
 
 export class Calls {
@@ -14,16 +14,16 @@ export class Calls {
   #empty = document.getElementById("calls-empty");
   #state = document.getElementById("calls-state");
   #said = document.getElementById("calls-said");
-  #actions = []; // {title, after, until}: the calls with these ids are theirs
+  #actions = []; // {title, after, until}: calls with these ids belong to the action
   #groups = new Map();
-  #hidden = 0; // calls up to this id were cleared away
+  #hidden = 0; // calls up to this id were cleared
   #last = 0;
   #polling = null;
   #newsAt = 0;
 
   #onNews;
 
-  /** @param {() => void} onNews told when something was called */
+  /** @param {() => void} onNews called when there are new calls */
   constructor(onNews) {
     this.#onNews = onNews;
     document.getElementById("calls-clear").onclick = () => {
@@ -32,7 +32,7 @@ export class Calls {
     };
   }
 
-  /** Looks again and again, and often while something goes on. */
+  /** Polls for calls, and polls faster while a call is in flight. */
   async follow() {
     for (;;) {
       if (!document.hidden) await this.poll();
@@ -42,7 +42,7 @@ export class Calls {
     }
   }
 
-  /** What is called from now on belongs to this action, until it is over. */
+  /** Assigns all calls from now on to this action, until the returned function is called. */
   async begin(title) {
     await this.poll();
     this.#newsAt = performance.now();
@@ -58,7 +58,7 @@ export class Calls {
     };
   }
 
-  /** One look at a time: two would show the same calls twice. */
+  /** Runs one poll at a time: two would show the same calls twice. */
   poll() {
     this.#polling ??= this.#look().finally(() => { this.#polling = null; });
     return this.#polling;
@@ -66,13 +66,13 @@ export class Calls {
 
   async #look() {
     try {
-      let { calls, last } = await laptop.calls(this.#last);
+      let { calls, last } = await localStack.calls(this.#last);
       if (last < this.#last) {
-        // the server was started anew
+        // the server has restarted
         this.#hidden = 0;
         this.#actions.length = 0;
         this.#forget();
-        ({ calls, last } = await laptop.calls(0));
+        ({ calls, last } = await localStack.calls(0));
       }
       this.#last = last;
       this.#take(calls.filter(({ id }) => id > this.#hidden));
@@ -82,7 +82,7 @@ export class Calls {
       }
       this.#say("live", true);
     } catch {
-      this.#say("the server gives no answer", false);
+      this.#say("the server does not respond", false);
     }
   }
 
@@ -99,7 +99,7 @@ export class Calls {
 
   #groupOf(call) {
     const action = this.#actions.findLast(({ after, until }) => after < call.id && call.id <= until);
-    // what the page did not cause is grouped by request
+    // calls that the page did not cause are grouped by request
     const key = action ?? call.request ?? [...this.#groups.keys()].at(-1) ?? 0;
     if (!this.#groups.has(key)) this.#add(key, new Group(action?.title ?? call.what));
     return this.#groups.get(key);
@@ -128,11 +128,11 @@ export class Calls {
 
   #showEmptiness() {
     this.#empty.hidden = this.#groups.size > 0;
-    this.#list.hidden = !this.#empty.hidden; // a list has entries
+    this.#list.hidden = !this.#empty.hidden; // an empty list must not be announced
   }
 
   #say(text, good) {
-    if (this.#state.textContent === text) return; // a live region: only news
+    if (this.#state.textContent === text) return; // a live region announces every change
     this.#state.textContent = text;
     this.#state.className = `badge ${good ? "good live" : "bad"}`;
   }

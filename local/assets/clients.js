@@ -1,18 +1,18 @@
-// Human API's own clients, one of each generation, as the backend's client wants them.
+// Human API's own clients, one of each generation, with the interface that human-connect-backend.js expects.
 
 const CONNECT = "/assets/vendor/humanapi-connect-client-2.4.1.js";
-/** What the two put on the page. */
+/** Ids of the elements that the two clients add to the page. */
 const FRAMES = ["human-api", "human-api-connect-modal-overlay", "human-connect"];
 
 /**
- * @param {string} origin where the stand-in's widgets live
- * @param {HTMLElement} page everything else, out of reach while a widget is open
+ * @param {string} origin the origin of the stand-in's widgets
+ * @param {HTMLElement} page everything except the widget, inert while a widget is open
  * @returns {(flow: string) => Promise<{open: (options: object) => void}>}
  */
 export function clients(origin, page) {
   return async (flow) => {
     if (flow === "popup") return guarded(await load(`${origin}/connect.js`), page);
-    // only here: in production the client knows its own address
+    // in production, the client knows its own address
     return guarded(await load(CONNECT), page, { baseURL: origin });
   };
 }
@@ -28,10 +28,10 @@ function guarded(client, page, more) {
       const opener = document.activeElement;
       const left = (name) => (...what) => {
         enter(false);
-        opener.focus(); // a hidden frame would keep it
+        opener.focus(); // a hidden frame would keep the focus
         options[name]?.(...what);
       };
-      // a widget that has loaded has a way out of its own; one that has not must not lock the page up
+      // a loaded widget has its own close button, but a widget that did not load must not block the page
       leave.onclick = () => {
         for (const id of FRAMES) document.getElementById(id)?.remove();
         left(options.close ? "close" : "onClose")();
@@ -49,7 +49,7 @@ function guarded(client, page, more) {
 
 const loaded = new Map();
 
-/** Both generations' scripts define `HumanConnect`, so each is taken off the window as soon as it is there. */
+/** Both generations' scripts define `HumanConnect`, so each is removed from the window after it has loaded. */
 function load(url) {
   if (!loaded.has(url)) loaded.set(url, run(url));
   return loaded.get(url);
@@ -64,7 +64,7 @@ function run(url) {
       delete window.HumanConnect;
     };
     script.onerror = () => {
-      loaded.delete(url); // a failure is not kept
+      loaded.delete(url); // a failure is not cached
       script.remove();
       reject(new Error(`The widget’s script did not load: ${url}`));
     };

@@ -1,4 +1,4 @@
-// What the user sees of the connection: nothing yet, or which sources since when.
+// The user's view of the connection: nothing yet, or the sources with their dates.
 
 export class ConnectionCard {
   #root = document.getElementById("connection");
@@ -19,11 +19,11 @@ export class ConnectionCard {
   }
 
   waiting(seconds, code) {
-    this.#root.replaceChildren(paragraph("muted", `Not known yet: ${code}. Once more in ${Math.ceil(seconds)} s.`));
+    this.#root.replaceChildren(paragraph("muted", `Not known yet: ${code}. Next attempt in ${Math.ceil(seconds)} s.`));
   }
 
   failed(error) {
-    this.#root.replaceChildren(paragraph("failed", `What is connected could not be read. ${error.message}`));
+    this.#root.replaceChildren(paragraph("failed", `The connection could not be read. ${error.message}`));
     this.#say("Unknown", false);
     this.#connect.textContent = "Connect health data";
   }
@@ -49,7 +49,7 @@ function details({ sources, connectedAt, updatedAt, flow, humanId }) {
   setTime(view.querySelector(".since"), connectedAt);
   setTime(view.querySelector(".updated"), updatedAt);
   view.querySelector(".flow").textContent = flow === "popup" ? "the popup" : "Connect";
-  view.querySelector(".human").textContent = humanId ?? "not told";
+  view.querySelector(".human").textContent = humanId ?? "unknown";
   return view;
 }
 

@@ -1,11 +1,11 @@
-// Wires the page: the app on the left, what happened on the right.
+// Connects the parts of the page: the app on the left, the calls on the right.
 
 import { Calls } from "./calls.js";
 import { clients } from "./clients.js";
 import { ConnectionCard } from "./connection.js";
 import { Faults } from "./faults.js";
 import { call, connect, resume } from "./human-connect-backend.js";
-import * as laptop from "./laptop.js";
+import * as localStack from "./local-stack.js";
 import { Notice } from "./notice.js";
 import { connectAsPhone } from "./phone.js";
 import { clearProgress, progress } from "./progress.js";
@@ -20,19 +20,19 @@ if (location.hostname === "localhost") location.hostname = "127.0.0.1";
 const page = document.getElementById("page");
 const app = document.getElementById("app");
 const notice = new Notice(document.getElementById("notice"));
-const calls = new Calls(() => faults?.show()); // a fault that struck may be over
+const calls = new Calls(() => faults?.show()); // a fault that fired once is over
 const connection = new ConnectionCard();
 const record = new RecordCard();
 const picker = new UserPicker((person) => run(`Sign in as ${person.id}`, () => signIn(person)));
 
 let faults;
-let client; // brings Human API's client of a generation
-let user; // {id, email, options} of whoever is signed in
-let opened; // how the widget was opened last: {flow, mode}
+let client; // loads Human API's client of a generation
+let user; // {id, email, options} of the signed-in user
+let opened; // the last opening of the widget: {flow, mode}
 let busy = false;
 let looks = 0;
 
-/** Runs one thing at a time, says how it went, then shows what changed. `again` is what a second try is. */
+/** Runs one action at a time, reports its result, then shows the changes. `again` runs on “Try again”. */
 async function run(title, action, again = action) {
   if (busy) return;
   busy = true;
@@ -55,11 +55,11 @@ async function run(title, action, again = action) {
 }
 
 async function signIn({ id, email }) {
-  let jwt = await laptop.signIn(id, email);
+  let jwt = await localStack.signIn(id, email);
   const options = {
     api: location.origin,
     client,
-    getToken: async (refresh) => (jwt = refresh ? await laptop.signIn(id, email) : jwt),
+    getToken: async (refresh) => (jwt = refresh ? await localStack.signIn(id, email) : jwt),
     onProgress(step, detail) {
       if (step === "opened") opened = detail;
       progress(step, detail);
@@ -71,7 +71,7 @@ async function signIn({ id, email }) {
   hideAnswer();
 }
 
-/** Reads again what is connected and what is stored. Answers of an earlier look are dropped. */
+/** Reads the connection and the record again. Answers to an earlier call are dropped. */
 async function look() {
   if (!user) return;
   const { id, options } = user;
@@ -88,21 +88,21 @@ async function look() {
 async function showRecord() {
   const { id } = user;
   const ifSame = (show) => (answer) => id === user.id && show(answer);
-  await laptop.record(id).then(ifSame((answer) => record.show(id, answer)), ifSame((error) => record.failed(error)));
+  await localStack.record(id).then(ifSame((answer) => record.show(id, answer)), ifSame((error) => record.failed(error)));
 }
 
 async function connectHealthData() {
   opened = undefined;
   const way = chosenWay();
   const answer = await (way === "phone" ? connectAsPhone(user.options) : connect({ ...user.options, flow: way }));
-  const asked = way === "phone" ? "popup" : way;
-  tell(answer, opened && modeLine(opened, asked));
+  const requested = way === "phone" ? "popup" : way;
+  tell(answer, opened && modeLine(opened, requested));
 }
 
-/** Finishes what a reload or a failure has cut off. */
+/** Finishes a connect that a reload or a failure has interrupted. */
 async function takeUp() {
   const answer = await resume(user.options);
-  if (answer) tell(answer, "What a reload or a failure had cut off is finished now.");
+  if (answer) tell(answer, "An interrupted connect is finished now.");
   return answer;
 }
 
@@ -115,9 +115,9 @@ function tell({ connected }, detail) {
   notice.show({ title: connected ? "Your health data is connected." : "Closed. Nothing is connected.", detail });
 }
 
-function modeLine({ flow, mode }, asked) {
+function modeLine({ flow, mode }, requested) {
   const how = `The ${flow === "popup" ? "popup" : "Connect widget"} was opened in ${mode} mode.`;
-  return flow === asked ? how : `${how} The backend chose it over the one you asked for.`;
+  return flow === requested ? how : `${how} The backend chose it instead of the requested one.`;
 }
 
 async function recover() {
@@ -128,7 +128,7 @@ async function recover() {
 }
 
 async function accessToken() {
-  const { status, body } = await laptop.accessToken(user.id, document.getElementById("force-refresh").checked);
+  const { status, body } = await localStack.accessToken(user.id, document.getElementById("force-refresh").checked);
   document.getElementById("answer-title").textContent = `POST /internal/access-token answered ${status}`;
   document.getElementById("answer-body").textContent = JSON.stringify(body, null, 2);
   document.getElementById("answer").hidden = false;
@@ -154,14 +154,14 @@ async function forget() {
   notice.show({ title: `Everything about ${user.id} is forgotten.` });
 }
 
-/** A switch moves whatever else goes on: a fault may have to be taken away while the app waits. */
+/** Runs a switch even while an action runs: the user may have to remove a fault while the app waits. */
 async function flip(done, action) {
   try {
     const more = await action();
     notice.show({ title: done, detail: typeof more === "string" ? more : "" });
     await showRecord();
   } catch (error) {
-    notice.refused("The switch did not move.", error);
+    notice.refused("The switch failed.", error);
   }
 }
 
@@ -170,7 +170,7 @@ function press(id, action) {
 }
 
 async function start() {
-  const state = await laptop.state();
+  const state = await localStack.state();
   client = clients(state.widgetOrigin, page);
   faults = new Faults(state.faults, (error) => notice.refused("The fault could not be set.", error));
   new StandIn(state.standIn, flip, () => user.id);

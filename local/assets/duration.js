@@ -1,4 +1,4 @@
-/** Milliseconds as people read them. */
+/** Formats a number of milliseconds. */
 export function duration(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
   if (ms < 0.05) return "<0.1 ms";

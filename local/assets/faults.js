@@ -1,12 +1,12 @@
-// What goes wrong between the functions and what they call. The page's own look after each action is a call too: so
-// setting a fault is followed by none, or it would be the one that meets it.
+// Faults of the functions' calls. After each action, the page reads the connection, which is a call too. Setting a fault is
+// therefore not followed by such a read, or the read would meet the fault.
 
-import * as laptop from "./laptop.js";
+import * as localStack from "./local-stack.js";
 
 export class Faults {
   #choice = document.getElementById("fault");
   #state = document.getElementById("fault-state");
-  #armed = document.getElementById("calls-fault"); // the same, where it will strike
+  #armed = document.getElementById("calls-fault"); // the same text beside the calls
   #failed;
 
   /**
@@ -32,18 +32,18 @@ export class Faults {
     this.show();
   }
 
-  /** Says what is to go wrong now. */
+  /** Shows the active faults. */
   async show() {
     try {
-      const { active } = (await laptop.state()).faults;
+      const { active } = (await localStack.state()).faults;
       const say = ({ service, fault, once }) => `${once ? "the next call" : "every call"} of ${service}: ${fault}`;
-      const words = `To go wrong: ${active.map(say).join("; ")}.`;
-      this.#state.textContent = active.length ? words : "Nothing is to go wrong.";
+      const words = `Active faults: ${active.map(say).join("; ")}.`;
+      this.#state.textContent = active.length ? words : "No active fault.";
       this.#state.classList.toggle("bad", active.length > 0);
       this.#armed.textContent = words;
       this.#armed.hidden = active.length === 0;
     } catch {
-      this.#state.textContent = "What is to go wrong could not be read.";
+      this.#state.textContent = "The active faults could not be read.";
     }
   }
 
@@ -54,7 +54,7 @@ export class Faults {
 
   async #do(action, details) {
     try {
-      await laptop.standIn(action, details);
+      await localStack.standIn(action, details);
     } catch (error) {
       this.#failed(error);
     }

@@ -1,4 +1,4 @@
-// One action and the calls that it caused: a heading that opens and closes, and a sequence diagram.
+// One action and its calls: a heading that opens and closes, and a sequence diagram.
 
 import { bars, grade, row } from "./step.js";
 import { active, lanes, steps } from "./steps.js";
@@ -20,7 +20,7 @@ export class Group {
     this.node.querySelector("summary").onclick = () => (this.#chosen = true);
   }
 
-  /** Makes room for a newer one, unless it is being read. */
+  /** Closes the group for a newer one, unless the user reads it. */
   fold() {
     if (!this.#chosen && !this.node.contains(document.activeElement)) this.#details.open = false;
   }
@@ -33,7 +33,7 @@ export class Group {
     return [...this.#calls.values()].some(({ ms }) => ms === null);
   }
 
-  /** In words, for who cannot see it. */
+  /** A summary for screen readers. */
   get summary() {
     return `${this.#title}: ${count(this.#calls.size)}, answered ${this.#answers().join(", ") || "nothing"}.`;
   }
@@ -42,16 +42,16 @@ export class Group {
   take(changed) {
     for (const call of changed) this.#calls.set(call.id, call);
     const calls = [...this.#calls.values()].sort((one, other) => one.began - other.began);
-    // where API Gateway asked no function, the answer is its own
-    const asked = new Set(calls.filter(({ to }) => to === "function").map(({ request }) => request));
-    for (const call of calls) call.refused = call.to === "API Gateway" && call.ms !== null && !asked.has(call.request);
+    // if API Gateway invoked no function, the answer is its own
+    const invoked = new Set(calls.filter(({ to }) => to === "function").map(({ request }) => request));
+    for (const call of calls) call.refused = call.to === "API Gateway" && call.ms !== null && !invoked.has(call.request);
     this.#head(calls);
     this.#draw(calls);
   }
 
   #answers() {
-    const asked = ({ from, to, ms }) => (to === "API Gateway" || from === "schedule") && ms !== null;
-    return [...this.#calls.values()].filter(asked).map(({ status }) => status || "none");
+    const answered = ({ from, to, ms }) => (to === "API Gateway" || from === "schedule") && ms !== null;
+    return [...this.#calls.values()].filter(answered).map(({ status }) => status || "none");
   }
 
   #head(calls) {
@@ -69,7 +69,7 @@ export class Group {
     this.node.querySelector(".answers").replaceChildren(...marks);
   }
 
-  /** Rows that are there stay: one may have the focus, or be open. */
+  /** Keeps existing rows: a row may have the focus, or be open. */
   #draw(calls) {
     const all = lanes(calls);
     const heads = this.node.querySelector(".heads");
@@ -89,7 +89,7 @@ export class Group {
     const list = this.node.querySelector(".steps");
     const wanted = [...this.#rows.values()];
     for (const item of [...list.children]) if (!wanted.includes(item)) item.remove();
-    // moving a node takes its focus, so only what is not in its place is put there
+    // moving a node removes its focus, so only misplaced nodes are moved
     wanted.forEach((item, place) => {
       if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
     });

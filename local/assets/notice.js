@@ -1,4 +1,4 @@
-// The one notice that says how the last thing went.
+// The notice with the result of the last action.
 
 import { ConnectError } from "./human-connect-backend.js";
 
@@ -36,7 +36,7 @@ export class Notice {
     this.#root.replaceChildren(body);
   }
 
-  /** Says what went wrong; `again` is offered where the same thing may succeed. */
+  /** Reports a failure. Offers `again` if another attempt may succeed. */
   refused(title, error, again) {
     const known = error instanceof ConnectError;
     if (!known) console.error(error);
@@ -55,10 +55,10 @@ export class Notice {
   }
 }
 
-/** What the popup says to a user it knows needs a word more. */
+/** Extends the popup's message to a user that Human API knows. */
 function explain({ code, message }) {
   if (code !== "widget" || !/already exists/i.test(message)) return message;
-  return "Human API knows this user, and no public token was given. The Connect widget brings the user back.";
+  return "Human API knows this user, and no public token was given. The user can return through the Connect widget.";
 }
 
 function mayPass({ status, code, retryAfter }) {

@@ -1,6 +1,6 @@
 // Connects as the iOS SDK does: opens the popup's page, and posts the session to `finishUrl`, which the SDK calls `authURL`.
-// The SDK sends no Authorization header: the ticket in that address is the proof.
-// The SDK pastes the user's id into the popup's address, as connect.js does, so both get `clientUserId`, the encoded form.
+// The SDK sends no Authorization header: the ticket in that URL authenticates the request.
+// The SDK inserts the user's id unencoded into the popup's address, as connect.js does, so both get `clientUserId`, the encoded form.
 
 import { call, connect, ConnectError } from "./human-connect-backend.js";
 
@@ -8,7 +8,7 @@ import { call, connect, ConnectError } from "./human-connect-backend.js";
 export async function connectAsPhone(options) {
   options.onProgress("starting");
   const session = await call(options, "POST /connect/session", { flow: "popup" });
-  // a user who must reconnect cannot do so through the popup
+  // a user who must reconnect needs the Connect widget
   if (session.flow !== "popup") return connect({ ...options, flow: "connect" });
   options.onProgress("opened", session);
   const sessionToken = await open(await options.client("popup"), session);

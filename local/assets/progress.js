@@ -1,15 +1,15 @@
-// How far connecting is, in a line under the button: the steps that the backend's client tells of.
+// The progress line under the button: the steps that human-connect-backend.js reports.
 
 const line = document.getElementById("progress");
 
 const WORDS = {
-  starting: () => "Asking the backend what opens the widget…",
+  starting: () => "Requesting a session from the backend…",
   opened: ({ flow, mode }) => `The ${flow === "popup" ? "popup" : "Connect widget"} is open, in ${mode} mode.`,
-  connected: () => "The widget says that a source was connected.",
-  disconnected: () => "The widget says that a source was disconnected.",
-  closed: () => "The widget was closed. Looking at what is connected…",
-  finishing: () => "Telling the backend…",
-  waiting: ({ seconds, code }) => `Not yet: ${code}. Once more in ${Math.ceil(seconds)} s.`,
+  connected: () => "The widget reports a connected source.",
+  disconnected: () => "The widget reports a disconnected source.",
+  closed: () => "The widget was closed. Reading the connection…",
+  finishing: () => "Reporting to the backend…",
+  waiting: ({ seconds, code }) => `Not yet: ${code}. Next attempt in ${Math.ceil(seconds)} s.`,
   finished: () => "",
 };
 

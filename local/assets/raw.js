@@ -1,17 +1,17 @@
-// What a function was handed and what it answered, opened at the step where it happened. The server has masked secrets.
+// The event and the answer of a function, opened at their step of the diagram. The server has masked the secrets.
 
-import * as laptop from "./laptop.js";
+import * as localStack from "./local-stack.js";
 
 const MASKS = /(•+)/;
-/** As API Gateway's documentation has them; the rest follows. */
+/** The order of API Gateway's documentation. Other fields follow. */
 const ORDER = ["version", "statusCode", "routeKey", "rawPath", "rawQueryString", "pathParameters", "headers", "body", "isBase64Encoded", "requestContext"];
 
 /**
- * A button for a step's label, and what it opens.
+ * Makes a button for a step's label. The button opens the event or the answer.
  *
  * @param {{id: number, what: string}} call
  * @param {"event"|"answer"} part
- * @param {HTMLElement} step where to show it
+ * @param {HTMLElement} step the element that shows it
  */
 export function rawButton(call, part, step) {
   const button = document.createElement("button");
@@ -27,9 +27,9 @@ export function rawButton(call, part, step) {
       shown = null;
       return;
     }
-    shown = panel(part === "event" ? `The event that ${call.what} was handed` : `What was answered`);
+    shown = panel(part === "event" ? `The event that ${call.what} was handed` : `The answer of ${call.what}`);
     step.append(shown);
-    const what = await laptop.exchange(call.id).then((found) => found[part], (error) => error.message);
+    const what = await localStack.exchange(call.id).then((found) => found[part], (error) => error.message);
     if (shown) fill(shown, what);
   };
   return button;
@@ -61,7 +61,7 @@ function read(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return undefined; // none, or none that is JSON
+    return undefined; // there is no body, or it is not JSON
   }
 }
 

@@ -1,4 +1,4 @@
-// What the table holds for the user. The server has replaced sealed values with words before they come here.
+// The user's row. The server has replaced sealed values by their key version.
 
 export class RecordCard {
   #root = document.getElementById("record");
@@ -9,7 +9,7 @@ export class RecordCard {
   show(user, record) {
     const before = user === this.#user ? this.#before : (record ?? {});
     if (record === null) {
-      this.#root.replaceChildren(empty(`The table holds nothing about ${user}.`));
+      this.#root.replaceChildren(empty(`The table has no row for ${user}.`));
     } else {
       const list = document.createElement("dl");
       for (const [key, value] of Object.entries(record)) list.append(this.#entry(key, words(value), words(before[key])));
@@ -35,7 +35,7 @@ export class RecordCard {
   }
 }
 
-/** A list is shown one entry a line. */
+/** Shows a list with one entry per line. */
 function words(value) {
   if (typeof value === "string") return value;
   if (Array.isArray(value) && value.length > 0) return value.map((entry) => JSON.stringify(entry)).join("\n");

@@ -1,36 +1,36 @@
 // The switches of the Human API stand-in, and the sweeper's schedule: a button.
 
-import * as laptop from "./laptop.js";
+import * as localStack from "./local-stack.js";
 
 export class StandIn {
   /**
    * @param {{singleUse: boolean, delayMs: number}} now
-   * @param {(title: string, action: () => Promise<any>) => void} run does it, says so (and more, if that is a text), shows what changed
-   * @param {() => string} user whom the user's switches are about
+   * @param {(title: string, action: () => Promise<any>) => void} run runs the action, reports it (with the returned text, if there is one), and shows the changes
+   * @param {() => string} user returns the user that the switches change
    */
   constructor(now, run, user) {
     const singleUse = document.getElementById("single-use");
     singleUse.checked = now.singleUse;
     singleUse.onchange = () => {
       const on = singleUse.checked;
-      run(on ? "Session tokens now work once." : "Session tokens may be used again.", () => laptop.standIn("single-use", { on }));
+      run(on ? "Session tokens now work once." : "Session tokens may be used again.", () => localStack.standIn("single-use", { on }));
     };
 
     const delay = document.getElementById("delay");
     choose(delay, now.delayMs);
     delay.onchange = () => {
       const ms = Number(delay.value);
-      run(ms ? `Human API now takes ${ms / 1000} s to answer.` : "Human API answers at once.", () => laptop.standIn("delay", { ms }));
+      run(ms ? `Human API now takes ${ms / 1000} s to answer.` : "Human API answers at once.", () => localStack.standIn("delay", { ms }));
     };
 
-    press("rotate-secret", () => run("The client secret was rotated.", () => laptop.standIn("rotate-secret")));
-    press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => laptop.standIn("expire-tokens", { user: user() })));
-    press("drop-user", () => run(`Human API has dropped ${user()}.`, () => laptop.standIn("drop-user", { user: user() })));
+    press("rotate-secret", () => run("The client secret was rotated.", () => localStack.standIn("rotate-secret")));
+    press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => localStack.standIn("expire-tokens", { user: user() })));
+    press("drop-user", () => run(`Human API has dropped ${user()}.`, () => localStack.standIn("drop-user", { user: user() })));
     press("sweep", () => run("The sweeper has run.", async () => {
-      const { outcome, resolved, resealed, leftUnresolved } = await laptop.sweep();
-      return outcome === "ok" ? `Resolved: ${resolved}, still unresolved: ${leftUnresolved}, sealed anew: ${resealed}.` : outcome;
+      const { outcome, resolved, resealed, leftUnresolved } = await localStack.sweep();
+      return outcome === "ok" ? `Resolved: ${resolved}, still unresolved: ${leftUnresolved}, resealed: ${resealed}.` : outcome;
     }));
-    press("lose", () => run(`The public token of ${user()} is lost.`, () => laptop.standIn("lose-public-token", { user: user() })));
+    press("lose", () => run(`The public token of ${user()} is lost.`, () => localStack.standIn("lose-public-token", { user: user() })));
   }
 }
 

@@ -8,7 +8,7 @@ const template = document.getElementById("step");
 /**
  * @param {import("./steps.js").Step|import("./steps.js").Pause} step
  * @param {string[]} lanes
- * @param {number} start when the diagram begins
+ * @param {number} start the start time of the diagram
  */
 export function row(step, lanes, start) {
   return step.kind === "pause" ? pause(step) : arrow(step, lanes, start);
@@ -44,13 +44,13 @@ function arrow({ call, kind, at }, lanes, start) {
   return item;
 }
 
-/** @returns {""|"warn"|"bad"} how an answer's status is to be taken */
+/** @returns {""|"warn"|"bad"} the severity of an answer's status */
 export function grade(status) {
   if (!status || status >= 500) return "bad";
   return status >= 400 ? "warn" : "";
 }
 
-/** What there is to open here: what the function got, what it gave; or API Gateway's own refusal. */
+/** Returns the parts that can be opened: a function's event and answer, or API Gateway's own refusal. */
 function parts({ to, refused }, kind) {
   const all = to === "function" ? ["event", "answer"] : refused ? ["answer"] : [];
   if (kind === "exchange") return all;
@@ -64,7 +64,7 @@ function pause({ ms }) {
   return item;
 }
 
-/** Shows on a row who is at work meanwhile. */
+/** Shows on a row which lanes are at work. */
 export function bars(item, active, lanes) {
   for (const bar of item.querySelectorAll(".bar")) bar.remove();
   for (const { lane, edge } of active) {

@@ -1,10 +1,10 @@
-// From calls to the rows of a sequence diagram.
+// Converts calls to the rows of a sequence diagram.
 
-/** Who can take part, from left to right. */
+/** All lanes, from left to right. */
 const LANES = ["schedule", "another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
-/** Only these are left out where they do nothing: the others keep their places. */
+/** Only these lanes are hidden if they have no call. The others keep their places. */
 const SELDOM = ["schedule", "another backend"];
-/** Idle for longer than this, in milliseconds, is worth a word. */
+/** Longer idle times, in milliseconds, are shown as a pause. */
 const LONG = 1000;
 
 /** @typedef {{id: number, request: number|null, began: number, from: string, to: string, what: string, status: number|null, ms: number|null}} Call */
@@ -17,7 +17,7 @@ export function lanes(calls) {
 }
 
 /**
- * A call is two steps, request and answer; one where nothing else happens between these.
+ * A call has two steps, request and answer. If nothing else happens between them, it has one.
  *
  * @param {Call[]} calls
  * @returns {(Step|Pause)[]}
@@ -32,7 +32,7 @@ export function steps(calls) {
   return withPauses(all.sort((one, other) => one.at - other.at));
 }
 
-/** The lanes where somebody is at work during a step. */
+/** Returns the lanes that are at work during a step. */
 export function active(calls, step) {
   const works = ({ to }) => to === "API Gateway" || to === "function";
   return calls.filter((call) => works(call) && call.began <= step.at && step.at <= end(call)).map((call) => ({
@@ -49,7 +49,7 @@ function outside(call, other) {
 }
 
 function withPauses(all) {
-  let idle = Infinity; // since when
+  let idle = Infinity; // start of the idle time
   let under = 0;
   return all.flatMap((step) => {
     const pause = under === 0 && step.at - idle > LONG ? [{ kind: "pause", at: idle, ms: step.at - idle }] : [];

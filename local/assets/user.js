@@ -1,4 +1,4 @@
-// Who is using the app: a few made-up people, and anybody typed in.
+// The user of the app: a few made-up users, and any typed-in one.
 
 const PRESETS = [
   { name: "Ada", id: "ada", email: "ada@example.test" },
@@ -35,7 +35,7 @@ export class UserPicker {
     };
   }
 
-  /** The user of the last visit in this tab, or the first preset. */
+  /** Returns the user of the last visit in this tab, or the first preset. */
   remembered() {
     try {
       return JSON.parse(sessionStorage.getItem(REMEMBERED)) ?? PRESETS[0];

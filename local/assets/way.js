@@ -1,9 +1,9 @@
-// Which generation of the widget the app is built with.
+// The widget's generation.
 
 const HINTS = {
-  connect: "Since 2019: npm humanapi-connect-client in an iframe. The page posts what it closes with.",
+  connect: "Since 2019: npm humanapi-connect-client in an iframe. The page posts the widget's result.",
   popup: "2013 to 2018: connect.js over the whole page. Its session token is exchanged once.",
-  phone: "The popup through a mobile SDK: it posts to finishUrl without a header; the ticket in it is the proof.",
+  phone: "The popup through a mobile SDK: it posts to finishUrl without a header; its ticket authenticates the request.",
 };
 
 export function chosenWay() {

@@ -1,4 +1,4 @@
-//! DynamoDB and Secrets Manager, each at an address of its own; the [proxy](crate::proxy) gives them one.
+//! DynamoDB and Secrets Manager, each at its own address. The [proxy](crate::proxy) gives both one address.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,13 +22,13 @@ use shared::aws::SdkHttp;
 
 use crate::secrets::Secrets;
 
-/// The table's name on a laptop.
+/// The table's name.
 pub const TABLE: &str = "human-connect";
 const SWEEP: Duration = Duration::from_secs(60);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves DynamoDB; its address. The table is kept in `file`, or in memory.
+/// Serves DynamoDB and returns its URL. The table is kept in `file`, or in memory.
 pub async fn dynamodb(file: Option<&Path>) -> Result<String, Error> {
     let database = match file {
         Some(file) => Database::new(&file.to_string_lossy())?,
@@ -46,10 +46,10 @@ pub async fn dynamodb(file: Option<&Path>) -> Result<String, Error> {
     Ok(address)
 }
 
-/// Serves Secrets Manager; its address.
+/// Serves Secrets Manager and returns its URL.
 pub async fn secrets_manager(secrets: Secrets) -> Result<String, Error> {
     let (listener, address) = listen().await?;
-    let router = Router::new().fallback(ask_secrets).with_state(secrets);
+    let router = Router::new().fallback(answer_secrets_manager).with_state(secrets);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(address)
 }
@@ -60,7 +60,7 @@ async fn listen() -> std::io::Result<(TcpListener, String)> {
     Ok((listener, address))
 }
 
-/// The laptop's own client of the DynamoDB at this address.
+/// Returns a client of the DynamoDB at this address.
 pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -71,7 +71,7 @@ pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Clie
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
-/// Makes the table, as `template.yaml` has it. It may be there already.
+/// Creates the table as `template.yaml` defines it, unless it exists.
 pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error> {
     let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build();
     let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
@@ -102,7 +102,7 @@ pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error
     Ok(())
 }
 
-async fn ask_secrets(State(secrets): State<Secrets>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer_secrets_manager(State(secrets): State<Secrets>, headers: HeaderMap, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let answer = match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
         Some("secretsmanager.GetSecretValue") => secrets.get(&request),

@@ -1,4 +1,4 @@
-//! What was called, newest last; the page draws it.
+//! The calls, newest last. The console draws them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,37 +12,33 @@ use crate::lock;
 
 const KEPT: usize = 500;
 
-/// One call.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
-    /// Counts up, with gaps.
+    /// A number that increases, with gaps.
     pub id: u64,
-    /// The request to API Gateway that it is, or is part of, where that is known.
+    /// The id of the request to API Gateway that this call is, or belongs to, if known.
     pub request: Option<u64>,
-    /// When it began, in milliseconds since the Unix epoch, by a clock that never goes back.
+    /// Start time in milliseconds since the Unix epoch, by a clock that never goes back.
     pub began: f64,
-    /// Who called.
     pub from: &'static str,
-    /// Who was called.
     pub to: &'static str,
-    /// The route or operation; never a path with a ticket in it.
+    /// The route or operation. A path with a ticket never appears here.
     pub what: String,
-    /// The answer's status; 0 where none came, nothing while it is under way.
+    /// The response's status: 0 if none came, `None` while the call is in flight.
     pub status: Option<u16>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub ms: Option<f64>,
-    /// What the function was handed, masked.
+    /// The function's event, masked.
     #[serde(skip)]
     pub event: Option<Value>,
-    /// What was answered, masked.
+    /// The response, masked.
     #[serde(skip)]
     pub answer: Option<Value>,
     #[serde(skip)]
     revision: u64,
 }
 
-/// The list.
 #[derive(Clone)]
 pub struct Calls {
     started: (Instant, i64),
@@ -52,9 +48,9 @@ pub struct Calls {
 #[derive(Default)]
 struct Log {
     calls: VecDeque<Call>,
-    /// Counts what began and what ended.
+    /// Counts the starts and the ends of calls.
     revision: u64,
-    /// The requests to API Gateway that are under way.
+    /// The requests to API Gateway in flight.
     requests: Vec<u64>,
 }
 
@@ -65,7 +61,7 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// A request to API Gateway begins.
+    /// Records the start of a request to API Gateway.
     pub fn request(&self, from: &'static str, what: impl Into<String>) -> Underway {
         let mut log = lock(&self.log);
         let id = log.revision + 1;
@@ -73,7 +69,7 @@ impl Calls {
         self.begin(&mut log, Some(id), (from, "API Gateway"), what.into())
     }
 
-    /// A run begins that no request asked for; what it calls is part of it.
+    /// Records the start of a run that no request started. The calls of the run belong to it.
     pub fn run(&self, from: &'static str, what: impl Into<String>) -> Underway {
         let mut log = lock(&self.log);
         let id = log.revision + 1;
@@ -81,7 +77,7 @@ impl Calls {
         self.begin(&mut log, Some(id), (from, "function"), what.into())
     }
 
-    /// A call begins that is part of this request, or of none.
+    /// Records the start of a call that belongs to this request, or to none.
     pub fn child(
         &self,
         request: Option<u64>,
@@ -92,7 +88,8 @@ impl Calls {
         self.begin(&mut lock(&self.log), request, (from, to), what.into())
     }
 
-    /// A function's call begins. Nothing in it says which request it is part of: where several are under way, none is named.
+    /// Records the start of a function's call. The call does not say which request it belongs to. If several requests are
+    /// in flight, it belongs to none.
     pub fn of_function(&self, to: &'static str, what: impl Into<String>) -> Underway {
         let mut log = lock(&self.log);
         let request = if let [only] = log.requests.as_slice() { Some(*only) } else { None };
@@ -130,18 +127,17 @@ impl Calls {
         Underway { calls: self.clone(), id, began: Instant::now(), status: 0 }
     }
 
-    /// The calls that began or ended after this revision, and the last revision.
+    /// Returns the calls that started or ended after this revision, and the last revision.
     pub fn after(&self, revision: u64) -> (Vec<Call>, u64) {
         let log = lock(&self.log);
         (log.calls.iter().filter(|call| call.revision > revision).cloned().collect(), log.revision)
     }
 
-    /// The call of this id, if it is still kept.
+    /// Returns the call with this id, unless newer calls have replaced it.
     pub fn get(&self, id: u64) -> Option<Call> {
         lock(&self.log).calls.iter().find(|call| call.id == id).cloned()
     }
 
-    /// Forgets all calls.
     pub fn clear(&self) {
         lock(&self.log).calls.clear();
     }
@@ -153,7 +149,7 @@ impl Calls {
     }
 }
 
-/// A call under way. Dropped before its [end](Underway::end), it has had no answer.
+/// Guard of a call in flight. If it is dropped before [`end`](Underway::end), the call had no response.
 pub struct Underway {
     calls: Calls,
     id: u64,
@@ -162,22 +158,22 @@ pub struct Underway {
 }
 
 impl Underway {
-    /// The call's id; a request's id for its parts.
+    /// Returns the call's id. Calls of the same request name it as their request.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What the function is handed, masked.
+    /// Sets the function's event, which the caller has masked.
     pub fn event(&self, event: Value) {
         self.calls.change(self.id, |call| call.event = Some(event));
     }
 
-    /// What is answered, masked.
+    /// Sets the response, which the caller has masked.
     pub fn answer(&self, answer: Value) {
         self.calls.change(self.id, |call| call.answer = Some(answer));
     }
 
-    /// It was answered with this status.
+    /// Ends the call with this status.
     pub fn end(mut self, status: u16) {
         self.status = status;
     }
@@ -205,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_s_call_belongs_to_the_only_request_under_way() {
+    fn a_functions_call_belongs_to_the_only_request_in_flight() {
         let calls = Calls::default();
         let request = calls.request("browser", "GET /");
         calls.of_function("DynamoDB", "GetItem").end(200);
@@ -218,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_is_seen_and_seen_again_when_it_ended() {
+    fn a_call_is_listed_when_it_starts_and_again_when_it_ends() {
         let calls = Calls::default();
         let call = calls.of_function("DynamoDB", "GetItem");
         let (seen, last) = calls.after(0);

@@ -1,4 +1,4 @@
-//! The page and what only it asks for: sign-in without a password, a look into the table, the stand-in's switches.
+//! The console page and its own endpoints: sign-in without a password, the user's row, the stand-in's switches.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
@@ -22,24 +22,16 @@ use crate::mask::{self, MASK};
 use crate::names_this_machine;
 use crate::secrets::{CLIENT_SECRET, Secrets};
 
-/// What the page works with.
+/// The parts that the console uses.
 #[derive(Clone)]
 pub struct Console {
-    /// The widgets' origin.
     pub widgets: String,
-    /// The product.
     pub gateway: Gateway,
-    /// Signs in.
     pub issuer: Issuer,
-    /// The stand-in.
     pub human_api: HumanApi,
-    /// The secrets.
     pub secrets: Secrets,
-    /// The table.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// What goes wrong with the functions' calls.
     pub faults: Faults,
-    /// What was called.
     pub calls: Calls,
 }
 
@@ -49,7 +41,7 @@ macro_rules! page {
     };
 }
 
-/// The page's routes; everything else is the API's.
+/// Returns the console's routes. Every other path goes to the API.
 pub fn router(console: Console) -> Router {
     Router::new()
         .route("/", get(|| async { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page!("console.html")) }))
@@ -68,7 +60,7 @@ pub fn router(console: Console) -> Router {
         .with_state(console)
 }
 
-/// The page runs its own scripts, the widgets' and nobody else's. The API is for pages of this origin.
+/// Sets the console's content security policy: only its own scripts and the widgets' scripts run.
 async fn with_policy(State(console): State<Console>, request: Request, next: Next) -> Response {
     if !names_this_machine(request.headers()) {
         return StatusCode::MISDIRECTED_REQUEST.into_response();
@@ -137,11 +129,11 @@ async fn calls(State(console): State<Console>, Query(After { after }): Query<Aft
     Json(json!({"calls": calls, "last": last}))
 }
 
-/// What a function was handed and what it answered.
+/// Answers with the event and the response of one call.
 async fn exchange(State(console): State<Console>, Path(id): Path<u64>) -> Response {
     match console.calls.get(id) {
         Some(call) => Json(json!({"event": call.event, "answer": call.answer})).into_response(),
-        None => (StatusCode::NOT_FOUND, Json(json!({"message": "This call is not kept any more."}))).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({"message": "This call is no longer kept."}))).into_response(),
     }
 }
 
@@ -175,7 +167,8 @@ fn key(user: &UserId) -> AttributeValue {
     AttributeValue::S(user.key().to_string())
 }
 
-/// An attribute for people: maps field by field, sealed values by their key version, times as times.
+/// Prepares an attribute for display. Maps become one field per entry, sealed values show their key version, numbers of
+/// milliseconds show as times.
 fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>) {
     let last = name.rsplit('.').next().unwrap_or_default();
     let is_time =
@@ -248,18 +241,18 @@ async fn sweep(State(console): State<Console>) -> Json<Value> {
 }
 
 impl Console {
-    /// One more thing that goes wrong: in place of what was to go wrong with that service.
+    /// Sets a fault of a service. It replaces the service's earlier fault.
     fn fault(&self, service: &str, fault: &str, once: bool) -> StatusCode {
         let service = Service::ALL.into_iter().find(|known| known.name() == service);
         let named = |service: Service| service.faults().into_iter().find(|(name, _)| *name == fault);
         let Some((service, (name, fault))) = service.and_then(|service| Some((service, named(service)?))) else {
             return StatusCode::NOT_FOUND;
         };
-        // nobody sees a connection that is refused: it cannot be counted
+        // The proxy does not see refused connections, so it cannot count them.
         let once = once && !matches!(fault, Fault::Refused);
         let rule = Rule { times: once.then_some(1), ..Rule::always(service, fault).named(name) };
         if service == Service::SecretsManager {
-            // else they would go on with what they have read
+            // The functions have cached the secrets, so they must start again to meet the fault.
             self.gateway.restart();
         }
         let others = self.faults.rules().into_iter().filter(|other| other.service != service);
@@ -267,7 +260,7 @@ impl Console {
         StatusCode::NO_CONTENT
     }
 
-    /// Changes a row behind the functions' back, if its record has this attribute.
+    /// Changes a row without the functions, if its record has this attribute.
     async fn update(&self, user: &str, update: &str, attribute: &str) {
         let Some(user) = UserId::new(user) else { return };
         let mut request = self
@@ -282,7 +275,7 @@ impl Console {
             let now = Clock::system().now().to_string();
             request = request.expression_attribute_values(":now", AttributeValue::N(now));
         }
-        // a condition that does not hold means that there was nothing to change
+        // If the condition fails, there was nothing to change.
         let _ = request.send().await;
     }
 }
@@ -290,7 +283,7 @@ impl Console {
 async fn asset(Path(file): Path<String>) -> Response {
     let script = "text/javascript";
     let (kind, text) = match file.as_str() {
-        // what people copy into their own pages
+        // Developers copy this file into their own pages.
         "human-connect-backend.js" => (script, include_str!("../../web/human-connect-backend.js")),
         "calls.js" => (script, page!("calls.js")),
         "clients.js" => (script, page!("clients.js")),
@@ -299,7 +292,7 @@ async fn asset(Path(file): Path<String>) -> Response {
         "duration.js" => (script, page!("duration.js")),
         "faults.js" => (script, page!("faults.js")),
         "group.js" => (script, page!("group.js")),
-        "laptop.js" => (script, page!("laptop.js")),
+        "local-stack.js" => (script, page!("local-stack.js")),
         "notice.js" => (script, page!("notice.js")),
         "phone.js" => (script, page!("phone.js")),
         "progress.js" => (script, page!("progress.js")),

@@ -1,10 +1,10 @@
-//! CORS as API Gateway's HTTP API does it, as `template.yaml` configures it: a mistake there shows on the laptop.
+//! CORS as API Gateway's HTTP API does it, with the configuration of `template.yaml`. A mistake there shows locally.
 //!
-//! From AWS's "Configure CORS for HTTP APIs": preflights are answered whether or not there is a route; a request counts
-//! only with `Origin`, a preflight only with `Access-Control-Request-Method` too; what functions say of CORS is dropped.
+//! AWS's "Configure CORS for HTTP APIs" gives these rules. A preflight is answered even if the path has no route. CORS applies
+//! only to requests with `Origin`. A preflight also needs `Access-Control-Request-Method`. CORS headers of functions are dropped.
 //!
 //! AWS promises the headers only on an integration's answer. API Gateway's own refusals (401 of an authorizer, 404, 429) were seen
-//! with the headers. Without the headers, a page sees no answer (`network`) instead of the 401. [`Refusals`] plays both.
+//! with the headers. Without the headers, a page sees no response (`network`) instead of the 401. [`Refusals`] simulates both.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -18,32 +18,29 @@ use serde_json::Value;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// What keeps a page of another origin out although somebody wanted it in.
+/// The CORS configuration or one of its variables is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum CorsError {
-    /// The template's CORS configuration cannot be followed.
     #[error("CorsConfiguration of template.yaml: {0}")]
     Template(String),
-    /// A stack would not take these origins either.
+    /// A deployed stack would refuse these origins too.
     #[error("ALLOWED_ORIGINS={origins}: {constraint}, says AllowedOrigins in template.yaml")]
     Origins {
-        /// As they were given.
         origins: String,
-        /// The parameter's own words.
+        /// The constraint description of the template's parameter.
         constraint: String,
     },
-    /// The variable has another value than its two.
     #[error("CORS_ON_REFUSALS={0}: must be true or false")]
     Refusals(String),
 }
 
-/// How a page of an allowed origin sees API Gateway's own refusals.
+/// CORS headers of API Gateway's own refusals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Refusals {
-    /// With the CORS headers: the page reads the status.
+    /// The refusals have the CORS headers: the page can read the status.
     #[default]
     Readable,
-    /// Without the CORS headers: the browser reports no answer.
+    /// The refusals have no CORS headers: the browser reports no response.
     Hidden,
 }
 
@@ -62,7 +59,7 @@ impl Refusals {
 #[derive(Clone, Copy)]
 pub struct OwnAnswer;
 
-/// The configuration; none without allowed origins, as in the template.
+/// The CORS configuration. Without allowed origins there is none, as in the template.
 #[derive(Clone)]
 pub struct Cors {
     allowed: Option<Allowed>,
@@ -80,12 +77,12 @@ struct Allowed {
 }
 
 impl Cors {
-    /// No page of another origin may call.
+    /// Returns a configuration that allows no other origin.
     pub fn none() -> Self {
         Self { allowed: None, refusals: Refusals::default() }
     }
 
-    /// The template's configuration with these `AllowedOrigins`, separated by commas.
+    /// Reads the template's configuration, with these `AllowedOrigins`, separated by commas.
     pub fn from_template(origins: &str, refusals: Refusals) -> Result<Self, CorsError> {
         if origins.is_empty() {
             return Ok(Self::none());
@@ -103,7 +100,7 @@ impl Cors {
         let at = |name: &str| template.pointer(&format!("/Resources/Api/Properties/CorsConfiguration/1/{name}"));
         let header = |name: &str| {
             let text = match at(name) {
-                // `!Split [",", !Sub "…"]`: the laptop takes the parameter's default.
+                // `!Split [",", !Sub "…"]`: the local stack takes the parameter's default.
                 Some(Value::Array(split)) if split.first().is_some_and(|separator| separator == ",") => {
                     let default = template.pointer("/Parameters/AllowedHeaders/Default").and_then(Value::as_str);
                     let text = split.get(1).and_then(Value::as_str).unwrap_or_default();
@@ -111,9 +108,9 @@ impl Cors {
                 }
                 Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
                 Some(Value::Number(number)) => number.to_string(),
-                _ => return Err(CorsError::Template(format!("{name} is not there"))),
+                _ => return Err(CorsError::Template(format!("{name} is missing"))),
             };
-            HeaderValue::from_str(&text).map_err(|_| CorsError::Template(format!("{name} cannot be sent")))
+            HeaderValue::from_str(&text).map_err(|_| CorsError::Template(format!("{name} is not a valid header value")))
         };
         let allowed = Allowed {
             origins: origins.split(',').map(str::to_owned).collect(),
@@ -126,7 +123,7 @@ impl Cors {
         Ok(Self { allowed: Some(allowed), refusals })
     }
 
-    /// The answer to a preflight; `None` where the request is none.
+    /// Answers a preflight. Returns `None` if the request is not one.
     pub fn preflight(&self, method: &Method, request: &HeaderMap) -> Option<Response<Body>> {
         let allowed = self.allowed.as_ref()?;
         if method != Method::OPTIONS || !request.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
@@ -145,7 +142,7 @@ impl Cors {
         Some(response)
     }
 
-    /// Completes an answer of a function or of API Gateway itself.
+    /// Sets the CORS headers of a function's or API Gateway's response.
     pub fn complete(&self, request: &HeaderMap, response: &mut Response<Body>) {
         let Some(allowed) = &self.allowed else { return };
         if self.refusals == Refusals::Hidden && response.extensions().get::<OwnAnswer>().is_some() {

@@ -1,4 +1,4 @@
-//! Made-up users in known states: what `events/` is written for. None of them is one that the page offers.
+//! Made-up users in known states, for the files of `events/`. The console offers none of them.
 
 use serde_json::json;
 use shared::clock::Clock;
@@ -11,38 +11,38 @@ use shared::token::Ticket;
 use crate::faults::{Acts, Fault, Faults, Rule, Service};
 use crate::gateway::Gateway;
 use crate::human_api::{CATALOGUE, CLIENT_ID, HumanApi, human_id};
-use crate::laptop::Laptop;
+use crate::local_stack::LocalStack;
 
-/// Have a popup session that is not finished yet, `made-up-popup-session-of-NAME`.
+/// Users with an unfinished popup session, `made-up-popup-session-of-NAME`.
 const WITH_SESSION: [&str; 8] =
     ["emmy", "dorothy", "用户-7 (odd|id+%)", "sofia", "hedy", "lise", "margaret", BY_TICKET];
-/// Connected by the popup before.
+/// Users who connected through the popup before.
 const BY_POPUP: [&str; 2] = ["lise", "margaret"];
-/// Connected by the Connect widget.
+/// A user who connected through the Connect widget.
 const BY_WIDGET: &str = "alan";
-/// Had connected a source before this backend saw them first: Human API never told it their humanId.
+/// A user who connected a source before this backend existed. Human API never told it the humanId.
 const UNPROVEN: &str = "edsger";
-/// Connected by the Connect widget, and forgotten by Human API since.
+/// A user who connected through the Connect widget, and whom Human API has deleted since.
 const GONE: &str = "barbara";
-/// Human API's answer to the exchange of their session was lost.
+/// A user whose exchange lost its response.
 const LOST: &str = "radia";
-/// Has a ticket whose random part is 32 times the number one.
+/// A user with a ticket whose 32 random bytes are all 1.
 const BY_TICKET: &str = "katherine";
 
-/// Brings the examples into their states, where they are not in the table yet.
-pub async fn set_up(laptop: &Laptop) -> Result<(), StoreError> {
-    let http = shared::network::http_client(&laptop.config).map_err(|error| StoreError::Unavailable(error.into()))?;
-    let client = shared::aws::dynamodb(&laptop.config.aws, &http);
-    let store = Store::new(client, laptop.config.table.clone(), Clock::system());
+/// Sets up the example users that are not in the table yet.
+pub async fn set_up(stack: &LocalStack) -> Result<(), StoreError> {
+    let http = shared::network::http_client(&stack.config).map_err(|error| StoreError::Unavailable(error.into()))?;
+    let client = shared::aws::dynamodb(&stack.config.aws, &http);
+    let store = Store::new(client, stack.config.table.clone(), Clock::system());
     let invocation = Invocation::start();
-    let examples = Examples { gateway: &laptop.gateway, human_api: &laptop.human_api, faults: &laptop.faults };
+    let examples = Examples { gateway: &stack.gateway, human_api: &stack.human_api, faults: &stack.faults };
 
     for user in WITH_SESSION {
         examples.add_session(user);
     }
     for user in BY_POPUP.into_iter().chain([BY_WIDGET, UNPROVEN, GONE, LOST]) {
         if store.read(&key(user), &invocation).await?.is_none() {
-            examples.bring(user).await;
+            examples.set_up(user).await;
         }
     }
     let ticket = Ticket::from_parts(key(BY_TICKET), [1; Ticket::RANDOM_BYTES]);
@@ -62,8 +62,8 @@ struct Examples<'a> {
 }
 
 impl Examples<'_> {
-    /// Brings a user into the state that the lists above name.
-    async fn bring(&self, user: &str) {
+    /// Sets up a user in the state of the list that names the user.
+    async fn set_up(&self, user: &str) {
         let (source, name, _) = CATALOGUE[0];
         let connect = || self.human_api.with(|state| state.connect(user, source));
         let report = json!({

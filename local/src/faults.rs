@@ -1,5 +1,5 @@
-//! What goes wrong with calls of the functions: rules that the [proxy](crate::proxy) in front of Human API, DynamoDB and
-//! Secrets Manager goes by. Tests set them, and so does the page.
+//! Faults of the functions' calls. The [proxy](crate::proxy) before Human API, DynamoDB and Secrets Manager applies these
+//! rules. The tests and the console set them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,22 +12,16 @@ use crate::lock;
 
 mod catalogue;
 
-/// Who is called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
-    /// Its token endpoints.
     HumanApi,
-    /// The table.
     DynamoDb,
-    /// The two secrets.
     SecretsManager,
 }
 
 impl Service {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::HumanApi, Self::DynamoDb, Self::SecretsManager];
 
-    /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::HumanApi => "Human API",
@@ -36,7 +30,7 @@ impl Service {
         }
     }
 
-    /// The faults that have names: what tests go through, and what the page offers.
+    /// Returns the named faults of this service. The tests go through all of them, and the console offers them.
     pub fn faults(self) -> Vec<(&'static str, Fault)> {
         match self {
             Self::HumanApi => catalogue::human_api(),
@@ -46,116 +40,109 @@ impl Service {
     }
 }
 
-/// Whether the other side acts on the request before it goes wrong.
+/// Says if the service performs the request before the fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Acts {
-    /// Nothing is performed.
+    /// The service does not perform the request.
     Not,
-    /// The request is performed; its true answer is lost.
+    /// The service performs the request, and its response is lost.
     First,
 }
 
-/// What goes wrong with a call.
 #[derive(Clone)]
 pub enum Fault {
-    /// No connection can be made to the service's address (AWS has one for both its services).
+    /// The service's address refuses connections. DynamoDB and Secrets Manager share one address.
     Refused,
-    /// The connection is reset instead of an answer.
+    /// The connection is reset before a response.
     Reset(Acts),
-    /// No answer comes, and the connection stays.
+    /// No response comes, and the connection stays open.
     Hang(Acts),
-    /// The true answer's head comes, and then one byte of its body each second.
+    /// The real response's head comes, then its body at one byte per second.
     SlowBody,
-    /// The true answer ends half-way with a reset.
+    /// The connection is reset after half of the real response's body.
     HalfBody,
-    /// This is the answer.
+    /// The proxy sends this response.
     Answer(Acts, Answer),
-    /// A conditional write fails as if somebody else had been faster; the row is as it is.
+    /// A conditional write fails as if another writer had been faster. The row does not change.
     Conflict,
-    /// Something else happens first; then the next rule that fits decides.
+    /// An event happens first. Then the next rule that matches decides.
     After(Event),
 }
 
-/// Something that happens while a request waits.
+/// An event that the proxy awaits while the request waits.
 pub type Event = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A made-up answer.
+/// A made-up response.
 #[derive(Clone)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
-    /// Headers beside `Content-Type`.
+    /// Headers other than `Content-Type`.
     pub headers: Vec<(&'static str, String)>,
-    /// The content type.
     pub content_type: &'static str,
-    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Fault {
-    /// This JSON text with this status, and nothing performed.
+    /// A refusal with this status and JSON body. The service performs nothing.
     pub fn refuse(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::Answer(Acts::Not, Answer::json(status, body))
     }
 
-    /// The true answer, this much later.
+    /// The real response, delayed.
     pub fn late(by: Duration) -> Self {
         Self::After(Arc::new(move || tokio::time::sleep(by).boxed()))
     }
 }
 
 impl Answer {
-    /// An answer in JSON.
+    /// A JSON response.
     pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), content_type: "application/json", body: body.into() }
     }
 }
 
-/// When a fault strikes.
+/// A rule applies a fault to the calls that match it.
 #[derive(Clone)]
 pub struct Rule {
-    /// Calls of this service,
     pub service: Service,
-    /// of this operation (any, if none),
+    /// Only this operation matches. `None` matches every operation.
     pub operation: Option<&'static str>,
-    /// but not the first so many;
+    /// Number of matching calls that pass before the fault applies.
     pub spared: usize,
-    /// so many times (until the rules are changed, if no number).
+    /// Number of times the fault applies. `None` means until the rules change.
     pub times: Option<usize>,
-    /// What happens to them.
     pub fault: Fault,
-    /// The fault's name, where it has one.
+    /// The fault's name, or an empty text.
     pub name: &'static str,
 }
 
 impl Rule {
-    /// Every call of the service goes wrong.
+    /// Applies the fault to every call of the service.
     pub fn always(service: Service, fault: Fault) -> Self {
         Self { service, operation: None, spared: 0, times: None, fault, name: "" }
     }
 
-    /// The next call of the service goes wrong.
+    /// Applies the fault to the next call of the service.
     pub fn once(service: Service, fault: Fault) -> Self {
         Self { times: Some(1), ..Self::always(service, fault) }
     }
 
-    /// The fault's name.
     pub fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// Only calls of this operation.
+    /// Limits the rule to one operation.
     pub fn of(self, operation: &'static str) -> Self {
         Self { operation: Some(operation), ..self }
     }
 
-    /// Only after so many that are spared.
+    /// Lets this many matching calls pass first.
     pub fn after(self, spared: usize) -> Self {
         Self { spared, ..self }
     }
 }
 
-/// The rules, and what is under way. Clones share everything.
+/// The rules and the requests in flight. Clones share both.
 #[derive(Clone, Default)]
 pub struct Faults {
     state: Arc<Mutex<State>>,
@@ -165,43 +152,42 @@ pub struct Faults {
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
-    struck: Vec<Service>,
-    moving: usize,
-    moves: u64,
+    fired: Vec<Service>,
+    in_flight: usize,
+    activity: u64,
 }
 
 impl Faults {
-    /// These rules and no others; the first one that fits strikes. Forgets what was struck.
+    /// Replaces the rules and clears the list of faults that fired. The first rule that matches applies.
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
         let mut state = lock(&self.state);
         state.rules = rules.into_iter().collect();
-        state.struck.clear();
+        state.fired.clear();
         self.changed.send_replace(());
     }
 
-    /// The rules.
     pub fn rules(&self) -> Vec<Rule> {
         lock(&self.state).rules.clone()
     }
 
-    /// Told whenever the rules are changed.
+    /// Notifies the receiver of every change of the rules.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// The services that were struck since the rules were set, call by call.
-    pub fn struck(&self) -> Vec<Service> {
-        lock(&self.state).struck.clone()
+    /// Returns the service of each fault that fired since `set`, in order.
+    pub fn fired(&self) -> Vec<Service> {
+        lock(&self.state).fired.clone()
     }
 
-    /// Whether this service takes no connections.
+    /// Returns `true` if a rule refuses connections to this service.
     pub(crate) fn refuses(&self, service: Service) -> bool {
         let state = lock(&self.state);
         state.rules.iter().any(|rule| rule.service == service && matches!(rule.fault, Fault::Refused))
     }
 
-    /// What goes wrong with this call; once it `has_waited` it waits no more.
-    pub(crate) fn strike(&self, service: Service, operation: &str, has_waited: bool) -> Option<Fault> {
+    /// Picks the fault of this call and counts it. After `has_waited`, no rule makes the call wait again.
+    pub(crate) fn fire(&self, service: Service, operation: &str, has_waited: bool) -> Option<Fault> {
         let mut state = lock(&self.state);
         let fits = |rule: &Rule| {
             rule.service == service
@@ -220,33 +206,33 @@ impl Faults {
         if rule.times == Some(0) {
             state.rules.remove(place);
         }
-        state.struck.push(service);
+        state.fired.push(service);
         Some(fault)
     }
 
-    /// A request moves until the answer is dropped.
-    pub(crate) fn moving(&self) -> Moving {
+    /// Counts a request as in flight until the returned guard is dropped.
+    pub(crate) fn start_request(&self) -> InFlight {
         let mut state = lock(&self.state);
-        state.moving += 1;
-        state.moves += 1;
-        Moving(self.clone())
+        state.in_flight += 1;
+        state.activity += 1;
+        InFlight(self.clone())
     }
 
-    /// How often a request has begun or ceased to move, and whether one is moving now. Tests let time pass when nothing
-    /// moves.
-    pub fn moves(&self) -> (u64, bool) {
+    /// Returns how many requests have started or ended, and `true` if one is in flight. Tests let time pass only when
+    /// nothing is in flight.
+    pub fn activity(&self) -> (u64, bool) {
         let state = lock(&self.state);
-        (state.moves, state.moving > 0)
+        (state.activity, state.in_flight > 0)
     }
 }
 
-/// A request that is being worked on.
-pub(crate) struct Moving(Faults);
+/// Guard of a request in flight.
+pub(crate) struct InFlight(Faults);
 
-impl Drop for Moving {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
-        state.moving -= 1;
-        state.moves += 1;
+        state.in_flight -= 1;
+        state.activity += 1;
     }
 }

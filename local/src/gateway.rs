@@ -1,7 +1,7 @@
-//! API Gateway's HTTP API in small: authorizers, payload 2.0 events, its five functions in this process; and the one that a
-//! schedule starts, when it is told to.
+//! A small API Gateway HTTP API: authorizers, events of payload format 2.0, and five functions in this process. It also runs
+//! the scheduled function on request.
 //!
-//! The IAM route wants a Signature Version 4 header and does not check the signature: there is no IAM on a laptop.
+//! The IAM route requires a Signature Version 4 header. The local stack has no IAM, so the signature is not checked.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,15 +23,13 @@ use crate::cors::{Cors, CorsError, OwnAnswer, Refusals};
 use crate::issuer::Issuer;
 use crate::{lock, mask, random_hex};
 
-/// API Gateway's own limit of a body.
+/// API Gateway's limit of a body, in bytes.
 pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
-/// The AWS identity of "another backend" on a laptop.
-pub const BACKEND_ARN: &str = "arn:aws:sts::000000000000:assumed-role/made-up-backend/laptop";
+/// The AWS identity of the caller "another backend".
+pub const BACKEND_ARN: &str = "arn:aws:sts::000000000000:assumed-role/made-up-backend/local";
 
-/// The route of other backends.
 const INTERNAL: &str = "POST /internal/access-token";
 
-/// Who may use a route.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guard {
     Jwt,
@@ -82,25 +80,21 @@ impl Functions {
     }
 }
 
-/// A function's response.
 pub struct Reply {
-    /// The HTTP status.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Map<String, Value>,
-    /// The body's text.
     pub body: String,
 }
 
 impl Reply {
-    /// The body as JSON; null where it is none.
+    /// Parses the body as JSON. Returns null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 }
 
 impl Gateway {
-    /// Builds the functions.
     pub fn new(
         config: &Config,
         issuer: Issuer,
@@ -113,12 +107,12 @@ impl Gateway {
         Ok(Self { functions: Arc::new(Mutex::new(Arc::new(functions))), parts, issuer, cors: Cors::none(), calls })
     }
 
-    /// With CORS as the template configures it for these origins, separated by commas.
+    /// Enables CORS as the template configures it, for these origins, separated by commas.
     pub fn with_origins(self, origins: &str, refusals: Refusals) -> Result<Self, CorsError> {
         Ok(Self { cors: Cors::from_template(origins, refusals)?, ..self })
     }
 
-    /// Starts the functions anew, with nothing cached; calls under way end as they would have.
+    /// Replaces the functions by new ones with empty caches. Calls in flight continue.
     pub fn restart(&self) {
         let (config, output, clock) = &*self.parts;
         if let Ok(functions) = Functions::new(config, output, clock) {
@@ -139,7 +133,7 @@ impl Gateway {
             request.end(answer.status().as_u16());
             return answer;
         }
-        // an invocation goes on when its caller has gone
+        // The invocation continues even if its caller disconnects.
         let (gateway, request) = (self.clone(), headers.clone());
         let answer = tokio::spawn(async move { gateway.route(method, uri, &request, body).await }).await;
         let mut response =
@@ -185,12 +179,12 @@ impl Gateway {
         response.body(Body::from(reply.body)).unwrap_or_else(|_| message(StatusCode::BAD_GATEWAY, "Bad Gateway"))
     }
 
-    /// Calls a route as this user, without a browser.
+    /// Calls a route as this user, without HTTP.
     pub async fn as_user(&self, route: &'static str, user: &str, body: &Value) -> Reply {
         self.invoke(route, &user_event(route, user, body)).await
     }
 
-    /// Calls `POST /connect/finish/{ticket}`, without a browser.
+    /// Calls `POST /connect/finish/{ticket}`, without HTTP.
     pub async fn with_ticket(&self, ticket: &str, body: &Value) -> Reply {
         let route = "POST /connect/finish/{ticket}";
         let mut event = event(route, None);
@@ -207,7 +201,7 @@ impl Gateway {
         reply
     }
 
-    /// Runs the sweeper once, as its schedule would; its report.
+    /// Runs the sweeper once, as its schedule would, and returns its report.
     pub async fn sweep(&self) -> Value {
         let functions = lock(&self.functions).clone();
         let request = self.calls.run("schedule", sweeper::Sweeper::NAME);
@@ -217,7 +211,7 @@ impl Gateway {
         report
     }
 
-    /// Hands the function of this route an event, as it is.
+    /// Invokes the function of this route with this event, unchanged.
     pub async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
         self.invoke_for(None, route, event).await
     }
@@ -238,7 +232,7 @@ impl Gateway {
     async fn run<F: Function>(&self, host: &Runner<F>, request: Option<u64>, event: &Value) -> Reply {
         let call = self.calls.child(request, "API Gateway", "function", F::NAME);
         call.event(mask::event(event));
-        // a handler's future is large, and here there are five kinds of them side by side
+        // A handler's future is large, and five kinds of them would be on the stack.
         let response = match RawValue::from_string(event.to_string()) {
             Ok(event) => Box::pin(host.run(LambdaEvent::new(event, invocation()))).await,
             Err(_) => String::new(),
@@ -256,14 +250,14 @@ impl Gateway {
     }
 }
 
-/// The context that Lambda gives an invocation.
+/// Makes the context that Lambda gives an invocation.
 fn invocation() -> Context {
     let mut context = Context::default();
     context.request_id = random_hex::<8>();
     context
 }
 
-/// The headers of a function's response: single values in payload format 2.0, lists of values in 1.0.
+/// Returns the response's headers. Format 2.0 has single values, format 1.0 has lists of values.
 fn headers_of(response: &Value) -> Map<String, Value> {
     let fields = |name: &str| response.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
     let single =
@@ -287,7 +281,7 @@ fn find_route(method: &Method, path: &str) -> Option<(&'static str, Guard, Optio
     })
 }
 
-/// The event of a user's request.
+/// Makes the event of a user's request.
 pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
     let claims = json!({"sub": user, "email": format!("{}@example.test", user.len())});
     let mut event = event(route, Some(json!({"jwt": {"claims": claims, "scopes": null}})));
@@ -295,23 +289,23 @@ pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
     event
 }
 
-/// The event of another backend's request for an access token.
+/// Makes the event of another backend's request for an access token.
 pub fn backend_event(body: &Value) -> Value {
     let mut event = event(INTERNAL, Some(backend()));
     put_json(&mut event, body);
     event
 }
 
-/// An event as an HTTP API makes it (payload 2.0).
+/// Makes an event as an HTTP API does (payload format 2.0).
 fn event(route: &'static str, authorizer: Option<Value>) -> Value {
     let (method, path) = route.split_once(' ').unwrap_or_default();
     let now = Clock::system().now();
     let mut context = json!({
         "accountId": "000000000000",
-        "apiId": "laptop",
+        "apiId": "local",
         "domainName": "127.0.0.1",
         "domainPrefix": "127",
-        "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "laptop"},
+        "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "local"},
         "requestId": random_hex::<8>(),
         "routeKey": route,
         "stage": "$default",
@@ -343,7 +337,7 @@ fn put_json(event: &mut Value, body: &Value) {
     put(event, "body", json!(body.to_string()));
 }
 
-/// An HTTP API hands JSON and text over as they are and everything else, forms too, in base64.
+/// Sets the body as an HTTP API does: JSON and text unchanged, everything else, including forms, in base64.
 fn put_body(event: &mut Value, headers: &HeaderMap, body: &Bytes) {
     if body.is_empty() {
         return;
@@ -364,7 +358,7 @@ fn header_map(headers: &HeaderMap) -> Value {
     Value::Object(headers.iter().map(|(name, value)| (name.to_string(), json!(text(value)))).collect())
 }
 
-/// An HTTP API hands every claim over as text.
+/// Converts every claim to text, as an HTTP API does.
 fn as_text(claims: &Value) -> Value {
     let text = |value: &Value| json!(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     Value::Object(claims.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect())
@@ -382,14 +376,14 @@ fn backend() -> Value {
     }})
 }
 
-/// What API Gateway answers where no function is asked.
+/// Ends the request with API Gateway's own response, without a function.
 fn refuse(request: Underway, status: StatusCode, text: &str) -> Response<Body> {
     request.answer(json!({"message": text}));
     request.end(status.as_u16());
     message(status, text)
 }
 
-/// What API Gateway itself answers.
+/// Makes API Gateway's own response.
 fn message(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(json!({"message": text}).to_string()));
     *response.status_mut() = status;

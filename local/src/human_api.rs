@@ -1,5 +1,5 @@
-//! A stand-in for Human API, written from its published guides: what it knows of users, sessions and tokens.
-//! The endpoints are in `endpoints`, what the widgets' pages ask for in `pages`.
+//! A stand-in for Human API, written from its published guides: its users, sessions and tokens.
+//! `endpoints` has the token endpoints, and `pages` the widgets' pages and their requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,12 +17,11 @@ mod pages;
 
 pub use pages::router;
 
-/// The made-up client id.
 pub const CLIENT_ID: &str = "made-up-client-id";
 const SESSION_SECONDS: u64 = 3600;
 const ID_SECONDS: u64 = 86_400;
 
-/// The made-up sources that can be connected: id, name, kind.
+/// The made-up sources: id, name, kind.
 pub const CATALOGUE: [(&str, &str, &str); 8] = [
     ("made-up-01", "Starfleet Pharmacy", "Pharmacy"),
     ("made-up-02", "Mount Invented Hospital", "Hospital"),
@@ -42,35 +41,35 @@ pub struct HumanApi {
     secrets: Secrets,
 }
 
-/// What it knows.
+/// The stand-in's data.
 #[derive(Serialize, Deserialize)]
 pub struct State {
     users: BTreeMap<String, User>,
-    /// Popup session tokens and whose they are.
+    /// Popup session tokens, each with its user.
     sessions: BTreeMap<String, String>,
     used_sessions: BTreeSet<String>,
-    /// Session and id tokens, whose they are and until when they are good.
+    /// Session and id tokens, each with its user and its expiry.
     start_tokens: BTreeMap<String, (String, Millis)>,
-    /// Whether a popup session token can be exchanged once only.
+    /// If `true`, a popup session token can be exchanged only once.
     pub single_use: bool,
-    /// How long it takes to answer, in milliseconds.
+    /// Delay of each response, in milliseconds.
     pub delay_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 struct User {
     human_id: String,
-    /// What a `session` said last.
+    /// The address of the latest `session` request.
     #[serde(default)]
     email: Option<String>,
     sources: Vec<Source>,
     public_token: Option<String>,
-    /// The newest one; it supersedes those before it.
+    /// The newest token. It supersedes the earlier ones.
     access_token: Option<String>,
 }
 
 impl HumanApi {
-    /// The stand-in as this file has it, or a new one.
+    /// Opens the stand-in with the data of this file, or with no data.
     pub fn open(file: Option<PathBuf>, secrets: Secrets) -> Self {
         let stored =
             file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
@@ -85,7 +84,7 @@ impl HumanApi {
         Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets }
     }
 
-    /// Reads or changes its state.
+    /// Reads or changes the data, and writes the file.
     pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = lock(&self.state);
         let outcome = change(&mut state);
@@ -109,12 +108,11 @@ impl State {
         })
     }
 
-    /// The user's e-mail address, as a `session` said it last.
+    /// Returns the e-mail address of the user's latest `session` request.
     pub fn email(&self, user: &str) -> Option<String> {
         self.users.get(user)?.email.clone()
     }
 
-    /// Connects a source of the catalogue.
     pub fn connect(&mut self, user: &str, source: &str) {
         let Some((id, name, _)) = CATALOGUE.iter().find(|(id, ..)| *id == source) else { return };
         let sources = &mut self.user(user).sources;
@@ -131,7 +129,7 @@ impl State {
         self.users.get(user).map(|user| user.sources.clone()).unwrap_or_default()
     }
 
-    /// A popup session of this user, with a token of its own or this one.
+    /// Adds a popup session of this user, with the given token or a random one, and returns the token.
     pub fn add_session(&mut self, user: &str, token: Option<&str>) -> String {
         let token = token.map_or_else(|| format!("made-up-popup-session-{}", random_hex::<12>()), str::to_owned);
         self.user(user);
@@ -146,19 +144,19 @@ impl State {
         token
     }
 
-    /// The newest access token and publicToken of this user.
+    /// Returns the user's newest access token and publicToken.
     pub fn newest(&self, user: &str) -> (Option<String>, Option<String>) {
         self.users.get(user).map_or((None, None), |user| (user.access_token.clone(), user.public_token.clone()))
     }
 
-    /// Forgets the user.
+    /// Removes the user and the user's tokens.
     pub fn drop_user(&mut self, user: &str) {
         self.users.remove(user);
         self.sessions.retain(|_, owner| owner != user);
         self.start_tokens.retain(|_, (owner, _)| owner != user);
     }
 
-    /// Ends the life of the user's session and id tokens.
+    /// Expires the user's session and id tokens.
     pub fn expire_tokens(&mut self, user: &str) {
         for (_, until) in self.start_tokens.values_mut().filter(|(owner, _)| owner == user) {
             *until = 0;
@@ -166,7 +164,7 @@ impl State {
     }
 }
 
-/// The humanId of a user: always the same for the same id, so that `events/` can name it.
+/// Returns the user's humanId. It depends only on the id, so that `events/` can name it.
 pub fn human_id(user: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, user.as_bytes());
     hex(digest.as_ref().get(..12).unwrap_or_default())

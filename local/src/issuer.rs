@@ -1,4 +1,4 @@
-//! The identity provider: signed tokens (HS256) for whoever says who he is. For a laptop only.
+//! The identity provider signs a token (HS256) for any user id, without a password. It is for local use only.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -7,7 +7,7 @@ use shared::clock::Clock;
 
 const LIFE_SECONDS: i64 = 3600;
 
-/// Signs and checks tokens, with a key that lasts as long as the process.
+/// Signs and verifies tokens, with a key that lives as long as the process.
 #[derive(Clone)]
 pub struct Issuer {
     key: hmac::Key,
@@ -15,12 +15,12 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer of this name.
+    /// Creates an issuer with a random key. `url` is the `iss` claim.
     pub fn new(url: String) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, crate::random_hex::<32>().as_bytes()), url }
     }
 
-    /// A token of this user.
+    /// Signs a token of this user that is valid for one hour.
     pub fn sign(&self, user: &str, email: Option<&str>) -> String {
         let now = Clock::system().now() / 1000;
         let mut claims = json!({"iss": self.url, "aud": "local", "sub": user, "iat": now, "exp": now + LIFE_SECONDS});
@@ -33,7 +33,7 @@ impl Issuer {
         format!("{signed}.{signature}")
     }
 
-    /// The claims of a token that this issuer signed and that has not expired.
+    /// Returns the claims if this issuer signed the token and the token has not expired.
     pub fn verify(&self, token: &str) -> Option<Value> {
         let (signed, signature) = token.rsplit_once('.')?;
         hmac::verify(&self.key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_its_own_unchanged_tokens_are_taken() {
+    fn the_issuer_accepts_only_its_own_unchanged_tokens() {
         let issuer = Issuer::new("http://127.0.0.1".into());
         let token = issuer.sign("ada", Some("ada@example.test"));
         assert_eq!(issuer.verify(&token).unwrap()["sub"], "ada");

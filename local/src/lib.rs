@@ -1,20 +1,21 @@
-//! Everything a laptop needs instead of AWS and Human API, on loopback, in one process. The tests use the same parts.
+//! The local stack replaces AWS and Human API: everything runs on loopback, in one process. The tests use the same parts.
 //!
-//! | module | what it stands in for |
+//! | module | contents |
 //! |---|---|
-//! | [`laptop`] | puts the others together; the environment that points the functions at them |
+//! | [`local_stack`] | starts the other parts, and the environment that points the functions at them |
 //! | [`aws`] | DynamoDB (embedded `dynoxide`) and Secrets Manager |
 //! | [`secrets`] | Secrets Manager's two secrets with their versions and stages |
-//! | [`human_api`] | Human API: the token endpoints of both generations and what the widgets need |
-//! | [`gateway`] | API Gateway: authorizers, true events, the functions |
+//! | [`human_api`] | Human API: the token endpoints of both generations, and the widgets' endpoints |
+//! | [`gateway`] | API Gateway: authorizers, real events, the functions |
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
-//! | [`console`] | the page |
-//! | [`proxy`] | stands between the functions and what they call |
-//! | [`faults`] | what the proxy lets go wrong, for tests and for the page |
-//! | [`calls`] | what was called, for the page |
-//! | [`mask`] | what the page may see of events and answers |
+//! | [`console`] | the console page |
+//! | [`cors`] | API Gateway's CORS, as `template.yaml` configures it |
+//! | [`proxy`] | forwards the functions' calls, and applies faults to them |
+//! | [`faults`] | the faults that tests and the console set |
+//! | [`calls`] | the calls that the console draws |
+//! | [`mask`] | masks secrets in the events and responses that the console shows |
 //! | [`examples`] | made-up users in known states, for `events/` |
-//! | [`heard`] | CloudWatch, for tests: what the functions wrote |
+//! | [`log_capture`] | CloudWatch, for tests: the lines that the functions wrote |
 //! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
 
 pub mod aws;
@@ -24,19 +25,19 @@ pub mod cors;
 pub mod examples;
 pub mod faults;
 pub mod gateway;
-pub mod heard;
 pub mod human_api;
 pub mod issuer;
-pub mod laptop;
+pub mod local_stack;
+pub mod log_capture;
 pub mod mask;
 pub mod proxy;
 pub mod runtime_api;
 pub mod secrets;
 
-/// `N` random bytes as hexadecimal text.
+/// Returns `N` random bytes as hexadecimal text.
 pub(crate) fn random_hex<const N: usize>() -> String {
     let mut bytes = [0; N];
-    // a laptop without randomness has other worries; a repeated id would be seen at once
+    // An error is ignored: local ids need no secrecy, and a repeated id would be noticed at once.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     hex(&bytes)
 }
@@ -45,15 +46,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a request was sent to this machine by its own name. A page elsewhere that made its name point here (DNS rebinding)
-/// gets nothing.
+/// Returns `true` if the `Host` header names this machine. This defeats DNS rebinding: a page elsewhere whose name points
+/// here gets nothing.
 pub(crate) fn names_this_machine(headers: &axum::http::HeaderMap) -> bool {
     let host = headers.get(axum::http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     matches!(name, "127.0.0.1" | "localhost")
 }
 
-/// Locks, whatever happened to another holder.
+/// Locks a mutex, even if a thread panicked while it held the lock.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! `cargo run -p local`: the whole product on a laptop, with nothing else installed.
+//! `cargo run -p local` runs the whole product locally, with nothing else installed.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,13 +7,13 @@ use std::process::ExitCode;
 
 use local::cors::Refusals;
 use local::examples;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use shared::clock::Clock;
 use shared::telemetry::{self, Output};
 
 const DIRECTORY: &str = ".local";
 const PORT: u16 = 3000;
-/// Where the usual tools serve a page under development; `ALLOWED_ORIGINS` names others.
+/// Origins of the usual development servers. `ALLOWED_ORIGINS` overrides them.
 const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080,\
     http://127.0.0.1:5173,http://127.0.0.1:4200,http://127.0.0.1:8080";
 
@@ -25,11 +25,11 @@ async fn main() -> ExitCode {
     let output = match log {
         Ok(log) => Output::new(log),
         Err(error) => {
-            eprintln!("{} could not be written: {error}", lines.display());
+            eprintln!("cannot write {}: {error}", lines.display());
             return ExitCode::FAILURE;
         }
     };
-    // what CloudWatch would get of the functions
+    // This file receives the lines that CloudWatch would receive.
     let _ = tracing::subscriber::set_global_default(telemetry::subscriber(
         telemetry::info(),
         "human-connect",
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
     let refusals = match Refusals::from_variable(std::env::var("CORS_ON_REFUSALS").ok().as_deref()) {
         Ok(refusals) => refusals,
         Err(error) => {
-            eprintln!("could not start: {error}");
+            eprintln!("cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -52,33 +52,33 @@ async fn main() -> ExitCode {
         refusals,
         variables: Vec::new(),
     };
-    let laptop = match Laptop::start(options).await {
-        Ok(laptop) => laptop,
+    let stack = match LocalStack::start(options).await {
+        Ok(stack) => stack,
         Err(error) => {
-            eprintln!("could not start: {error}");
+            eprintln!("cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = examples::set_up(&laptop).await {
-        eprintln!("the example users could not be set up: {error}");
+    if let Err(error) = examples::set_up(&stack).await {
+        eprintln!("cannot set up the example users: {error}");
         return ExitCode::FAILURE;
     }
-    // what the example users did is not what the page's user did
-    laptop.calls.clear();
-    let environment: String = laptop.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    // The console must not draw the calls of the example users.
+    stack.calls.clear();
+    let environment: String = stack.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let file = directory.join("env");
     if let Err(error) = std::fs::write(&file, environment) {
-        eprintln!("{} could not be written: {error}", file.display());
+        eprintln!("cannot write {}: {error}", file.display());
         return ExitCode::FAILURE;
     }
     let greeting = format!(
-        "\n  human-connect is running: open {}\n\n  What the functions log is in {}.\n  Everything is made up and stays in \
-         {DIRECTORY}/ (delete it to begin anew).\n  Built functions find these parts through {}: see the README. Ctrl-C ends.\n\n",
-        laptop.console,
+        "\n  human-connect is running: open {}\n\n  The functions' log: {}.\n  All data is made up and stays in \
+         {DIRECTORY}/. Delete that folder to start again.\n  Environment for built functions: {} (see the README).\n  Press Ctrl-C to stop.\n\n",
+        stack.console,
         lines.display(),
         file.display()
     );
-    // whoever has stopped reading does not end it
+    // A closed standard output must not end the process.
     let _ = std::io::stdout().write_all(greeting.as_bytes());
     let _ = tokio::signal::ctrl_c().await;
     ExitCode::SUCCESS

@@ -1,16 +1,16 @@
-//! What the page may see of events and answers: every secret gives way to a mask that is always as long.
+//! Masks secrets in the events and responses that the console shows. Every mask has the same length.
 //!
-//! Names that are harmless are listed, not those that are secret: what nobody thought of stays masked.
+//! The lists name harmless fields, not secret ones, so an unknown field is masked.
 
 use serde_json::{Map, Value, json};
 
-/// Stands where a secret was.
+/// Replaces a secret.
 pub const MASK: &str = "••••••••••••";
 
-/// Longer bodies are not read.
+/// Largest body that is parsed, in bytes. A larger one is masked.
 const LONGEST: usize = 64 * 1024;
 
-/// Fields of bodies whose text may be seen.
+/// Body fields that are shown.
 const FIELDS: [&str; 21] = [
     "clientId",
     "clientUserEmail",
@@ -35,7 +35,7 @@ const FIELDS: [&str; 21] = [
     "userKey",
 ];
 
-/// Headers that may be seen, beside those that begin with `sec-`.
+/// Headers that are shown, besides those that begin with `sec-`.
 const HEADERS: [&str; 14] = [
     "accept",
     "accept-encoding",
@@ -53,7 +53,7 @@ const HEADERS: [&str; 14] = [
     "x-content-type-options",
 ];
 
-/// An event of API Gateway (payload 2.0).
+/// Masks an event of API Gateway (payload format 2.0).
 pub fn event(event: &Value) -> Value {
     let mut event = event.clone();
     let Some(fields) = event.as_object_mut() else { return json!(MASK) };
@@ -75,7 +75,7 @@ pub fn event(event: &Value) -> Value {
     event
 }
 
-/// A function's answer.
+/// Masks a function's response.
 pub fn answer(answer: &Value) -> Value {
     let mut answer = answer.clone();
     if let Some(fields) = answer.as_object_mut() {
@@ -91,7 +91,7 @@ pub fn answer(answer: &Value) -> Value {
     answer
 }
 
-/// JSON of a body.
+/// Masks a JSON body.
 pub fn body(value: &Value) -> Value {
     field("", value)
 }
@@ -102,7 +102,7 @@ fn text_body(value: &Value) -> Value {
         Some("") => json!(""),
         Some(text) if text.len() <= LONGEST => match serde_json::from_str::<Value>(text) {
             Ok(read) => json!(body(&read).to_string()),
-            // forms and whatever else: nothing says which part of it is harmless
+            // In forms and other formats, no part is known to be harmless.
             Err(_) => json!(MASK),
         },
         _ => json!(MASK),
@@ -119,9 +119,9 @@ fn headers(value: &Value) -> Value {
 
 fn field(name: &str, value: &Value) -> Value {
     match value {
-        // says only that there is nothing: the popup's create mode
+        // An empty text is no secret. The popup's create mode has one.
         Value::String(text) if text.is_empty() || FIELDS.contains(&name) => value.clone(),
-        // its last part is a ticket
+        // The last segment of this URL is a ticket.
         Value::String(url) if name == "finishUrl" => {
             json!(format!("{}/{MASK}", url.rsplit_once('/').map_or("", |(path, _)| path)))
         }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_of_an_event_is_seen() {
+    fn an_event_is_shown_without_its_secrets() {
         let seen = event(&json!({
             "routeKey": "POST /connect/finish/{ticket}",
             "rawPath": "/connect/finish/secret",
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_json_is_masked_whole() {
+    fn a_body_that_is_not_json_is_masked_entirely() {
         for unread in ["sessionToken=secret", &"9".repeat(LONGEST + 1)] {
             assert_eq!(event(&json!({"body": unread}))["body"], MASK);
         }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_s_tokens_and_ticket_are_masked_and_its_rest_is_seen() {
+    fn a_response_is_shown_without_its_tokens_and_its_ticket() {
         let session = json!({"flow": "popup", "publicToken": "", "token": "secret", "expiresIn": 3600,
             "finishUrl": "http://127.0.0.1:3000/connect/finish/secret"});
         let seen =

@@ -1,4 +1,4 @@
-//! Stands between the functions and what they call, and lets calls go wrong as [`Faults`] say.
+//! Forwards the functions' calls, and applies [`Faults`] to them.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,17 +22,16 @@ use crate::calls::{Calls, Underway};
 use crate::faults::{Acts, Answer, Fault, Faults, Service};
 use crate::names_this_machine;
 
-/// One proxy: an address, and where its requests go.
+/// A proxy for the services behind one address.
 pub struct Proxy {
     faults: Faults,
     calls: Calls,
-    /// The services behind this address, and theirs.
+    /// The services and their URLs.
     upstreams: Vec<(Service, String)>,
-    /// Passes requests on.
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// A request as it came.
+/// A request of a function.
 #[derive(Clone)]
 struct Call {
     service: Service,
@@ -44,34 +43,32 @@ struct Call {
     body: Bytes,
 }
 
-/// What becomes of a request.
 enum Outcome {
     Answer(Response<Body>),
-    /// Nothing comes, for as long as the other side waits.
+    /// No response comes while the client waits.
     Nothing(Option<Underway>),
 }
 
-/// The connection is cut instead of an answer.
 #[derive(Debug)]
 struct Cut;
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cut")
+        f.write_str("the connection was cut")
     }
 }
 
 impl std::error::Error for Cut {}
 
 impl Proxy {
-    /// For these services, at their addresses.
+    /// Creates a proxy for these services and their URLs.
     pub fn new(faults: Faults, calls: Calls, upstreams: Vec<(Service, String)>) -> Self {
         Self { faults, calls, upstreams, http: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Serves on this port of the loopback interface, or on any that is free; the address.
+    /// Serves on this port of the loopback interface, or on a free one if it is in use. Returns the URL.
     pub fn serve(self, port: u16) -> std::io::Result<String> {
-        // bound and never listening: keeps the port while connections are refused
+        // This socket is bound but never listens: it reserves the port while connections are refused.
         let kept = bind(port).or_else(|_| bind(0))?;
         let address = kept.local_addr()?;
         let mut listener = Some(listen(address)?);
@@ -109,18 +106,18 @@ impl Proxy {
         if !names_this_machine(request.headers()) {
             return Ok(Outcome::Answer(with_status(421, Body::empty())));
         }
-        let mut moving = self.faults.moving();
+        let mut in_flight = self.faults.start_request();
         let call = self.read(request).await.ok_or(Cut)?;
         let underway = self.record(&call);
         let strike = |has_waited| match call.operation.as_str() {
             "" => None,
-            operation => self.faults.strike(call.service, operation, has_waited),
+            operation => self.faults.fire(call.service, operation, has_waited),
         };
         let mut fault = strike(false);
         if let Some(Fault::After(event)) = &fault {
-            drop(moving);
+            drop(in_flight);
             event().await;
-            moving = self.faults.moving();
+            in_flight = self.faults.start_request();
             fault = strike(true);
         }
         if let Some(Fault::Hang(acts)) = fault {
@@ -136,7 +133,7 @@ impl Proxy {
         if let Some(underway) = underway {
             underway.end(answer.status().as_u16());
         }
-        drop(moving);
+        drop(in_flight);
         Ok(Outcome::Answer(answer))
     }
 
@@ -183,7 +180,7 @@ impl Proxy {
         }
     }
 
-    /// The whole of the true answer.
+    /// Forwards the call and reads the whole response.
     async fn perform(&self, call: &Call) -> (u16, Bytes) {
         let answer = self.pass_on(call).await;
         let status = answer.status().as_u16();
@@ -215,7 +212,7 @@ impl Proxy {
         }
     }
 
-    /// What DynamoDB answers where a condition does not hold, with the row as it is. Requests without one go through.
+    /// Answers as DynamoDB does if a condition fails, with the current row. Requests without a condition are forwarded.
     async fn conflict(&self, call: &Call) -> Response<Body> {
         let fields: Value = serde_json::from_slice(&call.body).unwrap_or_default();
         if fields.get("ConditionExpression").is_none() {
@@ -239,12 +236,12 @@ impl Proxy {
     }
 }
 
-/// Answers a connection's requests, until it ends or one is to be cut.
+/// Answers a connection's requests until the connection ends or a fault cuts it.
 async fn converse(proxy: Arc<Proxy>, stream: TcpStream) {
     let service = service_fn(|request| {
         let proxy = proxy.clone();
         Box::pin(async move {
-            // a server goes on with what it has begun, though its client is gone
+            // A real server completes a request even if its client disconnects.
             match tokio::spawn(async move { proxy.answer(request).await }).await {
                 Ok(Ok(Outcome::Answer(answer))) => Ok(answer),
                 Ok(Ok(Outcome::Nothing(_underway))) => std::future::pending().await,
@@ -254,7 +251,7 @@ async fn converse(proxy: Arc<Proxy>, stream: TcpStream) {
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_err() {
-        // a reset, as the other side would see it of a peer that died
+        // A reset looks like a peer that died.
         let _ = connection.into_parts().io.into_inner().set_zero_linger();
     }
 }

@@ -1,4 +1,4 @@
-//! Lambda's Runtime API on loopback around a built binary, one process an instance: for tests of the real thing.
+//! Lambda's Runtime API on loopback for a built binary, one process per instance. Tests use it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,26 +21,27 @@ use tokio::task::JoinHandle;
 
 use crate::{lock, random_hex};
 
-/// An invocation ends within Lambda's own timeout; a test waits a little longer.
+/// Longest wait for a response. Lambda's own timeout is shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The folder with the functions, built as the calling test was: its own profile and features, so that nothing is
-/// compiled anew.
+/// Builds the functions and returns their folder. The build uses the test's own profile and features, so nothing is
+/// compiled twice.
 #[expect(clippy::expect_used, clippy::panic, reason = "a test that cannot build what it tests has failed")]
 pub fn built() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    // this is TARGET/PROFILE/deps/TEST-…
+    // The test is TARGET/PROFILE/deps/TEST-….
     let test = std::env::current_exe().expect("a test");
     let folder = test.ancestors().nth(2).expect("a profile's folder");
     let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
     let mut build = std::process::Command::new(env!("CARGO"));
-    // what `cargo test` tells this test about its own package would make the other cargo compile `ring` anew
+    // `cargo test` sets these variables for the test's package. The inner cargo would compile `ring` again because of
+    // them.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             build.env_remove(name);
         }
     }
-    // the whole workspace: with the features that all dependencies are compiled with already
+    // The whole workspace is built, because its dependencies are compiled with these features already.
     build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root);
     build.arg("--profile").arg(profile).arg("--target-dir").arg(folder.parent().expect("a target folder"));
     if !build.status().is_ok_and(|status| status.success()) {
@@ -49,7 +50,7 @@ pub fn built() -> PathBuf {
     folder.to_owned()
 }
 
-/// A running function.
+/// A function's process.
 pub struct Instance {
     child: tokio::sync::Mutex<Child>,
     out: JoinHandle<String>,
@@ -67,7 +68,7 @@ struct Api {
 }
 
 impl Instance {
-    /// Starts `binary` with this environment and Lambda's own; it ends when this is dropped.
+    /// Starts `binary` with this environment and Lambda's own variables. Dropping the instance kills the process.
     pub async fn start(binary: &Path, environment: &[(String, String)]) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -96,33 +97,33 @@ impl Instance {
         Ok(Self { child: tokio::sync::Mutex::new(child), out, err, events, waiting })
     }
 
-    /// Hands over an event and waits for the function's response. `Err` is a Lambda error, or none at all.
+    /// Sends an event and waits for the response. `Err` is a Lambda error, or no response.
     pub async fn invoke(&self, event: &Value) -> Result<Value, String> {
         let id = random_hex::<8>();
         let (answer, answered) = oneshot::channel();
         lock(&self.waiting).insert(id.clone(), answer);
-        self.events.send((id, event.to_string())).map_err(|_| "the function is gone".to_owned())?;
+        self.events.send((id, event.to_string())).map_err(|_| "the function has ended".to_owned())?;
         match tokio::time::timeout(PATIENCE, answered).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err("the function is gone".to_owned()),
+            Ok(Err(_)) => Err("the function has ended".to_owned()),
             Err(_) => Err("no response".to_owned()),
         }
     }
 
-    /// Kills the process, whatever it is at; those who wait for it are told.
+    /// Kills the process. Callers that wait for a response get an error.
     pub async fn kill(&self) {
         let _ = self.child.lock().await.kill().await;
         lock(&self.waiting).clear();
     }
 
-    /// Ends the process; what it wrote to standard output and standard error.
+    /// Kills the process and returns its standard output and standard error.
     pub async fn stop(self) -> (String, String) {
         self.kill().await;
         (self.out.await.unwrap_or_default(), self.err.await.unwrap_or_default())
     }
 }
 
-/// Reads all along: a process whose pipe is full stands still.
+/// Reads the pipe in the background: a process with a full pipe blocks.
 fn read(pipe: Option<impl AsyncRead + Unpin + Send + 'static>) -> JoinHandle<String> {
     tokio::spawn(async move {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Secrets Manager's two secrets, with versions and stages. Their values are made up.
+//! Secrets Manager's two secrets, with versions and stages. All values are made up.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -8,23 +8,21 @@ use serde_json::{Value, json};
 
 use crate::lock;
 
-/// The client secret's name.
 pub const CLIENT_SECRET: &str = "human-connect/client-secret";
-/// The sealing key's name.
 pub const TOKEN_KEY: &str = "human-connect/token-key";
 
 /// The client secrets that Human API accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accepted {
-    /// The current one and the one before: a rotation is under way.
+    /// The current and the previous secret: a rotation is in progress.
     NewestTwo,
-    /// The current one only.
+    /// Only the current secret.
     Newest,
-    /// The one before only: Human API does not know of the rotation yet.
+    /// Only the previous secret: Human API does not know the new one yet.
     Previous,
 }
 
-/// The secrets; kept in a file, so that rows sealed before a restart still open.
+/// The secrets, kept in a file, so that rows sealed before a restart still open.
 #[derive(Clone)]
 pub struct Secrets {
     file: Option<PathBuf>,
@@ -35,15 +33,15 @@ pub struct Secrets {
 #[derive(Clone, Serialize, Deserialize)]
 struct Secret {
     name: String,
-    /// Oldest first; the last is AWSCURRENT, the one before it AWSPREVIOUS.
+    /// Values, oldest first: the last is AWSCURRENT, the one before it AWSPREVIOUS.
     values: Vec<String>,
-    /// How many of the oldest are gone.
+    /// Number of the oldest values that were deleted.
     #[serde(default)]
     gone: usize,
 }
 
 impl Secrets {
-    /// The secrets of this file, or new ones.
+    /// Opens the secrets of this file, or creates new ones.
     pub fn open(file: Option<PathBuf>) -> Self {
         let stored =
             file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok());
@@ -52,7 +50,7 @@ impl Secrets {
                 Secret { name: CLIENT_SECRET.to_owned(), values: vec!["made-up-client-secret-1".to_owned()], gone: 0 },
                 Secret {
                     name: TOKEN_KEY.to_owned(),
-                    values: vec!["made-up-sealing-key-for-this-laptop-only-1".to_owned()],
+                    values: vec!["made-up-sealing-key-for-local-use-only-1".to_owned()],
                     gone: 0,
                 },
             ]
@@ -64,7 +62,7 @@ impl Secrets {
         }
     }
 
-    /// Gives a secret its next made-up value.
+    /// Adds the next made-up value of a secret.
     pub fn rotate(&self, name: &str) {
         self.change(name, |secret| {
             let number = secret.values.len() + 1;
@@ -74,12 +72,12 @@ impl Secrets {
         });
     }
 
-    /// Gives a secret this value.
+    /// Adds this value to a secret.
     pub fn put(&self, name: &str, value: &str) {
         self.change(name, |secret| secret.values.push(value.to_owned()));
     }
 
-    /// Every version but the current one goes, as those without a stage do at Secrets Manager in time.
+    /// Deletes every version except the current one. Secrets Manager deletes versions without a stage over time.
     pub fn drop_old_versions(&self, name: &str) {
         self.change(name, |secret| secret.gone = secret.values.len() - 1);
     }
@@ -96,12 +94,12 @@ impl Secrets {
         }
     }
 
-    /// Has Human API take other client secrets from now on.
+    /// Sets the client secrets that Human API accepts from now on.
     pub fn accept(&self, accepted: Accepted) {
         *lock(&self.accepted) = accepted;
     }
 
-    /// Whether Human API takes this client secret.
+    /// Returns `true` if Human API accepts this client secret.
     pub fn is_client_secret(&self, value: &str) -> bool {
         let secrets = lock(&self.secrets);
         let values = secrets.iter().filter(|secret| secret.name == CLIENT_SECRET).flat_map(|secret| &secret.values);
@@ -113,7 +111,6 @@ impl Secrets {
         }
     }
 
-    /// `GetSecretValue`.
     pub fn get(&self, request: &Value) -> Result<Value, (u16, Value)> {
         let secrets = lock(&self.secrets);
         let secret = find(&secrets, request)?;
@@ -136,7 +133,7 @@ impl Secrets {
         }))
     }
 
-    /// `ListSecretVersionIds`; those without a stage only where the request includes them.
+    /// Answers `ListSecretVersionIds`. Versions without a stage are listed only if the request includes deprecated ones.
     pub fn list(&self, request: &Value) -> Result<Value, (u16, Value)> {
         let secrets = lock(&self.secrets);
         let secret = find(&secrets, request)?;
@@ -149,7 +146,7 @@ impl Secrets {
     }
 }
 
-/// The client secret as Human API knows it: without what a person has pasted around it.
+/// Returns the client secret without the characters that a person pasted around it, as Human API knows it.
 fn plain(stored: &str) -> String {
     let trim = |text: &str| text.trim_matches(['"', '\u{feff}', ' ', '\n', '\r']).to_owned();
     match serde_json::from_str(stored.trim_start_matches('\u{feff}')) {
@@ -168,7 +165,7 @@ fn missing() -> (u16, Value) {
     (400, json!({"__type": "ResourceNotFoundException", "Message": message}))
 }
 
-/// The stages of a version that is so many behind the newest.
+/// Returns the stages of a version. `age` counts the newer versions.
 fn stages(age: usize) -> &'static [&'static str] {
     match age {
         0 => &["AWSCURRENT"],

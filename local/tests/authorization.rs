@@ -1,5 +1,5 @@
-//! Who may do what: every function, every shape of authorizer, every place where a request could try to choose a user.
-//! And what one user holds of another's: sessions, tickets, humanIds, publicTokens.
+//! Authorization: every function, every shape of authorizer, and every part of a request that could try to choose a user.
+//! Also another user's sessions, tickets, humanIds and publicTokens.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,14 +13,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
 use local::human_api::{CLIENT_ID, human_id};
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::identity::{UserId, UserKey};
 use shared::token::Ticket;
 
-/// Whose data nobody else may see or change.
+/// The user whose data no other user may see or change.
 const VICTIM: &str = "victim";
-/// Who is signed in, where somebody is.
+/// The signed-in user, if there is one.
 const CALLER: &str = "caller";
 
 const USER_ROUTES: [&str; 5] = [
@@ -36,14 +36,14 @@ const TICKET_ROUTE: &str = "POST /connect/finish/{ticket}";
 type Row = HashMap<String, AttributeValue>;
 
 struct World {
-    laptop: Laptop,
+    stack: LocalStack,
 }
 
 fn key(user: &str) -> UserKey {
     UserId::new(user.to_owned()).unwrap().key()
 }
 
-/// An authorizer's shape: what of a request context it is, and what user routes and the backend route make of it.
+/// A shape of a request context, and the expected result of user routes and the backend route.
 struct Shape {
     name: String,
     version: &'static str,
@@ -53,13 +53,13 @@ struct Shape {
 }
 
 impl Shape {
-    /// Whether `lambda_http` cannot decode it; no API Gateway sends such a shape.
+    /// Returns `true` if `lambda_http` cannot decode the shape. No API Gateway sends such a shape.
     fn is_undecodable(&self) -> bool {
         self.backend == 400
     }
 }
 
-/// Every shape: an authorizer of each kind, with subjects of each kind, and mixtures.
+/// Returns every shape: authorizers of each kind with subjects of each kind, and mixtures.
 fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     let mut add = |name: String, version, context: Value, names_caller, backend| {
@@ -121,7 +121,7 @@ fn shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Where a request could try to say whose it is.
+/// Returns the places where a request could try to name a user.
 fn tries() -> Vec<(&'static str, Value)> {
     let body = json!({
         "clientUserId": VICTIM, "client_user_id": VICTIM, "userId": VICTIM, "user": VICTIM, "sub": VICTIM,
@@ -129,7 +129,7 @@ fn tries() -> Vec<(&'static str, Value)> {
     let headers = json!({
         "content-type": "application/json", "x-user-id": VICTIM, "x-amzn-oidc-identity": VICTIM,
         "x-forwarded-user": VICTIM, "cookie": format!("sub={VICTIM}"),
-        // {"alg":"none"}.{"sub":"victim"}. : nobody verifies it, nobody may read it
+        // {"alg":"none"}.{"sub":"victim"}. : this token is never verified, so it must never be read.
         "authorization": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ2aWN0aW0ifQ.",
     });
     vec![
@@ -164,14 +164,14 @@ fn event(route: &str, shape: &Shape, tried: &Value, body: &Value) -> Value {
 
 impl World {
     async fn new() -> Self {
-        let laptop = Box::pin(Laptop::start(Options::in_memory())).await.unwrap();
-        let world = Self { laptop };
+        let stack = Box::pin(LocalStack::start(Options::in_memory())).await.unwrap();
+        let world = Self { stack };
         assert_eq!(world.finish(VICTIM, &world.popup(VICTIM)).await.status, 201);
         world
     }
 
     fn popup(&self, user: &str) -> Value {
-        let session = self.laptop.human_api.with(|state| {
+        let session = self.stack.human_api.with(|state| {
             state.connect(user, "made-up-01");
             state.add_session(user, None)
         });
@@ -179,12 +179,12 @@ impl World {
     }
 
     async fn finish(&self, user: &str, object: &Value) -> Reply {
-        self.laptop.gateway.as_user("POST /connect/finish", user, object).await
+        self.stack.gateway.as_user("POST /connect/finish", user, object).await
     }
 
-    /// Every row, by its key.
+    /// Returns every row by its key.
     async fn table(&self) -> BTreeMap<String, Row> {
-        let rows = self.laptop.dynamodb.scan().table_name("human-connect").send().await.unwrap();
+        let rows = self.stack.dynamodb.scan().table_name("human-connect").send().await.unwrap();
         rows.items().iter().map(|row| (row["userKey"].as_s().unwrap().clone(), row.clone())).collect()
     }
 
@@ -192,15 +192,15 @@ impl World {
         self.table().await.remove(&key(user).to_string())
     }
 
-    /// What of the victim's an answer must not hold.
+    /// Returns the victim's values that no response may contain.
     fn secrets(&self) -> Vec<String> {
-        let (access, public) = self.laptop.human_api.with(|state| state.newest(VICTIM));
+        let (access, public) = self.stack.human_api.with(|state| state.newest(VICTIM));
         access.into_iter().chain(public).chain([human_id(VICTIM)]).collect()
     }
 
-    /// What the functions asked of others since this call.
+    /// Returns the functions' calls since this revision.
     fn calls(&self, since: u64) -> Vec<String> {
-        let calls = self.laptop.calls.after(since).0.into_iter().filter(|call| call.from == "function");
+        let calls = self.stack.calls.after(since).0.into_iter().filter(|call| call.from == "function");
         calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
     }
 }
@@ -214,12 +214,12 @@ async fn only_the_authorizer_says_who_calls() {
     for shape in shapes() {
         for (place, tried) in tries() {
             for route in USER_ROUTES {
-                // the widget's answer: whose it is, the authorizer says
+                // In a widget's report, only the authorizer names the user.
                 let body = if route.ends_with("finish") { json!({"status": "SUCCESS"}) } else { json!({}) };
                 let told = format!("{route}, {}, user in {place}", shape.name);
                 let rows = world.table().await;
-                let since = world.laptop.calls.after(0).1;
-                let reply = world.laptop.gateway.invoke(route, &event(route, &shape, &tried, &body)).await;
+                let since = world.stack.calls.after(0).1;
+                let reply = world.stack.gateway.invoke(route, &event(route, &shape, &tried, &body)).await;
                 cells += 1;
                 if shape.names_caller {
                     assert_ne!(reply.status, 401, "{told}: {}", reply.body);
@@ -234,24 +234,24 @@ async fn only_the_authorizer_says_who_calls() {
             let (_, tried_body) = &tries()[0];
             let tried = if place == "body" { tried_body } else { &tried };
             let body = json!({"clientUserId": VICTIM});
-            let reply = world.laptop.gateway.invoke(BACKEND_ROUTE, &event(BACKEND_ROUTE, &shape, tried, &body)).await;
+            let reply = world.stack.gateway.invoke(BACKEND_ROUTE, &event(BACKEND_ROUTE, &shape, tried, &body)).await;
             cells += 1;
             assert_eq!(reply.status, shape.backend, "{BACKEND_ROUTE}, {}, {place}: {}", shape.name, reply.body);
-            // an authorizer is not a ticket
+            // An authorizer does not replace a ticket.
             let mut event = event(TICKET_ROUTE, &shape, tried, &world.popup(CALLER));
             event["pathParameters"] = json!({"ticket": "made-up"});
-            let reply = world.laptop.gateway.invoke(TICKET_ROUTE, &event).await;
+            let reply = world.stack.gateway.invoke(TICKET_ROUTE, &event).await;
             cells += 1;
             let code = if shape.is_undecodable() { "invalid_request" } else { "unauthenticated" };
             assert_eq!(reply.json()["code"], code, "{TICKET_ROUTE}, {}: {}", shape.name, reply.body);
         }
     }
-    assert_eq!(world.row(VICTIM).await, before, "nobody has touched the victim's row");
+    assert_eq!(world.row(VICTIM).await, before, "the victim's row is unchanged");
     println!("authorization: {cells} cells");
 }
 
-/// A row but for the trace that a hold leaves.
-fn but_for_the_hold(row: Option<Row>) -> Option<Row> {
+/// Returns the row without `leaseId`, which every lease changes.
+fn without_lease_id(row: Option<Row>) -> Option<Row> {
     row.map(|mut row| {
         row.remove("leaseId");
         row
@@ -271,26 +271,26 @@ async fn a_session_of_another_user_is_refused_and_leaves_nothing() {
 #[tokio::test]
 async fn a_ticket_finishes_for_its_own_user_only() {
     let world = World::new().await;
-    let start = world.laptop.gateway.as_user("POST /connect/session", VICTIM, &json!({"flow": "popup"})).await.json();
+    let start = world.stack.gateway.as_user("POST /connect/session", VICTIM, &json!({"flow": "popup"})).await.json();
     let ticket = start["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let before = world.row(VICTIM).await;
-    // with a session of whoever has got hold of it
-    let reply = world.laptop.gateway.with_ticket(&ticket, &world.popup(CALLER)).await;
+    // Another user has found the ticket, and sends another session with it.
+    let reply = world.stack.gateway.with_ticket(&ticket, &world.popup(CALLER)).await;
     assert_eq!((reply.status, &reply.json()["code"]), (403, &json!("user_mismatch")));
     assert!(world.secrets().iter().all(|secret| !reply.body.contains(secret)), "{}", reply.body);
     assert_eq!(world.row(CALLER).await, None);
-    assert_eq!(but_for_the_hold(world.row(VICTIM).await), but_for_the_hold(before));
+    assert_eq!(without_lease_id(world.row(VICTIM).await), without_lease_id(before));
 }
 
 #[tokio::test]
-async fn a_made_up_ticket_tells_nothing_about_whose_it_would_be() {
+async fn a_made_up_ticket_reveals_nothing_about_its_user() {
     let world = World::new().await;
     let mut told = Vec::new();
     for user in [VICTIM, "nobody we know"] {
         let before = world.table().await;
         let ticket = Ticket::from_parts(key(user), [7; Ticket::RANDOM_BYTES]);
-        let since = world.laptop.calls.after(0).1;
-        let reply = world.laptop.gateway.with_ticket(&ticket.expose(), &world.popup(CALLER)).await;
+        let since = world.stack.calls.after(0).1;
+        let reply = world.stack.gateway.with_ticket(&ticket.expose(), &world.popup(CALLER)).await;
         let mut body = reply.json();
         body["requestId"] = json!("…");
         told.push((reply.status, body, world.calls(since)));
@@ -312,8 +312,8 @@ async fn a_human_id_that_a_request_names_opens_nothing_even_if_the_answer_is_los
     for faults in lost {
         let world = World::new().await;
         let before = world.row(VICTIM).await;
-        let since = world.laptop.calls.after(0).1;
-        world.laptop.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
+        let since = world.stack.calls.after(0).1;
+        world.stack.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
         let mut replies = vec![world.finish(CALLER, &junk).await];
         for (route, body) in [
             ("POST /connect/public-token", json!({"refresh": true})),
@@ -321,9 +321,9 @@ async fn a_human_id_that_a_request_names_opens_nothing_even_if_the_answer_is_los
             ("POST /connect/finish", junk.clone()),
             ("GET /connect/connection", json!({})),
         ] {
-            replies.push(world.laptop.gateway.as_user(route, CALLER, &body).await);
+            replies.push(world.stack.gateway.as_user(route, CALLER, &body).await);
         }
-        replies.push(world.laptop.gateway.as_backend(&json!({"clientUserId": CALLER, "forceRefresh": true})).await);
+        replies.push(world.stack.gateway.as_backend(&json!({"clientUserId": CALLER, "forceRefresh": true})).await);
         for reply in replies {
             assert!(world.secrets().iter().all(|secret| !reply.body.contains(secret)), "{}", reply.body);
         }

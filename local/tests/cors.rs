@@ -1,15 +1,15 @@
-//! Pages of other origins, as the deployed API treats them: from `template.yaml`, over HTTP.
+//! Pages of other origins over HTTP, with the CORS configuration of `template.yaml`.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use local::cors::Refusals;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
 const APP: &str = "https://app.example.test";
 
 struct World {
-    laptop: Laptop,
+    stack: LocalStack,
     http: reqwest::Client,
 }
 
@@ -20,14 +20,14 @@ impl World {
 
     async fn with(origins: &str, refusals: Refusals) -> Self {
         let options = Options { origins: origins.to_owned(), refusals, ..Options::in_memory() };
-        let laptop = Laptop::start(options).await.unwrap();
-        let http = shared::network::http_client(&laptop.config).unwrap();
-        Self { laptop, http }
+        let stack = LocalStack::start(options).await.unwrap();
+        let http = shared::network::http_client(&stack.config).unwrap();
+        Self { stack, http }
     }
 
     async fn send(&self, route: &str, headers: &[(&'static str, &str)]) -> Response {
         let (method, path) = route.split_once(' ').unwrap();
-        let url = format!("{}{path}", self.laptop.console);
+        let url = format!("{}{path}", self.stack.console);
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap()))
@@ -35,14 +35,14 @@ impl World {
         self.http.request(Method::from_bytes(method.as_bytes()).unwrap(), url).headers(headers).send().await.unwrap()
     }
 
-    /// What a browser asks before it lets a page send a token and JSON.
+    /// Sends the preflight that a browser sends before a page's request with a token and JSON.
     async fn preflight(&self, origin: &str) -> Response {
-        let asks = [
+        let headers = [
             ("origin", origin),
             ("access-control-request-method", "POST"),
             ("access-control-request-headers", "authorization,content-type"),
         ];
-        self.send("OPTIONS /connect/session", &asks).await
+        self.send("OPTIONS /connect/session", &headers).await
     }
 }
 
@@ -57,7 +57,7 @@ const MAY_READ: [&str; 2] =
     ["access-control-allow-origin: https://app.example.test", "access-control-expose-headers: Retry-After"];
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_when_to_come_back() {
+async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_retry_after() {
     let world = World::allowing("https://www.example.test,https://app.example.test").await;
     let response = world.preflight(APP).await;
     assert_eq!(response.status(), 204);
@@ -71,8 +71,8 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_when_to_come_ba
             "access-control-max-age: 3600",
         ]
     );
-    // what functions answer, what the authorizer refuses, and what no route is for: a page may read each
-    let token = world.laptop.issuer.sign("ada", None);
+    // A page may read the functions' responses, the authorizer's refusals, and the 404 of an unknown route.
+    let token = world.stack.issuer.sign("ada", None);
     let bearer = format!("Bearer {token}");
     for (route, authorization, status) in [
         ("GET /connect/connection", bearer.as_str(), 200),
@@ -90,7 +90,7 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_when_to_come_ba
 }
 
 #[tokio::test]
-async fn other_origins_and_other_callers_hear_nothing_of_it() {
+async fn other_origins_and_callers_without_origin_get_no_cors_headers() {
     let world = World::allowing(APP).await;
     for origin in ["https://evil.example.test", "https://app.example.test.evil.test", "http://app.example.test", "null"]
     {
@@ -102,20 +102,20 @@ async fn other_origins_and_other_callers_hear_nothing_of_it() {
     let response = world.send("GET /connect/connection", &[]).await;
     assert_eq!(of_cors(&response).len(), 0, "a phone has no origin");
     let response = world.send("OPTIONS /connect/session", &[("origin", APP)]).await;
-    assert_eq!(response.status(), 404, "no preflight: there is no such route");
+    assert_eq!(response.status(), 404, "not a preflight: the route does not exist");
 }
 
 #[tokio::test]
-async fn the_switch_hides_refusals_of_api_gateway_and_nothing_else() {
+async fn the_switch_hides_only_the_refusals_of_api_gateway() {
     for (refusals, seen) in [(Refusals::Readable, MAY_READ.len()), (Refusals::Hidden, 0)] {
         let world = World::with(APP, refusals).await;
-        let bearer = format!("Bearer {}", world.laptop.issuer.sign("ada", None));
+        let bearer = format!("Bearer {}", world.stack.issuer.sign("ada", None));
         for (route, authorization, status, headers) in [
             ("GET /connect/connection", "Bearer made-up", 401, seen),
             ("GET /connect/connection", "", 401, seen),
             ("POST /internal/access-token", "", 403, seen),
             ("GET /nowhere", "", 404, seen),
-            // a function's own answers
+            // Responses of functions.
             ("GET /connect/connection", &bearer, 200, MAY_READ.len()),
             ("POST /connect/public-token", &bearer, 404, MAY_READ.len()),
             ("POST /connect/finish/made-up", "", 401, MAY_READ.len()),
@@ -143,27 +143,27 @@ fn the_switch_has_two_values() {
 }
 
 #[tokio::test]
-async fn without_allowed_origins_there_is_no_cors_at_all() {
+async fn cors_is_off_without_allowed_origins() {
     let world = World::allowing("").await;
     let response = world.preflight(APP).await;
     assert_eq!((response.status().as_u16(), of_cors(&response).len()), (404, 0));
 }
 
 #[tokio::test]
-async fn what_a_stack_would_not_take_the_laptop_does_not_take() {
+async fn the_local_stack_refuses_the_origins_that_a_deployed_stack_refuses() {
     for origins in ["*", "https://app.example.test/", "http://app.example.test", "https://a.test, https://b.test"] {
-        let refused = Laptop::start(Options { origins: origins.to_owned(), ..Options::in_memory() }).await;
+        let refused = LocalStack::start(Options { origins: origins.to_owned(), ..Options::in_memory() }).await;
         let error = refused.err().expect(origins).to_string();
         assert!(error.contains(origins) && error.contains("must be empty or https origins"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_preflight_is_among_the_calls_that_the_page_draws() {
+async fn a_preflight_is_one_of_the_calls_that_the_console_draws() {
     let world = World::allowing(APP).await;
     world.preflight(APP).await;
     world.preflight("https://evil.example.test").await;
-    let (calls, _) = world.laptop.calls.after(0);
+    let (calls, _) = world.stack.calls.after(0);
     let drawn: Vec<_> = calls.iter().map(|call| (call.what.as_str(), call.status)).collect();
     let refused = "preflight of POST /connect/session: this origin is not allowed";
     assert_eq!(drawn, [("preflight of POST /connect/session", Some(204)), (refused, Some(204))]);
@@ -172,13 +172,14 @@ async fn a_preflight_is_among_the_calls_that_the_page_draws() {
 #[tokio::test]
 async fn a_page_with_tracing_may_send_its_headers() {
     let world = World::allowing(APP).await;
-    let asked = "authorization, baggage, content-type, sentry-trace, traceparent, tracestate";
-    let asks = [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", asked)];
-    let response = world.send("OPTIONS /connect/session", &asks).await;
+    let requested = "authorization, baggage, content-type, sentry-trace, traceparent, tracestate";
+    let headers =
+        [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", requested)];
+    let response = world.send("OPTIONS /connect/session", &headers).await;
     assert_eq!(response.status(), 204);
     let allowed = response.headers().get("access-control-allow-headers").unwrap().to_str().unwrap();
     let allowed: Vec<_> = allowed.split(',').collect();
-    for header in asked.split(", ") {
+    for header in requested.split(", ") {
         assert!(allowed.contains(&header), "{header} is not among {allowed:?}");
     }
 }
@@ -195,9 +196,9 @@ async fn a_page_on_loopback_may_call_by_name_and_by_number() {
 }
 
 #[tokio::test]
-async fn the_laptop_refuses_an_origin_that_api_gateway_refuses() {
+async fn the_local_stack_refuses_an_origin_that_api_gateway_refuses() {
     for origin in ["capacitor://localhost", "ionic://localhost", "null", "file://"] {
-        let refused = Laptop::start(Options { origins: origin.to_owned(), ..Options::in_memory() }).await;
+        let refused = LocalStack::start(Options { origins: origin.to_owned(), ..Options::in_memory() }).await;
         let error = refused.err().expect(origin).to_string();
         assert!(error.contains(origin) && error.contains("must be empty or https origins"), "{error}");
     }

@@ -1,5 +1,5 @@
-//! Every file of `events/` through the built functions and Lambda's Runtime API, in the order of the table in
-//! `events/README.md`; and a start that fails as it should.
+//! Every file of `events/` goes through the built functions and Lambda's Runtime API, in the order of the table in
+//! `events/README.md`. A start with a bad variable fails as documented.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
@@ -10,22 +10,22 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use local::examples;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{self, Instance};
 use serde_json::{Value, json};
 
 const FUNCTIONS: [&str; 6] = ["session-start", "finish", "public-token", "access-token", "connection", SCHEDULED];
 
-/// Nobody requests anything of this one: it answers every event with a report.
+/// A schedule starts this function. It answers every event with a report.
 const SCHEDULED: &str = "sweeper";
 
-/// The stack's name. Every line carries it: logs, audits, metrics.
+/// The stack's name. Every line has it: logs, audits, metrics.
 const SERVICE: &str = "made-up-stack";
 
-/// Events that are none.
+/// Invalid events.
 const STRANGE: [&str; 5] = ["null", "[]", "\"made-up\"", "{}", r#"{"version": "2.0", "routeKey": 1}"#];
 
-/// What no function may write into its log.
+/// Texts that no function may write into its log.
 const NOT_FOR_LOGS: [&str; 10] = [
     "made-up-client-secret",
     "made-up-sealing-key",
@@ -39,10 +39,10 @@ const NOT_FOR_LOGS: [&str; 10] = [
     "@example.test",
 ];
 
-/// A row of the table.
+/// A row of the README's table.
 struct Row {
     event: String,
-    /// None where the answer is no HTTP response.
+    /// `None` if the response is not an HTTP response.
     status: Option<u64>,
     answer: String,
 }
@@ -70,7 +70,7 @@ fn files() -> Vec<String> {
     files.iter().map(name).filter(|name| name != "README.md").collect()
 }
 
-/// Where the functions are: in `EVENTS_BINARIES`, or built beside this test.
+/// Returns the folder of the functions: `EVENTS_BINARIES`, or the build of this test.
 fn binaries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| match std::env::var_os("EVENTS_BINARIES") {
@@ -92,21 +92,21 @@ async fn every_event_is_answered_as_the_readme_says() {
     let binaries = binaries();
     let options =
         Options { variables: vec![("LOG_LEVEL", "trace"), ("SERVICE_NAME", SERVICE)], ..Options::in_memory() };
-    let laptop = Laptop::start(options).await.unwrap();
-    examples::set_up(&laptop).await.unwrap();
-    // neither these nor LOG_LEVEL can turn the logging of payloads on
+    let stack = LocalStack::start(options).await.unwrap();
+    examples::set_up(&stack).await.unwrap();
+    // Neither LOG_LEVEL nor these variables may enable the logging of payloads.
     let louder = [
         ("RUST_LOG", "TRACE"),
         ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("RUST_BACKTRACE", "full"),
-        // nothing listens there: plain http must not go through a proxy
+        // Nothing listens on this port: plain HTTP must not use a proxy.
         ("HTTP_PROXY", "http://127.0.0.1:9"),
         ("http_proxy", "http://127.0.0.1:9"),
         ("ALL_PROXY", "http://127.0.0.1:9"),
     ];
     let louder = louder.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let environment: Vec<(String, String)> = laptop.environment.iter().cloned().chain(louder).collect();
+    let environment: Vec<(String, String)> = stack.environment.iter().cloned().chain(louder).collect();
     let mut functions = BTreeMap::new();
     for name in FUNCTIONS {
         functions.insert(name, Instance::start(&binaries.join(name), &environment).await.unwrap());
@@ -145,7 +145,7 @@ async fn every_event_is_answered_as_the_readme_says() {
     }
 }
 
-/// One line a call: who asked, about whom, and what came of it.
+/// Checks the audit lines. Each call has one line with the caller, the user and the outcome.
 fn audits(lines: &[&Value]) {
     let rows: Vec<Row> = rows().into_iter().filter(|row| row.event.starts_with("access-token/")).collect();
     let (of_events, of_others) = lines.split_at(rows.len());
@@ -162,7 +162,7 @@ fn audits(lines: &[&Value]) {
 
 fn check(row: &Row, event: &Value, response: &Value) {
     let name = &row.event;
-    // single values in payload format 2.0, lists in 1.0
+    // Format 2.0 has single values, format 1.0 has lists.
     let header = |name: &str| match &response["headers"][name] {
         Value::Null => response["multiValueHeaders"][name][0].clone(),
         value => value.clone(),
@@ -185,7 +185,7 @@ fn check(row: &Row, event: &Value, response: &Value) {
         return;
     }
     let body: Value = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
-    // API Gateway's ID of the request is in the event, which `lambda_http` cannot decode
+    // `lambda_http` cannot decode this event, so the response lacks API Gateway's request id.
     let undecodable = name == "finish/broken-base64.json";
     let request_id = if undecodable { &json!("…") } else { &event["requestContext"]["requestId"] };
     let expected = if failed {
@@ -203,7 +203,7 @@ fn check(row: &Row, event: &Value, response: &Value) {
     assert!(has(&body, &expected), "{name}: {body}");
 }
 
-/// Whether an answer has all that is expected of it; `…` stands for any text.
+/// Returns `true` if the response has everything that is expected. `…` stands for any text.
 fn has(body: &Value, expected: &Value) -> bool {
     match (body, expected) {
         (Value::Object(body), Value::Object(expected)) => {
@@ -235,7 +235,7 @@ fn a_missing_or_bad_variable_ends_the_start_with_one_line_that_names_it() {
         ("LOG_LEVEL", "loud=="),
         ("AWS_CA_BUNDLE", "/made-up/roots.pem"),
         ("AWS_ENDPOINT_URL", "http://dynamodb.example.test"),
-        // only Lambda sets it: without it a start that finds nothing wrong ends too
+        // Only Lambda sets this variable. Without it, a start with valid variables fails too.
         ("AWS_LAMBDA_RUNTIME_API", ""),
     ];
     for name in FUNCTIONS {

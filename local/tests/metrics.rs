@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use local::heard::Heard;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
+use local::log_capture::LogCapture;
 use serde_json::{Value, json};
 use shared::http::Code;
 use shared::invocation::Measurements;
@@ -55,8 +55,8 @@ fn metric(name: &str, dimensions: &[&str]) -> Metric {
     (name.to_owned(), dimensions.iter().map(|dimension| (*dimension).to_owned()).collect())
 }
 
-/// The functions' namespace, and all that they emit: of an invocation in which everything has happened, of a run of the
-/// sweeper, which has some of its own, and of a refused call.
+/// Returns the functions' namespace and all their metrics. The sources are an invocation with every event, a run of the
+/// sweeper, and a refused call.
 async fn emitted() -> (String, BTreeSet<Metric>) {
     let measurements = Measurements {
         upstream: Duration::from_secs(1),
@@ -97,20 +97,21 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
     (namespace, metrics)
 }
 
-/// The lines of one run of the sweeper and of one refused call of `access-token`: an audit line, the others with metrics.
+/// Returns the lines of one run of the sweeper and one refused call of `access-token`. One of them is an audit line, and
+/// the others have metrics.
 async fn written(service: &'static str) -> Vec<Value> {
-    let heard = Heard::default();
-    let (output, variables) = (Output::new(heard.clone()), vec![("SERVICE_NAME", service)]);
-    let laptop = Laptop::start(Options { output, variables, ..Options::in_memory() }).await.unwrap();
-    laptop.gateway.sweep().await;
-    laptop.gateway.as_backend(&json!({"clientUserId": "ada"})).await;
-    let lines = heard.lines().unwrap();
+    let capture = LogCapture::default();
+    let (output, variables) = (Output::new(capture.clone()), vec![("SERVICE_NAME", service)]);
+    let stack = LocalStack::start(Options { output, variables, ..Options::in_memory() }).await.unwrap();
+    stack.gateway.sweep().await;
+    stack.gateway.as_backend(&json!({"clientUserId": "ada"})).await;
+    let lines = capture.lines().unwrap();
     let functions: Vec<&Value> = lines.iter().map(|line| line.get("function").unwrap_or(&line["message"])).collect();
     assert_eq!(functions, ["sweeper", "audit", "access-token"]);
     lines
 }
 
-/// What the template's metric filters count.
+/// Returns the metrics of the template's metric filters.
 fn counted(template: &Value, namespace: &str) -> BTreeSet<Metric> {
     let transformations =
         of_type(template, "AWS::Logs::MetricFilter").map(|(_, filter)| &filter["MetricTransformations"][0]);
@@ -122,7 +123,7 @@ fn counted(template: &Value, namespace: &str) -> BTreeSet<Metric> {
     .collect()
 }
 
-/// The dashboard's rows and searches in this namespace. Each names the stack as its service.
+/// Collects the metrics of the dashboard's rows and searches in this namespace. Each must name the stack as its service.
 fn shown(value: &Value, namespace: &str, metrics: &mut BTreeSet<Metric>) {
     match value {
         // ["HumanConnect", "Swept", "service", "${AWS::StackName}", {…}]
@@ -147,7 +148,7 @@ fn shown(value: &Value, namespace: &str, metrics: &mut BTreeSet<Metric>) {
     }
 }
 
-/// The metrics of an alarm: itself, or those that its expression is about.
+/// Returns the metrics of an alarm: the alarm itself, or the metrics of its expression.
 fn watched(alarm: &Value) -> Vec<&Value> {
     match alarm["Metrics"].as_array() {
         Some(queries) => {
@@ -182,7 +183,7 @@ async fn two_services_do_not_mix() {
 
 /// A metric filter takes its dimension from a field of the access log.
 #[test]
-fn what_is_counted_in_the_access_log_is_counted_for_the_stack() {
+fn a_metric_filter_counts_the_access_log_of_its_stack() {
     let template = template();
     let (_, api) = of_type(&template, "AWS::Serverless::HttpApi").next().unwrap();
     let format: Value = serde_json::from_str(api["AccessLogSettings"]["Format"].as_str().unwrap()).unwrap();
@@ -192,14 +193,14 @@ fn what_is_counted_in_the_access_log_is_counted_for_the_stack() {
         filters += 1;
         let metric = &filter["MetricTransformations"][0];
         assert_eq!(metric["Dimensions"], json!([{"Key": "service", "Value": "$.service"}]), "{name}");
-        // CloudWatch Logs refuses one beside dimensions
+        // CloudWatch Logs refuses a default value together with dimensions.
         assert!(metric.get("DefaultValue").is_none(), "{name}");
     }
     assert_eq!(filters, 2);
 }
 
 #[tokio::test]
-async fn the_dashboard_shows_every_metric_that_there_is_and_no_other() {
+async fn the_dashboard_shows_every_existing_metric_and_no_other() {
     let template = template();
     let (namespace, emitted) = emitted().await;
     let there = &emitted | &counted(&template, &namespace);
@@ -213,7 +214,7 @@ async fn the_dashboard_shows_every_metric_that_there_is_and_no_other() {
 }
 
 #[tokio::test]
-async fn each_alarm_watches_a_metric_that_there_is() {
+async fn each_alarm_watches_an_existing_metric() {
     let template = template();
     let (namespace, emitted) = emitted().await;
     let there = &emitted | &counted(&template, &namespace);

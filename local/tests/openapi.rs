@@ -1,20 +1,20 @@
-//! `openapi.yaml` against the code: the routes, the table of errors, and what every event of `events/` is answered.
+//! Compares `openapi.yaml` with the code: the routes, the table of errors, and the response to every event of `events/`.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use local::examples;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::http::Code;
 use shared::http::Route;
 use shared::lambda::Function;
 
 const PROBLEM: &str = "application/problem+json";
-/// Of routes that the document does not have.
+/// The codes of paths and methods that the document does not have.
 const ELSEWHERE: [Code; 2] = [Code::NotFound, Code::MethodNotAllowed];
-/// Come with `Retry-After`.
+/// The codes with `Retry-After`.
 const PASSING: [Code; 4] =
     [Code::FinishInProgress, Code::UpstreamUnavailable, Code::StoreUnavailable, Code::SecretUnavailable];
 
@@ -37,7 +37,7 @@ fn keys(object: &Value) -> BTreeSet<&str> {
 
 struct Document(Value);
 
-/// What one operation may answer with one status.
+/// A documented response of one operation.
 struct Response<'a> {
     route: String,
     status: u16,
@@ -57,7 +57,7 @@ impl Document {
         }
     }
 
-    /// Every operation by its route.
+    /// Returns every operation with its route.
     fn operations(&self) -> Vec<(String, &Value)> {
         let paths = self.0["paths"].as_object().unwrap().iter();
         let operations = paths.flat_map(|(path, item)| {
@@ -86,7 +86,7 @@ impl Document {
         self.responses().into_iter().find(|response| response.route == route && response.status == status)
     }
 
-    /// The properties of every form that an answer can have.
+    /// Returns the required properties of every form of the response.
     fn forms<'a>(&'a self, response: &Response<'a>) -> Vec<BTreeSet<&'a str>> {
         let schema = self.resolve(&response.value["content"]["application/json"]["schema"]);
         let forms = schema["oneOf"].as_array().map_or_else(|| vec![schema], |forms| forms.iter().collect());
@@ -95,7 +95,7 @@ impl Document {
 }
 
 impl Response<'_> {
-    /// The codes of its problem; none where it has none.
+    /// Returns the codes of the response's problem. The set is empty if the response has no problem.
     fn codes(&self) -> BTreeSet<&str> {
         match self.value["content"].get(PROBLEM) {
             Some(problem) => texts(&problem["schema"]["allOf"][1]["properties"]["code"]["enum"]),
@@ -103,7 +103,7 @@ impl Response<'_> {
         }
     }
 
-    /// Its examples of this media type.
+    /// Returns the response's examples of this media type.
     fn examples(&self, media_type: &str) -> Vec<&Value> {
         let content = &self.value["content"][media_type];
         let named = content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
@@ -115,7 +115,7 @@ fn code(name: &str) -> Code {
     *Code::ALL.iter().find(|code| code.name() == name).unwrap_or_else(|| panic!("{name} is no code"))
 }
 
-/// A function: its name, one of its routes for the gateway, and all of them.
+/// A function's name, one of its routes for the gateway, and all its routes.
 type Served = (&'static str, &'static str, BTreeSet<String>);
 
 fn functions() -> [Served; 5] {
@@ -172,7 +172,7 @@ fn the_errors_are_those_of_the_table() {
         let codes = response.codes();
         let problem = &response.value["content"][PROBLEM];
         if codes.is_empty() {
-            // a success, or API Gateway's own
+            // This is a success, or API Gateway's own response.
             assert_eq!(*problem, Value::Null, "{told}");
             continue;
         }
@@ -191,7 +191,7 @@ fn the_errors_are_those_of_the_table() {
         let passing = codes.iter().filter(|name| PASSING.contains(&code(name))).count();
         let retry_after = &response.value["headers"]["Retry-After"];
         assert_eq!(!retry_after.is_null(), passing > 0, "{told}: Retry-After");
-        // API Gateway's own answers have none
+        // API Gateway's own responses have no `Retry-After`.
         let always = passing == codes.len() && response.value["content"].get("application/json").is_none();
         assert_eq!(document.resolve(retry_after)["required"].as_bool().unwrap_or(false), always, "{told}: Retry-After");
     }
@@ -220,14 +220,14 @@ fn the_answers_have_what_their_examples_have() {
 #[tokio::test]
 async fn every_event_is_answered_as_documented() {
     let document = Document::new();
-    let laptop = Laptop::start(Options::in_memory()).await.unwrap();
-    examples::set_up(&laptop).await.unwrap();
+    let stack = LocalStack::start(Options::in_memory()).await.unwrap();
+    examples::set_up(&stack).await.unwrap();
     let readme = read("events/README.md");
     let files: Vec<&str> =
         readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(file, _)| file).collect();
     assert!(!files.is_empty());
     let functions = functions();
-    // a schedule's event is no request of the API
+    // A schedule's event is not a request of the API.
     for file in files.into_iter().filter(|file| !file.starts_with("sweeper/")) {
         let event: Value = serde_json::from_str(&read(&format!("events/{file}"))).unwrap();
         let (_, of_function, routes) = functions.iter().find(|(name, ..)| file.starts_with(name)).unwrap();
@@ -235,7 +235,7 @@ async fn every_event_is_answered_as_documented() {
             Some(route) => route.to_owned(),
             None => format!("{} {}", event["httpMethod"].as_str().unwrap(), event["resource"].as_str().unwrap()),
         };
-        let reply = laptop.gateway.invoke(of_function, &event).await;
+        let reply = stack.gateway.invoke(of_function, &event).await;
         let body = reply.json();
         let told = format!("{file}: {route} was answered with {} {body}", reply.status);
         if !routes.contains(&route) {

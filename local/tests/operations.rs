@@ -1,4 +1,4 @@
-//! `docs/operations.md` has a row for whatever may bring somebody there.
+//! `docs/operations.md` has a row for each error code and each alarm.
 
 use serde_json::Value;
 use shared::http::Code;
@@ -12,7 +12,7 @@ fn every_error_code_has_its_row() {
     assert!(missing.is_empty(), "{missing:?}");
     let section = OPERATIONS.split("## Error codes").nth(1).and_then(|rest| rest.split("\n#").next()).unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, Code::ALL.len(), "a row for a code that there is not");
+    assert_eq!(rows, Code::ALL.len(), "a row for an unknown code");
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn every_alarm_has_its_row() {
     let mut count = 0;
     for (name, _) in alarms {
         count += 1;
-        // those of the functions that are called, one for each, share a row
+        // The alarms of the HTTP functions, one for each, share a row.
         let shared = name.ends_with("FaultsAlarm") && name != "SweeperFaultsAlarm";
         let row = if shared { "SessionStartFaultsAlarm" } else { name };
         assert!(OPERATIONS.contains(&format!("\n| `{row}`")), "{name}");

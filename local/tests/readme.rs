@@ -1,4 +1,4 @@
-//! The README shows the examples as they are.
+//! The README contains the examples unchanged.
 use std::path::Path;
 
 #[test]
@@ -17,7 +17,7 @@ fn the_readme_shows_each_example_as_it_is() {
             let text = std::fs::read_to_string(&path).unwrap();
             assert!(
                 readme.contains(&format!("```{kind}\n{}\n```", text.trim_end())),
-                "the README shows another {name}"
+                "the README has another version of {name}"
             );
             shown += 1;
         }

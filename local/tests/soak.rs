@@ -1,5 +1,7 @@
-//! Finishes of overlapping users on the built functions, which are killed and started anew all the time; then every
-//! promise about tokens is checked. `SOAK_FINISHES` says how many finishes; the default is a short run.
+//! Overlapping finishes on the built functions, which are killed and restarted all the time. Then the test checks every
+//! promise about tokens.
+//!
+//! `SOAK_FINISHES` sets the number of finishes. The default is a short run.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,27 +20,27 @@ use futures_util::future::join_all;
 use local::faults::{Fault, Rule, Service};
 use local::gateway;
 use local::human_api::{CLIENT_ID, human_id};
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{Instance, built};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 const SHORT: usize = 40;
-/// Instances of each function; each serves one call at a time, as on Lambda.
+/// Instances of each function. Each serves one call at a time, as on Lambda.
 const INSTANCES: usize = 6;
-/// Calls at the same time.
+/// Number of concurrent calls.
 const CLIENTS: usize = 16;
-/// So many finishes go to the same user, on average.
+/// Average number of finishes of one user.
 const FINISHES_PER_USER: usize = 6;
-/// From one kill to the next, on average; at most one kill at work for two finishes.
+/// Average time between kills. At most one call is killed for two finishes.
 const BETWEEN_KILLS: Duration = Duration::from_millis(60);
 const FINISHES_PER_KILL: usize = 2;
-/// A killed call's hold is free after 28 s, and another may wait for it in vain for 10 s first; the rest is for a machine
-/// that has other things to do. That no hold lasts longer is read from `Retry-After`.
-const WEDGED: Duration = Duration::from_secs(120);
-const LONGEST_HOLD_SECONDS: u64 = 28;
+/// A killed call's lease expires after 28 s, and another call may wait 10 s for it. The rest is reserve for a busy
+/// machine. `Retry-After` shows that no lease lasts longer.
+const BLOCKED: Duration = Duration::from_secs(120);
+const LONGEST_LEASE_SECONDS: u64 = 28;
 
-/// Numbers that are the same in each run (xorshift64*).
+/// A random generator with the same numbers in each run (xorshift64*).
 struct Dice(AtomicU64);
 
 impl Dice {
@@ -53,7 +55,7 @@ impl Dice {
     }
 }
 
-/// One place where an instance runs, with whoever calls it.
+/// A place for one instance, and the flag that a call uses it.
 struct Slot {
     binary: PathBuf,
     instance: Mutex<Option<Arc<Instance>>>,
@@ -61,28 +63,28 @@ struct Slot {
 }
 
 struct Soak {
-    laptop: Laptop,
+    stack: LocalStack,
     dice: Dice,
     slots: BTreeMap<&'static str, Vec<Slot>>,
     kills: AtomicUsize,
     kills_at_work: AtomicUsize,
     lost_for_good: AtomicUsize,
-    /// When a call of a user was last killed.
+    /// Time of the last kill of a call, by user.
     last_killed: std::sync::Mutex<BTreeMap<String, Instant>>,
-    /// Users of whom an exchange was answered: their humanId is proven.
+    /// Users with an answered exchange. Their humanId is proven.
     proven: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl Soak {
     async fn new() -> Self {
-        let laptop = Laptop::start(Options::in_memory()).await.unwrap();
+        let stack = LocalStack::start(Options::in_memory()).await.unwrap();
         let binaries = built();
         let mut slots = BTreeMap::new();
         for function in ["finish", "access-token", "public-token"] {
             let mut places = Vec::new();
             for _ in 0..INSTANCES {
                 let binary = binaries.join(function);
-                let instance = Instance::start(&binary, &laptop.environment).await.unwrap();
+                let instance = Instance::start(&binary, &stack.environment).await.unwrap();
                 places.push(Slot {
                     binary,
                     instance: Mutex::new(Some(Arc::new(instance))),
@@ -93,7 +95,7 @@ impl Soak {
         }
         let zero = || AtomicUsize::new(0);
         Self {
-            laptop,
+            stack,
             dice: Dice(AtomicU64::new(2026)),
             slots,
             kills: zero(),
@@ -104,7 +106,7 @@ impl Soak {
         }
     }
 
-    /// What the function answers: status and body. `None` if it was killed.
+    /// Calls the function and returns status and body, or `None` if it was killed.
     async fn call(&self, function: &str, user: &str, event: &Value) -> Option<(u64, Value)> {
         let slots = &self.slots[function];
         let slot = loop {
@@ -125,14 +127,14 @@ impl Soak {
             return None;
         };
         if let Some(wait) = answer["headers"]["retry-after"].as_str() {
-            assert!((1..=LONGEST_HOLD_SECONDS).contains(&wait.parse().unwrap()), "{answer}");
+            assert!((1..=LONGEST_LEASE_SECONDS).contains(&wait.parse().unwrap()), "{answer}");
         }
         let body = answer["body"].as_str().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
         Some((answer["statusCode"].as_u64().unwrap(), body))
     }
 
-    /// The call, again and again as a client does that was told to wait or that got no answer. Also whether the user's
-    /// humanId was proven when the call was made that was answered.
+    /// Repeats the call, as a client does that was told to wait or got no response. Also returns `true` if the user's
+    /// humanId was proven before the answered call.
     async fn insist(&self, function: &str, user: &str, event: &Value) -> (u64, Value, bool) {
         let mut since = Instant::now();
         loop {
@@ -141,7 +143,7 @@ impl Soak {
             if let Some(killed) = self.last_killed.lock().unwrap().get(user) {
                 since = since.max(*killed);
             }
-            assert!(since.elapsed() < WEDGED, "{user} is wedged: {answer:?}");
+            assert!(since.elapsed() < BLOCKED, "{user} is blocked: {answer:?}");
             match answer {
                 Some((409, body)) if body["code"] == "finish_in_progress" => {}
                 None | Some((503 | 504, _)) => {}
@@ -152,7 +154,7 @@ impl Soak {
     }
 
     async fn finish(&self, user: &str) {
-        let session = self.laptop.human_api.with(|state| {
+        let session = self.stack.human_api.with(|state| {
             state.connect(user, "made-up-01");
             state.add_session(user, None)
         });
@@ -164,7 +166,7 @@ impl Soak {
                 assert_eq!(body["humanId"], json!(human_id(user)), "{body}");
                 self.proven.lock().unwrap().insert(user.to_owned());
             }
-            // a first exchange whose answer was lost, with a session that cannot be used again
+            // The response of a first exchange was lost, and its session cannot be used again.
             _ => {
                 assert_eq!((&body["code"], proven), (&json!("reconnect_required"), false), "{user}: {body}");
                 self.lost_for_good.fetch_add(1, Ordering::SeqCst);
@@ -172,7 +174,7 @@ impl Soak {
         }
     }
 
-    /// Kills one instance after the other, at work if one is, until the finishes are through.
+    /// Kills one instance after the other until the finishes are done. It prefers instances at work.
     async fn kill(&self, most: usize, over: &AtomicBool) {
         while !over.load(Ordering::SeqCst) && self.kills_at_work.load(Ordering::SeqCst) < most {
             let pause = BETWEEN_KILLS.mul_f64(self.dice.roll(200) as f64 / 100.0);
@@ -188,23 +190,23 @@ impl Soak {
             if let Some(instance) = place.take() {
                 instance.kill().await;
             }
-            *place = Some(Arc::new(Instance::start(&slot.binary, &self.laptop.environment).await.unwrap()));
+            *place = Some(Arc::new(Instance::start(&slot.binary, &self.stack.environment).await.unwrap()));
         }
     }
 
-    /// Nothing lost, nothing stale, nobody wedged.
+    /// Checks that the user's tokens are the newest, and that nothing is unresolved.
     async fn check(&self, user: &str) {
         let backend = gateway::backend_event(&json!({"clientUserId": user}));
         let (status, access, _) = self.insist("access-token", user, &backend).await;
         let public = gateway::user_event("POST /connect/public-token", user, &json!({}));
         let (public_status, public, proven) = self.insist("public-token", user, &public).await;
-        let (newest_access, newest_public) = self.laptop.human_api.with(|state| state.newest(user));
+        let (newest_access, newest_public) = self.stack.human_api.with(|state| state.newest(user));
         assert_eq!((status, access["accessToken"].as_str()), (200, newest_access.as_deref()), "{user}: {access}");
         match public_status {
             200 => assert_eq!(public["publicToken"].as_str(), newest_public.as_deref(), "{user}"),
             _ => assert_eq!((&public["code"], proven), (&json!("reconnect_required"), false), "{user}: {public}"),
         }
-        let row = self.laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap().unwrap();
+        let row = self.stack.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap().unwrap();
         for left in ["leaseUntil", "pending", "doubts", "expires"] {
             assert!(!row.contains_key(left), "{user}: {left} is left");
         }
@@ -212,23 +214,23 @@ impl Soak {
 }
 
 #[tokio::test]
-async fn killed_functions_lose_nothing_and_wedge_nobody() {
+async fn killed_functions_lose_nothing_and_block_nobody() {
     let finishes = std::env::var("SOAK_FINISHES").map_or(SHORT, |number| number.parse().unwrap());
     let began = Instant::now();
     let soak = Soak::new().await;
-    // answers take a moment, so that calls overlap and kills find them anywhere
+    // Responses take some time, so that calls overlap and kills meet them at any point.
     let slow = |service| {
         let dice = Dice(AtomicU64::new(4711));
         let event = move || tokio::time::sleep(Duration::from_millis(dice.roll(40) as u64)).boxed();
         Rule::always(service, Fault::After(Arc::new(event)))
     };
-    soak.laptop.faults.set([slow(Service::HumanApi), slow(Service::DynamoDb)]);
+    soak.stack.faults.set([slow(Service::HumanApi), slow(Service::DynamoDb)]);
     let users: Vec<String> = (0..finishes.div_ceil(FINISHES_PER_USER)).map(|number| format!("user-{number}")).collect();
     let (left, over) = (AtomicUsize::new(finishes), AtomicBool::new(false));
     let clients = join_all((0..CLIENTS).map(async |_| {
         while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             let user = &users[soak.dice.roll(users.len())];
-            // others ask about the same user meanwhile
+            // Other calls about the same user run meanwhile.
             let (refresh, forced) = (json!({"refresh": true}), json!({"clientUserId": user, "forceRefresh": true}));
             let other = match soak.dice.roll(4) {
                 0 => Some(("access-token", gateway::backend_event(&forced))),
@@ -246,13 +248,13 @@ async fn killed_functions_lose_nothing_and_wedge_nobody() {
         over.store(true, Ordering::SeqCst);
     };
     tokio::join!(clients, soak.kill(finishes / FINISHES_PER_KILL, &over));
-    soak.laptop.faults.set([]);
+    soak.stack.faults.set([]);
     let finished: Vec<&String> =
-        users.iter().filter(|user| soak.laptop.human_api.with(|state| state.newest(user)).0.is_some()).collect();
+        users.iter().filter(|user| soak.stack.human_api.with(|state| state.newest(user)).0.is_some()).collect();
     join_all(finished.iter().map(|user| soak.check(user))).await;
     assert!(soak.kills_at_work.load(Ordering::SeqCst) > 0, "nothing was killed at work");
     println!(
-        "soak: {finishes} finishes of {} users, {} kills, {} of them at work; {} first exchanges had to be made anew by \
+        "soak: {finishes} finishes of {} users, {} kills, {} of them at work; {} first exchanges had to be repeated by \
          the user; {:.0} s",
         finished.len(),
         soak.kills.load(Ordering::SeqCst),

@@ -1,5 +1,5 @@
-// Behaves like the popup generation's connect.js, which is not published any more: the same global, the same options,
-// the same messages. `finish` hides the frame and leaves it there, as the original does until the page is refreshed.
+// Behaves like the popup generation's connect.js, which is no longer published: the same global, options and
+// messages. `finish` hides the frame and leaves it in the page, as the original does until the page is refreshed.
 
 (function () {
   "use strict";
@@ -13,7 +13,7 @@
 
   function open(chosen) {
     options = chosen;
-    frame?.remove(); // what an earlier `finish` left behind
+    frame?.remove(); // an earlier `finish` has left it in the page
     overflow = document.body.style.overflow;
     frame = buildFrame(address(chosen));
     spinner = buildSpinner();
@@ -21,7 +21,7 @@
     document.body.style.overflow = "hidden";
   }
 
-  /** `clientUserId` goes in as it is: the caller has encoded it. */
+  /** The caller has encoded `clientUserId` already. */
   function address({ clientUserId, clientId, publicToken, mode, language, __finishUrl, __closeUrl }) {
     let url = `${origin}/popup?clientUserId=${clientUserId}&clientId=${clientId}`;
     if (publicToken) url += `&publicToken=${publicToken}`;
@@ -51,11 +51,11 @@
       position: "fixed", top: "50%", left: "50%", width: "30px", height: "30px", margin: "-15px 0 0 -15px",
       boxSizing: "border-box", border: "3px solid #c9d6e6", borderTopColor: "#1f5fae", borderRadius: "50%", zIndex: "99999",
     });
-    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) turn(node);
+    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) spin(node);
     return node;
   }
 
-  function turn(node) {
+  function spin(node) {
     node.animate([{ transform: "rotate(0)" }, { transform: "rotate(360deg)" }], { duration: 900, iterations: Infinity });
   }
 
@@ -88,7 +88,7 @@
     try {
       message = JSON.parse(event.data);
     } catch {
-      return; // not one of ours
+      return; // another sender's message
     }
     listeners[message.type]?.(message);
   });

@@ -1,7 +1,7 @@
-// The popup generation's page: talks to connect.js around it in JSON strings.
-// The session token is given out when the user finishes after connecting something; a removal alone just closes.
+// The popup generation's page: exchanges JSON strings with connect.js around it.
+// The user gets a session token only by finishing after a connect. If only a source was removed, the popup just closes.
 
-import { ask } from "./service.js";
+import { send } from "./service.js";
 import { SourceList } from "./source-list.js";
 
 const query = new URLSearchParams(location.search);
@@ -18,7 +18,7 @@ const list = document.getElementById("sources");
 const failure = document.getElementById("failure");
 
 function tell(type, details) {
-  // The content security policy's frame-ancestors says who the parent may be.
+  // The content security policy's frame-ancestors restricts the parent.
   parent.postMessage(JSON.stringify({ type: `hapi-connect-${type}`, ...details }), "*");
 }
 
@@ -30,9 +30,9 @@ async function leave() {
   }
   finishing = true;
   try {
-    tell("finish", { token: await ask("/popup/finish", who) });
+    tell("finish", { token: await send("/popup/finish", who) });
   } catch (error) {
-    added = false; // what is left is to close
+    added = false; // then the popup can only close
     fail(error);
   } finally {
     finishing = false;
@@ -41,7 +41,7 @@ async function leave() {
 
 async function toggle({ id }, connect) {
   try {
-    const { sources } = await ask(connect ? "/popup/connect" : "/popup/disconnect", { ...who, sourceId: id });
+    const { sources } = await send(connect ? "/popup/connect" : "/popup/disconnect", { ...who, sourceId: id });
     added ||= connect;
     connected = sources;
   } catch (error) {
@@ -53,7 +53,7 @@ async function toggle({ id }, connect) {
 function fail(error) {
   const code = error.code ?? "UNAVAILABLE";
   failure.querySelector("h2").textContent = error.message;
-  failure.querySelector(".text").textContent = "Human Connect cannot go on. Close it and try again from the app.";
+  failure.querySelector(".text").textContent = "Human Connect cannot continue. Close it and try again from the app.";
   failure.querySelector(".code").textContent = code;
   for (const id of ["loading", "opened", "done"]) document.getElementById(id).hidden = true;
   failure.hidden = false;
@@ -69,7 +69,7 @@ addEventListener("keydown", (event) => {
 });
 
 try {
-  const opened = await ask("/popup/open", who);
+  const opened = await send("/popup/open", who);
   connected = opened.sources;
   const shown = new SourceList(list, opened.catalogue, connected, toggle);
   document.getElementById("heading").textContent = who.publicToken ? "Your connections" : "Connect your health data";

@@ -1,14 +1,14 @@
-// The stand-in's own endpoints, as its two pages call them.
+// Requests of the stand-in's two pages to its own endpoints.
 
 export class Refused extends Error {
   constructor(status, body) {
     super(body.message ?? body.status ?? `answered ${status}`);
-    /** `SESSION_TOKEN_EXPIRED` …, `USER_ALREADY_EXISTS` …, or null where nobody answered. */
+    /** `SESSION_TOKEN_EXPIRED` …, `USER_ALREADY_EXISTS` …, or null without a response. */
     this.code = body.status ?? body.code ?? null;
   }
 }
 
-export async function ask(path, body) {
+export async function send(path, body) {
   let response;
   try {
     response = await fetch(path, {

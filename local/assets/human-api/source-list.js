@@ -1,4 +1,4 @@
-// The list of sources both generations show: search, connect, disconnect.
+// The list of sources of both generations: search, connect, disconnect.
 
 export class SourceList {
   #root;
@@ -13,7 +13,7 @@ export class SourceList {
    * @param {HTMLElement} root
    * @param {{id: string, name: string, kind?: string}[]} catalogue
    * @param {{id: string, name: string}[]} connected
-   * @param {(source: object, connect: boolean) => Promise<object[]>} onToggle resolves with what is connected then
+   * @param {(source: object, connect: boolean) => Promise<object[]>} onToggle resolves with the connected sources
    */
   constructor(root, catalogue, connected, onToggle) {
     this.#root = root;
@@ -77,7 +77,7 @@ export class SourceList {
     let shown = 0;
     for (const [id, { item, source }] of this.#rows) {
       const found = `${source.name} ${source.kind ?? ""}`.toLowerCase().includes(wanted);
-      // a row just disconnected stays while it has the focus
+      // a row that was just disconnected stays while it has the focus
       item.hidden = !found || (this.#only.checked && !this.#connected.has(id) && !item.contains(document.activeElement));
       shown += item.hidden ? 0 : 1;
     }

@@ -1,6 +1,6 @@
-// The Connect generation's widget: talks to the page around it in objects `{type, status, …}`.
+// The Connect generation's widget: sends objects `{type, status, …}` to the page around it.
 
-import { ask } from "./service.js";
+import { send } from "./service.js";
 import { SourceList } from "./source-list.js";
 
 const FAILURES = {
@@ -19,7 +19,7 @@ const list = document.getElementById("sources");
 const failure = document.getElementById("failure");
 
 function tell(type, as = status) {
-  // The content security policy's frame-ancestors says who the parent may be.
+  // The content security policy's frame-ancestors restricts the parent.
   parent.postMessage({
     type: `hapi-connect-${type}`,
     status: as,
@@ -34,7 +34,7 @@ const close = () => tell("close");
 async function toggle({ id, name }, connect) {
   const [into, outOf] = connect ? [connectedSources, disconnectedSources] : [disconnectedSources, connectedSources];
   try {
-    const { sources } = await ask(connect ? "/widget/connect" : "/widget/disconnect", { token, sourceId: id });
+    const { sources } = await send(connect ? "/widget/connect" : "/widget/disconnect", { token, sourceId: id });
     currentConnections = sources.map((source) => ({ id: source.id, name: source.name }));
   } catch (error) {
     fail(error);
@@ -66,7 +66,7 @@ addEventListener("keydown", (event) => {
 });
 
 try {
-  const { sources, catalogue } = await ask("/widget/open", { token });
+  const { sources, catalogue } = await send("/widget/open", { token });
   currentConnections = sources.map(({ id, name }) => ({ id, name }));
   const shown = new SourceList(list, catalogue, sources, toggle);
   document.getElementById("loading").hidden = true;

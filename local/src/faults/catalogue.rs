@@ -1,4 +1,4 @@
-//! The faults that have names.
+//! The named faults.
 
 use std::time::Duration;
 
@@ -6,10 +6,9 @@ use serde_json::json;
 
 use super::{Acts, Answer, Fault};
 
-/// Longer than the functions read.
+/// More bytes than the functions read.
 const LONG: usize = 5 * 1024 * 1024;
 
-/// What can go wrong at Human API.
 pub(super) fn human_api() -> Vec<(&'static str, Fault)> {
     let with = |status, headers, content_type, body: &[u8]| {
         Fault::Answer(Acts::Not, Answer { status, headers, content_type, body: body.to_vec() })
@@ -50,7 +49,6 @@ pub(super) fn human_api() -> Vec<(&'static str, Fault)> {
 const WRONG_TYPES: &[u8] = br#"{"humanId":1,"accessToken":[],"publicToken":{},"clientUserId":null,"access_token":7,
     "session_token":true,"id_token":0,"human_id":[],"expires_in":"soon"}"#;
 
-/// What can go wrong at DynamoDB.
 pub(super) fn dynamodb() -> Vec<(&'static str, Fault)> {
     let error = |status, code: &str| aws(status, &format!("com.amazonaws.dynamodb.v20120810#{code}"));
     vec![
@@ -65,7 +63,6 @@ pub(super) fn dynamodb() -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// What can go wrong at Secrets Manager.
 pub(super) fn secrets_manager() -> Vec<(&'static str, Fault)> {
     let value = |text: &str| {
         let body =

@@ -9,7 +9,7 @@ use crate::random_hex;
 pub(crate) type Answer = (StatusCode, Value);
 
 impl HumanApi {
-    /// Answers one of `/v1/connect/…`.
+    /// Answers a request to `/v1/connect/{path}`.
     pub fn answer(&self, path: &str, body: &Value) -> Answer {
         let (client, secret) = match path {
             "token" => (text(body, "client_id"), text(body, "client_secret")),
@@ -76,7 +76,7 @@ impl State {
         }
         self.used_sessions.insert(session.to_owned());
         if self.sources(&user).is_empty() {
-            // a session exists only because something was connected
+            // In production, a session exists only after the user has connected a source.
             self.connect(&user, "made-up-01");
         }
         let public_token = format!("made-up-public-token-{}", random_hex::<12>());

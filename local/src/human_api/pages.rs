@@ -1,4 +1,4 @@
-//! The widgets' origin: both generations' pages, what these ask for, and the token endpoints beside them.
+//! The widgets' origin serves both generations' pages, the requests of these pages, and the token endpoints.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ macro_rules! page {
     };
 }
 
-/// The stand-in's routes; only pages of `console` may embed the widgets. What the widgets ask for is noted.
+/// Returns the stand-in's routes. Only pages of `console` may embed the widgets. The widgets' requests are recorded in
+/// `calls`.
 pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \

@@ -1,7 +1,7 @@
-//! Callers as the field has them: bodies of older SDKs, lists as claims, pasted secrets, mapped domains.
+//! Unusual but real callers: bodies of older SDKs, lists as claims, pasted secrets, mapped domains.
 
 use local::gateway::{Reply, backend_event, user_event};
-use local::heard::Heard;
+use local::log_capture::LogCapture;
 use local::secrets::{Accepted, CLIENT_SECRET};
 use serde_json::{Value, json};
 use shared::telemetry::{Output, info, subscriber};
@@ -11,20 +11,20 @@ use crate::world::{SOURCE, World, is, refuse};
 
 const SESSION: &str = "POST /connect/session";
 
-/// Catches the log lines of this thread, and with it of all that the test does.
-fn hear() -> (Heard, DefaultGuard) {
-    let heard = Heard::default();
-    let guard = tracing::subscriber::set_default(subscriber(info(), "test", "test", Output::new(heard.clone())));
-    (heard, guard)
+/// Captures the log lines of this thread. The whole test runs in it.
+fn capture_log() -> (LogCapture, DefaultGuard) {
+    let capture = LogCapture::default();
+    let guard = tracing::subscriber::set_default(subscriber(info(), "test", "test", Output::new(capture.clone())));
+    (capture, guard)
 }
 
-/// The lines that have all of these texts.
-fn about(heard: &Heard, texts: &[&str]) -> Vec<Value> {
-    let lines = heard.lines().unwrap();
+/// Takes the lines that contain all of these texts.
+fn lines_with(capture: &LogCapture, texts: &[&str]) -> Vec<Value> {
+    let lines = capture.lines().unwrap();
     lines.into_iter().filter(|line| texts.iter().all(|text| line.to_string().contains(text))).collect()
 }
 
-/// The body that Human API's older iOS SDK hands to the app.
+/// Makes the body that Human API's older iOS SDK gives to the app.
 fn ios(object: &Value) -> Value {
     json!({
         "status": "auth",
@@ -34,7 +34,7 @@ fn ios(object: &Value) -> Value {
     })
 }
 
-/// Makes an event one of payload format 1.0.
+/// Converts an event to payload format 1.0.
 fn as_v1(event: &mut Value, path: &str) {
     event["version"] = json!("1.0");
     (event["resource"], event["httpMethod"]) = (json!(path), json!("POST"));
@@ -49,14 +49,14 @@ async fn start(world: &World, version: &str, authorizer: Value, body: Value) -> 
         as_v1(&mut event, "/connect/session");
     }
     event["requestContext"]["authorizer"] = authorizer;
-    world.laptop.gateway.invoke(SESSION, &event).await
+    world.stack.gateway.invoke(SESSION, &event).await
 }
 
 #[tokio::test]
 async fn both_spellings_of_a_popup_body_are_exchanged() {
     let world = World::new().await;
     is(&world.finish("ada", &ios(&world.popup("ada"))).await, 201, "ok");
-    assert_eq!(world.asked(), ["tokens"]);
+    assert_eq!(world.take_requests(), ["tokens"]);
 
     let mut both = world.popup("ada");
     both["session_token"] = both["sessionToken"].clone();
@@ -64,11 +64,11 @@ async fn both_spellings_of_a_popup_body_are_exchanged() {
 
     let session = world.session("bob", json!({"flow": "popup"})).await.json();
     let ticket = session["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-    is(&world.laptop.gateway.with_ticket(&ticket, &ios(&world.popup("bob"))).await, 201, "ok");
+    is(&world.stack.gateway.with_ticket(&ticket, &ios(&world.popup("bob"))).await, 201, "ok");
 }
 
 #[tokio::test]
-async fn a_body_of_neither_kind_is_an_error_that_names_both() {
+async fn a_body_of_an_unknown_kind_gets_an_error_that_names_both_kinds() {
     let world = World::new().await;
     let object = world.popup("ada");
     for body in [json!({"sessionTokenObject": object}), json!({"token": "x"}), json!({"SessionToken": "x"})] {
@@ -88,29 +88,29 @@ async fn a_body_of_neither_kind_is_an_error_that_names_both() {
     for body in [json!({"sessionToken": "x"}), json!({"status": "auth", "human_id": "x"})] {
         is(&world.finish("ada", &body).await, 400, "invalid_request");
     }
-    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
-    // an empty object is a Connect response that says nothing
+    assert_eq!((world.take_requests().len(), world.rows().await), (0, 0));
+    // An empty object is a Connect response without information.
     is(&world.finish("ada", &json!({})).await, 201, "ok");
-    assert_eq!(world.asked(), ["token (access)"]);
+    assert_eq!(world.take_requests(), ["token (access)"]);
 }
 
 #[tokio::test]
-async fn a_ticket_takes_no_connect_response() {
+async fn a_ticket_does_not_accept_a_connect_response() {
     let world = World::new().await;
     let session = world.session("ada", json!({"flow": "popup"})).await.json();
     let ticket = session["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     for body in [json!({}), json!({"status": "SUCCESS"}), json!({"connections": []})] {
-        let problem = is(&world.laptop.gateway.with_ticket(&ticket, &body).await, 400, "invalid_request");
+        let problem = is(&world.stack.gateway.with_ticket(&ticket, &body).await, 400, "invalid_request");
         assert!(problem["detail"].as_str().unwrap().contains("sessionToken"), "{problem}");
     }
-    assert_eq!(world.asked().len(), 0);
-    is(&world.laptop.gateway.with_ticket(&ticket, &world.popup("ada")).await, 201, "ok");
+    assert_eq!(world.take_requests().len(), 0);
+    is(&world.stack.gateway.with_ticket(&ticket, &world.popup("ada")).await, 201, "ok");
 }
 
 #[tokio::test]
-async fn whatever_the_widget_reports_human_api_is_asked() {
+async fn a_widget_report_is_always_checked_with_human_api() {
     let world = World::new().await;
-    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    world.stack.human_api.with(|state| state.connect("ada", SOURCE));
     let source = |id: &str| json!({"id": id, "name": "Made up"});
     for (report, sources) in [
         (json!({"sessionResults": {"connected": [source("a")]}, "connections": [source("a")]}), json!([source("a")])),
@@ -123,12 +123,12 @@ async fn whatever_the_widget_reports_human_api_is_asked() {
     ] {
         let answer = is(&world.finish("ada", &report).await, 201, "ok");
         assert_eq!(answer["sources"], sources, "{report}");
-        assert_eq!(world.asked(), ["token (access)"], "{report}");
+        assert_eq!(world.take_requests(), ["token (access)"], "{report}");
     }
 }
 
 #[tokio::test]
-async fn a_list_of_one_address_is_the_address() {
+async fn a_list_of_one_email_address_counts_as_the_address() {
     for (version, authorizer) in [
         ("2.0", json!({"jwt": {"claims": {"sub": "ada", "emails": "[ada@example.test]"}}})),
         ("2.0", json!({"lambda": {"sub": "ada", "emails": ["ada@example.test"]}})),
@@ -137,7 +137,7 @@ async fn a_list_of_one_address_is_the_address() {
     ] {
         let world = World::with(vec![("USER_EMAIL_CLAIM", "emails")]).await;
         is(&start(&world, version, authorizer, json!({})).await, 200, "ok");
-        let email = world.laptop.human_api.with(|state| state.email("ada"));
+        let email = world.stack.human_api.with(|state| state.email("ada"));
         assert_eq!(email.as_deref(), Some("ada@example.test"), "{version}");
     }
     let world = World::new().await;
@@ -145,43 +145,43 @@ async fn a_list_of_one_address_is_the_address() {
         let authorizer = json!({"jwt": {"claims": {"sub": "ada", "email": email}}});
         is(&start(&world, "2.0", authorizer, json!({})).await, 400, "email_required");
     }
-    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
+    assert_eq!((world.take_requests().len(), world.rows().await), (0, 0));
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_the_callers_error() {
+async fn an_invalid_email_address_is_the_callers_error() {
     let world = World::new().await;
     for email in ["ada@", "@example.test", "ada", "a@b@c", "a b@c", "<a@b>", "a@b,c@d", "a@b\n", ""] {
         let problem = is(&world.session("ada", json!({"clientUserEmail": email})).await, 400, "invalid_request");
         assert!(problem["detail"].as_str().unwrap().contains("clientUserEmail"), "{problem}");
     }
-    assert_eq!((world.asked().len(), world.rows().await), (0, 0));
+    assert_eq!((world.take_requests().len(), world.rows().await), (0, 0));
 }
 
 #[tokio::test]
-async fn an_address_that_human_api_rejects_is_the_callers_error_and_no_fault() {
+async fn an_email_address_that_human_api_rejects_is_the_callers_error_and_not_a_fault() {
     let refusal = r#"{"statusCode":400,"error":"Bad Request","message":"made up","validation":{"source":"payload","keys":["client_user_email"]}}"#;
-    let heard = Heard::default();
-    let world = World::writing_to(Output::new(heard.clone()), vec![]).await;
-    let (log, _guard) = hear();
+    let capture = LogCapture::default();
+    let world = World::writing_to(Output::new(capture.clone()), vec![]).await;
+    let (log, _guard) = capture_log();
     for status in [400, 422] {
         world.fault([refuse(status, refusal)]);
         let problem = is(&world.session("ada", json!({"clientUserEmail": "a@b"})).await, 400, "invalid_request");
         assert!(problem["detail"].as_str().unwrap().contains("clientUserEmail"), "{problem}");
-        assert_eq!(world.asked(), ["token (session)"], "no id is asked for in vain");
-        let lines = heard.lines().unwrap();
+        assert_eq!(world.take_requests(), ["token (session)"], "no request for an id token follows");
+        let lines = capture.lines().unwrap();
         let faults: Vec<_> = lines.iter().filter(|line| line.get("Faults").is_some()).collect();
         assert_eq!((faults.len(), &faults[0]["Faults"]), (1, &json!(0)));
     }
-    assert!(about(&log, &["\"ERROR\""]).is_empty());
+    assert!(lines_with(&log, &["\"ERROR\""]).is_empty());
     assert_eq!(world.rows().await, 0);
 
-    // other mistakes stay what they were
+    // Other refusals keep their codes.
     let other = r#"{"validation":{"keys":["client_user_id"]}}"#;
     world.fault([refuse(400, other)]);
     is(&world.session("ada", json!({})).await, 502, "upstream_invalid");
     world.fault([refuse(422, other)]);
-    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    world.stack.human_api.with(|state| state.connect("ada", SOURCE));
     assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "id_token");
 }
 
@@ -198,7 +198,7 @@ async fn a_finish_url_has_the_stage_or_the_mapping_key() {
             as_v1(&mut event, "/connect/session");
             event["requestContext"]["authorizer"] = json!({"claims": {"sub": "ada"}});
         }
-        let session = is(&world.laptop.gateway.invoke(SESSION, &event).await, 200, "ok");
+        let session = is(&world.stack.gateway.invoke(SESSION, &event).await, 200, "ok");
         let url = session["finishUrl"].as_str().unwrap().to_owned();
         url.rsplit_once('/').unwrap().0.to_owned()
     };
@@ -226,41 +226,41 @@ async fn a_finish_url_has_the_stage_or_the_mapping_key() {
 }
 
 #[tokio::test]
-async fn a_pasted_client_secret_serves() {
+async fn a_client_secret_with_pasted_characters_around_it_works() {
     for pasted in ["\u{feff}made-up", " made-up\r\n", "{\"clientSecret\":\"\\ufeff made-up\\n\"}"] {
         let world = World::new().await;
-        world.laptop.secrets.accept(Accepted::Newest);
-        world.laptop.secrets.put(CLIENT_SECRET, pasted);
+        world.stack.secrets.accept(Accepted::Newest);
+        world.stack.secrets.put(CLIENT_SECRET, pasted);
         is(&world.session("ada", json!({})).await, 200, "ok");
     }
 }
 
 #[tokio::test]
-async fn a_client_secret_that_is_not_usable_gives_way_to_the_one_before() {
+async fn an_unusable_client_secret_is_replaced_by_the_previous_one() {
     for slip in ["\"made-up\"", "'made-up'", "\u{feff} ", r#"{"clientSecret":"\"made-up\""}"#] {
-        let (heard, _guard) = hear();
+        let (capture, _guard) = capture_log();
         let world = World::new().await;
-        world.laptop.secrets.put(CLIENT_SECRET, slip);
-        world.laptop.secrets.accept(Accepted::Previous);
-        // a fresh instance: it has never read a good value
-        world.laptop.gateway.restart();
+        world.stack.secrets.put(CLIENT_SECRET, slip);
+        world.stack.secrets.accept(Accepted::Previous);
+        // A new instance has never read a usable value.
+        world.stack.gateway.restart();
         for user in ["ada", "bob"] {
             is(&world.session(user, json!({})).await, 200, "ok");
         }
-        let reads = about(&heard, &["is not usable", CLIENT_SECRET, "\"ERROR\""]);
+        let reads = lines_with(&capture, &["is not usable", CLIENT_SECRET, "\"ERROR\""]);
         assert_eq!(reads.len(), 1, "one line for one read: {reads:?}");
         assert!(!reads[0].to_string().contains("made-up"), "{reads:?}");
 
-        // no usable value at all
-        world.laptop.secrets.put(CLIENT_SECRET, slip);
-        world.laptop.gateway.restart();
-        let asked = world.asked().len();
+        // No version has a usable value.
+        world.stack.secrets.put(CLIENT_SECRET, slip);
+        world.stack.gateway.restart();
+        let requests = world.take_requests().len();
         is(&world.session("eve", json!({})).await, 503, "secret_unavailable");
-        assert_eq!((asked, world.asked().len()), (2, 0), "nothing is signed with such a value");
-        assert_eq!(about(&heard, &["is not usable", "\"problem\""]).len(), 2, "AWSCURRENT and AWSPREVIOUS");
-        // the operator corrects it
-        world.laptop.secrets.put(CLIENT_SECRET, "made-up-again");
-        world.laptop.secrets.accept(Accepted::Newest);
+        assert_eq!((requests, world.take_requests().len()), (2, 0), "such a value is never sent");
+        assert_eq!(lines_with(&capture, &["is not usable", "\"problem\""]).len(), 2, "AWSCURRENT and AWSPREVIOUS");
+        // The operator corrects the value.
+        world.stack.secrets.put(CLIENT_SECRET, "made-up-again");
+        world.stack.secrets.accept(Accepted::Newest);
         is(&world.session("eve", json!({})).await, 200, "ok");
     }
 }
@@ -278,17 +278,17 @@ async fn a_claim_that_names_no_user_is_logged_without_its_value() {
         (json!({"jwt": {"claims": {}}}), "absent"),
         (json!(null), "absent"),
     ] {
-        let (heard, _guard) = hear();
+        let (capture, _guard) = capture_log();
         is(&start(&world, "2.0", authorizer.clone(), json!({})).await, 401, "unauthenticated");
-        let lines = heard.lines().unwrap();
-        let about_it: Vec<_> = lines.iter().filter(|line| line["claim"] == "sub").collect();
-        assert_eq!((about_it.len(), &about_it[0]["reason"]), (1, &json!(reason)), "{authorizer}");
+        let lines = capture.lines().unwrap();
+        let about_claim: Vec<_> = lines.iter().filter(|line| line["claim"] == "sub").collect();
+        assert_eq!((about_claim.len(), &about_claim[0]["reason"]), (1, &json!(reason)), "{authorizer}");
         assert!(!lines.iter().any(|line| line.to_string().contains("4711")), "{lines:?}");
     }
 }
 
 #[tokio::test]
-async fn a_life_as_text_is_a_number() {
+async fn a_lifetime_as_text_is_read_as_a_number() {
     let world = World::new().await;
     world.fault([refuse(200, r#"{"session_token":"made-up","human_id":"made-up","expires_in":"3600"}"#)]);
     let session = is(&world.session("ada", json!({})).await, 200, "ok");
@@ -299,16 +299,16 @@ async fn a_life_as_text_is_a_number() {
 }
 
 #[tokio::test]
-async fn the_console_of_a_rest_api_gets_no_access_token() {
+async fn the_test_console_of_a_rest_api_gets_no_access_token() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     let route = "POST /internal/access-token";
     let mut event = backend_event(&json!({"clientUserId": "ada"}));
-    is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");
+    is(&world.stack.gateway.invoke(route, &event).await, 200, "ok");
     as_v1(&mut event, "/internal/access-token");
     event["requestContext"]["authorizer"] = Value::Null;
     event["requestContext"]["identity"] = json!({"userArn": "arn:aws:iam::000000000000:user/made-up", "apiKey": null});
-    is(&world.laptop.gateway.invoke(route, &event).await, 200, "ok");
+    is(&world.stack.gateway.invoke(route, &event).await, 200, "ok");
     event["requestContext"]["identity"]["apiKey"] = json!("test-invoke-api-key");
-    is(&world.laptop.gateway.invoke(route, &event).await, 403, "forbidden");
+    is(&world.stack.gateway.invoke(route, &event).await, 403, "forbidden");
 }

@@ -1,4 +1,4 @@
-//! The widget's callback.
+//! The finish of a popup or of a widget.
 
 use local::faults::Fault;
 use local::human_api::{CLIENT_ID, human_id};
@@ -7,16 +7,16 @@ use serde_json::json;
 use crate::world::{World, is};
 
 #[tokio::test]
-async fn a_popup_is_finished_replayed_and_opened_again_for_odd_ids_too() {
+async fn a_popup_is_finished_replayed_and_opened_again_even_for_unusual_ids() {
     let world = World::new().await;
     for user in ["ada", "auth0|zoë+a b/c%20@example.test", "用户-7", "%41"] {
         let create = is(&world.session(user, json!({"flow": "popup"})).await, 200, "ok");
         assert_eq!((&create["mode"], &create["publicToken"]), (&json!("create"), &json!("")));
         let object = world.popup(user);
         let first = is(&world.finish(user, &object).await, 201, "ok");
-        world.asked();
+        world.take_requests();
         let replay = is(&world.finish(user, &object).await, 200, "ok");
-        assert_eq!((world.asked().len(), &replay["publicToken"]), (0, &first["publicToken"]));
+        assert_eq!((world.take_requests().len(), &replay["publicToken"]), (0, &first["publicToken"]));
         let edit = is(&world.session(user, json!({"flow": "popup"})).await, 200, "ok");
         assert_eq!((&edit["mode"], &edit["publicToken"]), (&json!("edit"), &first["publicToken"]));
         is(&world.access(user, false).await, 200, "ok");
@@ -24,24 +24,24 @@ async fn a_popup_is_finished_replayed_and_opened_again_for_odd_ids_too() {
 }
 
 #[tokio::test]
-async fn a_finish_is_three_calls_and_an_access_token_that_is_stored_one() {
+async fn a_finish_takes_three_calls_and_a_stored_access_token_takes_one() {
     let world = World::new().await;
     let called = |since: u64| -> Vec<String> {
-        let calls = world.laptop.calls.after(since).0.into_iter().filter(|call| call.from == "function");
+        let calls = world.stack.calls.after(since).0.into_iter().filter(|call| call.from == "function");
         calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
     };
     for object in [world.popup("ada"), world.popup("ada")] {
-        let since = world.laptop.calls.after(0).1;
+        let since = world.stack.calls.after(0).1;
         is(&world.finish("ada", &object).await, 201, "ok");
-        assert_eq!(called(since), ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"], "hold, exchange, commit");
+        assert_eq!(called(since), ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"], "acquire, exchange, commit");
     }
-    let since = world.laptop.calls.after(0).1;
+    let since = world.stack.calls.after(0).1;
     is(&world.access("ada", false).await, 200, "ok");
     assert_eq!(called(since), ["GetItem"]);
 }
 
 #[tokio::test]
-async fn an_answer_about_the_encoded_id_is_the_users_and_any_other_is_not() {
+async fn a_response_about_the_encoded_id_is_accepted_and_one_about_another_id_is_refused() {
     let world = World::new().await;
     let answer = |client_user_id: &str, human_id: &str| {
         let body = json!({"humanId": human_id, "accessToken": "canary", "publicToken": "canary", "clientUserId": client_user_id});
@@ -60,7 +60,7 @@ async fn an_answer_about_the_encoded_id_is_the_users_and_any_other_is_not() {
             is(&reply, 403, "user_mismatch")
         };
         assert!(!world.table().await.concat().contains("another"));
-        world.forget("a b").await;
+        world.delete("a b").await;
     }
     world.fault([answer("a%20b", &human)]);
     is(&world.finish("a b", &object).await, 201, "ok");
@@ -90,7 +90,7 @@ async fn the_same_session_posted_twice_at_once_is_exchanged_once() {
     let mut statuses = [one.status, two.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 201]);
-    assert_eq!(world.asked(), ["tokens"]);
+    assert_eq!(world.take_requests(), ["tokens"]);
 }
 
 #[tokio::test]
@@ -103,11 +103,11 @@ async fn a_browsers_claim_to_be_connected_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_refused_finish_that_somebody_waited_for_leaves_an_empty_row_that_expires() {
+async fn a_refused_finish_with_a_waiting_call_leaves_an_empty_row_that_expires() {
     let world = World::new().await;
     let mut object = world.popup("ada");
     object["sessionToken"] = json!("junk");
-    let gate = world.hold_up_human_api(None);
+    let gate = world.block_human_api(None);
     let (one, two, ()) = tokio::join!(
         world.finish("ada", &object),
         world.finish("ada", &object),

@@ -1,4 +1,4 @@
-//! The contract's stories on the real handlers: embedded DynamoDB, the Human API stand-in, a clock that the test sets.
+//! The contract on the real handlers, with embedded DynamoDB, the Human API stand-in, and a clock that the test sets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod callers;

@@ -1,4 +1,4 @@
-//! The client secret's rotation.
+//! Rotation of the client secret.
 
 use local::secrets::{Accepted, CLIENT_SECRET};
 use serde_json::json;
@@ -10,22 +10,23 @@ async fn a_rotated_client_secret_fails_no_call() {
     let world = World::new().await;
     world.connect("ada").await;
     world.pass_seconds(11);
-    // Human API takes the newest two: after two rotations the cached one is refused
-    world.laptop.secrets.rotate(CLIENT_SECRET);
-    world.laptop.secrets.rotate(CLIENT_SECRET);
+    // Human API accepts the two newest secrets. After two rotations, it refuses the cached one.
+    world.stack.secrets.rotate(CLIENT_SECRET);
+    world.stack.secrets.rotate(CLIENT_SECRET);
     is(&world.access("ada", true).await, 200, "ok");
 }
 
-/// A world after a rotation that is over: Human API knows the newest client secret only, and AWSPREVIOUS is still there.
+/// Returns a world after a complete rotation. Human API knows only the newest client secret, and AWSPREVIOUS still
+/// exists.
 async fn rotated() -> World {
     let world = World::new().await;
-    world.laptop.secrets.rotate(CLIENT_SECRET);
-    world.laptop.secrets.accept(Accepted::Newest);
+    world.stack.secrets.rotate(CLIENT_SECRET);
+    world.stack.secrets.accept(Accepted::Newest);
     world
 }
 
 #[tokio::test]
-async fn a_403_about_the_user_stays_one_though_there_is_an_older_secret() {
+async fn a_403_about_the_user_keeps_its_meaning_if_an_older_secret_exists() {
     let world = rotated().await;
     world.connect("ada").await;
     world.pass_seconds(11);
@@ -34,7 +35,7 @@ async fn a_403_about_the_user_stays_one_though_there_is_an_older_secret() {
 
     let world = rotated().await;
     world.connect("ada").await;
-    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.stack.human_api.with(|state| state.drop_user("ada"));
     world.fault([refuse(403, "{}")]);
     assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "session_token");
 

@@ -1,4 +1,4 @@
-//! Tokens at rest.
+//! Tokens in the table are sealed.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use local::secrets::TOKEN_KEY;
 use serde_json::json;
 use shared::identity::UserId;
 
-use crate::world::{LOSE_ANSWER, World, is, refuse};
+use crate::world::{LOSE_RESPONSE, World, is, refuse};
 
 #[tokio::test]
-async fn rows_sealed_with_an_older_key_open_and_are_sealed_anew() {
+async fn rows_sealed_with_an_older_key_open_and_are_resealed() {
     let world = World::with(vec![("SECRET_TTL_SECONDS", "0")]).await;
     world.finish("ada", &world.popup("ada")).await;
-    world.laptop.secrets.rotate(TOKEN_KEY);
+    world.stack.secrets.rotate(TOKEN_KEY);
     is(&world.access("ada", false).await, 200, "ok");
     let version = |number: usize| format!("00000000-0000-4000-8000-{number:012}");
     assert!(world.table().await.concat().contains(&version(1)));
@@ -26,7 +26,7 @@ async fn rows_sealed_with_an_older_key_open_and_are_sealed_anew() {
 }
 
 #[tokio::test]
-async fn no_token_is_in_the_table_in_plain_text() {
+async fn the_table_has_no_token_in_plain_text() {
     let world = World::new().await;
     let object = world.popup("ada");
     let ticket = world.session("ada", json!({"flow": "popup"})).await.json()["finishUrl"].as_str().unwrap().to_owned();
@@ -44,14 +44,14 @@ async fn no_token_is_in_the_table_in_plain_text() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_gone_is_a_clear_error_and_new_tokens_make_good() {
+async fn a_deleted_key_gives_a_clear_error_until_new_tokens_are_stored() {
     let world = World::with(vec![("SECRET_TTL_SECONDS", "0")]).await;
     world.finish("ada", &world.popup("ada")).await;
     world.connect("alan").await;
     let before = [row(&world, "ada").await, row(&world, "alan").await];
-    world.laptop.secrets.rotate(TOKEN_KEY);
-    world.laptop.secrets.drop_old_versions(TOKEN_KEY);
-    world.laptop.gateway.restart();
+    world.stack.secrets.rotate(TOKEN_KEY);
+    world.stack.secrets.drop_old_versions(TOKEN_KEY);
+    world.stack.gateway.restart();
     world.pass_seconds(11);
 
     for reply in [
@@ -65,36 +65,39 @@ async fn a_key_that_is_gone_is_a_clear_error_and_new_tokens_make_good() {
         assert!(reply.headers.contains_key("retry-after"));
     }
     let after = [row(&world, "ada").await, row(&world, "alan").await];
-    assert_eq!(after, before, "nothing is thrown away: the version may come back");
+    assert_eq!(after, before, "the sealed values stay: the version may come back");
 
     is(&world.access("alan", true).await, 200, "ok");
-    // whose humanId it is cannot be proven any more
+    // The humanId is not proven any more.
     is(&world.public_token("ada", true).await, 409, "reconnect_required");
     is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     is(&world.access("ada", false).await, 200, "ok");
-    assert!(!format!("{:?}", row(&world, "ada").await).contains("000000000001"), "nothing is left of the old key");
+    assert!(!format!("{:?}", row(&world, "ada").await).contains("000000000001"), "no value is sealed with the old key");
 }
 
 #[tokio::test]
-async fn an_exchange_whose_key_is_gone_wedges_nobody() {
+async fn a_pending_exchange_sealed_with_a_deleted_key_blocks_nobody() {
     let world = World::with(vec![("SECRET_TTL_SECONDS", "0")]).await;
     world.connect("ada").await;
-    world.fault([LOSE_ANSWER, refuse(503, ""), refuse(503, "")]);
+    world.fault([LOSE_RESPONSE, refuse(503, ""), refuse(503, "")]);
     is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
-    world.laptop.secrets.rotate(TOKEN_KEY);
-    world.laptop.secrets.drop_old_versions(TOKEN_KEY);
-    world.laptop.gateway.restart();
+    world.stack.secrets.rotate(TOKEN_KEY);
+    world.stack.secrets.drop_old_versions(TOKEN_KEY);
+    world.stack.gateway.restart();
     is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
 }
 
 #[tokio::test]
-async fn a_sealing_key_that_is_weak_or_no_plain_text_seals_nothing() {
-    for value in ["made-up-but-short", "{\"key\":\"made-up-sealing-key-for-this-laptop-only-1\"}"] {
+async fn a_sealing_key_that_is_weak_or_not_plain_text_seals_nothing() {
+    for value in ["made-up-but-short", "{\"key\":\"made-up-sealing-key-for-local-use-only-1\"}"] {
         let world = World::new().await;
-        world.laptop.secrets.put(TOKEN_KEY, value);
+        world.stack.secrets.put(TOKEN_KEY, value);
         is(&world.finish("ada", &world.popup("ada")).await, 503, "secret_unavailable");
         is(&world.session("ada", json!({})).await, 503, "secret_unavailable");
-        assert!(world.table().await.is_empty() && world.asked().is_empty(), "nothing to seal was asked for");
+        assert!(
+            world.table().await.is_empty() && world.take_requests().is_empty(),
+            "no token was requested that could not be sealed"
+        );
     }
 }
 
@@ -107,7 +110,7 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
     }
     let (ada, eve) = (row(&world, "ada").await, row(&world, "eve").await);
     let access = |row: &Item| record(row)["accessToken"].as_m().unwrap()["token"].clone();
-    for (field, value, asks) in [
+    for (field, value, request) in [
         ("accessToken", record(&ada)["accessToken"].clone(), world.access("eve", false).boxed()),
         ("publicToken", record(&ada)["publicToken"].clone(), world.public_token("eve", false).boxed()),
         ("publicToken", access(&eve), world.public_token("eve", false).boxed()),
@@ -115,12 +118,12 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
         let mut forged = eve.clone();
         record_mut(&mut forged).insert(field.to_owned(), value);
         put(&world, forged).await;
-        is(&asks.await, 503, "store_unavailable");
+        is(&request.await, 503, "store_unavailable");
     }
 }
 
 #[tokio::test]
-async fn a_row_that_was_copied_from_somebody_else_is_not_read() {
+async fn a_row_that_was_copied_from_another_user_is_not_read() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     world.connect("ada").await;
@@ -133,14 +136,14 @@ async fn a_row_that_was_copied_from_somebody_else_is_not_read() {
             None => copy.remove("clientUserId"),
         };
         put(&world, copy).await;
-        world.asked();
+        world.take_requests();
         let replies = [
-            world.laptop.gateway.as_user("GET /connect/connection", "eve", &json!({})).await,
+            world.stack.gateway.as_user("GET /connect/connection", "eve", &json!({})).await,
             world.public_token("eve", true).await,
             world.access("eve", true).await,
             world.session("eve", json!({"refresh": true})).await,
         ];
-        assert!(!world.asked().contains(&"publictokens".to_owned()), "as {as_whom:?}");
+        assert!(!world.take_requests().contains(&"publictokens".to_owned()), "as {as_whom:?}");
         if as_whom != Some("eve") {
             for reply in replies {
                 is(&reply, 503, "store_unavailable");
@@ -162,9 +165,9 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
             record_mut(&mut eve).insert("sealedHumanId".to_owned(), record(&ada)["sealedHumanId"].clone());
         }
         put(&world, eve.clone()).await;
-        world.asked();
+        world.take_requests();
         is(&world.public_token("eve", true).await, 409, "reconnect_required");
-        assert!(world.asked().is_empty());
+        assert!(world.take_requests().is_empty());
     }
 }
 
@@ -183,10 +186,10 @@ fn record_mut(row: &mut Item) -> &mut Item {
 }
 
 async fn row(world: &World, user: &str) -> Item {
-    world.laptop.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()
+    world.stack.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()
 }
 
 async fn put(world: &World, item: Item) {
-    let put = world.laptop.dynamodb.put_item().table_name("human-connect").set_item(Some(item));
+    let put = world.stack.dynamodb.put_item().table_name("human-connect").set_item(Some(item));
     put.send().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What the page needs to open the widget.
+//! Sessions for the widget and the popup.
 
 use local::human_api::human_id;
 use serde_json::json;
@@ -10,11 +10,11 @@ async fn a_new_user_gets_a_session_token_and_a_connected_one_an_id_token() {
     let world = World::new().await;
     let first = is(&world.session("ada", json!({})).await, 200, "ok");
     assert_eq!((&first["mode"], &first["tokenType"]), (&json!("create"), &json!("session_token")));
-    assert_eq!(world.asked(), ["token (session)"]);
+    assert_eq!(world.take_requests(), ["token (session)"]);
     let again = is(&world.session("ada", json!({})).await, 200, "ok");
-    assert_eq!((again["token"] == first["token"], world.asked().len()), (true, 0));
+    assert_eq!((again["token"] == first["token"], world.take_requests().len()), (true, 0));
 
-    world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+    world.stack.human_api.with(|state| state.connect("ada", SOURCE));
     let finished = is(&world.finish("ada", &json!({"status": "SUCCESS"})).await, 201, "ok");
     assert_eq!((&finished["connected"], &finished["humanId"]), (&json!(true), &json!(human_id("ada"))));
     let edit = is(&world.session("ada", json!({})).await, 200, "ok");
@@ -22,7 +22,7 @@ async fn a_new_user_gets_a_session_token_and_a_connected_one_an_id_token() {
 }
 
 #[tokio::test]
-async fn a_stored_start_token_is_handed_out_until_five_minutes_are_left() {
+async fn a_stored_widget_token_is_returned_until_five_minutes_are_left() {
     let world = World::new().await;
     let first = world.session("ada", json!({})).await.json();
     world.pass_seconds(3600 - 301);
@@ -32,7 +32,7 @@ async fn a_stored_start_token_is_handed_out_until_five_minutes_are_left() {
 }
 
 #[tokio::test]
-async fn refresh_asks_for_a_new_start_token_once_in_ten_seconds() {
+async fn a_refresh_requests_a_new_widget_token_at_most_once_in_ten_seconds() {
     let world = World::new().await;
     let first = world.session("ada", json!({})).await.json();
     let second = world.session("ada", json!({"refresh": true})).await.json();
@@ -43,17 +43,17 @@ async fn refresh_asks_for_a_new_start_token_once_in_ten_seconds() {
 }
 
 #[tokio::test]
-async fn whatever_refuses_a_session_an_id_token_is_tried_and_the_other_way_round() {
+async fn a_refused_session_token_leads_to_an_id_token_and_vice_versa() {
     for status in [403, 404, 409, 422] {
         let world = World::new().await;
-        world.laptop.human_api.with(|state| state.connect("ada", SOURCE));
+        world.stack.human_api.with(|state| state.connect("ada", SOURCE));
         world.fault([refuse(status, "{}")]);
         assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "id_token");
-        assert_eq!(world.asked(), ["token (session)", "token (id)"]);
+        assert_eq!(world.take_requests(), ["token (session)", "token (id)"]);
     }
     let world = World::new().await;
     world.connect("ada").await;
-    world.laptop.human_api.with(|state| state.drop_user("ada"));
+    world.stack.human_api.with(|state| state.drop_user("ada"));
     assert_eq!(is(&world.session("ada", json!({})).await, 200, "ok")["tokenType"], "session_token");
 
     for (status, http, code) in
@@ -62,7 +62,7 @@ async fn whatever_refuses_a_session_an_id_token_is_tried_and_the_other_way_round
         let world = World::new().await;
         world.fault(std::iter::repeat_n(refuse(status, "{}"), 4));
         is(&world.session("ada", json!({})).await, http, code);
-        assert_eq!(world.rows().await, 0, "a newcomer's failed session leaves nothing");
+        assert_eq!(world.rows().await, 0, "a new user's failed session leaves no row");
     }
 }
 
@@ -85,7 +85,7 @@ async fn a_row_of_tickets_expires_and_a_row_with_tokens_does_not() {
 }
 
 #[tokio::test]
-async fn no_more_than_eight_tickets_of_a_user_are_kept() {
+async fn a_user_has_at_most_eight_tickets() {
     let world = World::new().await;
     for _ in 0..12 {
         is(&world.session("ada", json!({"flow": "popup"})).await, 200, "ok");
@@ -103,7 +103,7 @@ async fn a_user_who_never_connected_is_not_told_to_reconnect() {
 }
 
 #[tokio::test]
-async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says() {
+async fn a_token_that_failed_in_the_widget_is_dropped_even_if_access_fails() {
     let world = World::new().await;
     let first = world.session("ada", json!({})).await.json();
     world.fault([refuse(500, "{}")]);
@@ -112,7 +112,7 @@ async fn a_start_token_that_failed_in_the_widget_is_dropped_whatever_access_says
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_for_an_hour_and_no_longer() {
+async fn a_ticket_is_valid_for_one_hour() {
     let world = World::new().await;
     let ticket = async || {
         let url = world.session("ada", json!({"flow": "popup"})).await.json()["finishUrl"].as_str().unwrap().to_owned();
@@ -120,15 +120,15 @@ async fn a_ticket_is_good_for_an_hour_and_no_longer() {
     };
     let (first, second) = (ticket().await, ticket().await);
     world.pass_seconds(3590);
-    is(&world.laptop.gateway.with_ticket(&first, &world.popup("ada")).await, 201, "ok");
+    is(&world.stack.gateway.with_ticket(&first, &world.popup("ada")).await, 201, "ok");
     world.pass_seconds(11);
-    is(&world.laptop.gateway.with_ticket(&second, &world.popup("ada")).await, 401, "unauthenticated");
+    is(&world.stack.gateway.with_ticket(&second, &world.popup("ada")).await, 401, "unauthenticated");
 }
 
 #[tokio::test]
-async fn the_address_of_the_claim_wins_over_the_bodys() {
+async fn the_email_address_of_the_claim_overrides_the_bodys() {
     let world = World::new().await;
     is(&world.session("ada", json!({"clientUserEmail": "mallory@example.test"})).await, 200, "ok");
-    let email = world.laptop.human_api.with(|state| state.email("ada"));
-    assert_eq!(email.as_deref(), Some("3@example.test"), "what the gateway's authorizer says");
+    let email = world.stack.human_api.with(|state| state.email("ada"));
+    assert_eq!(email.as_deref(), Some("3@example.test"), "the address of the gateway's authorizer");
 }

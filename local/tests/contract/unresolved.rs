@@ -1,4 +1,4 @@
-//! Answers that were lost on their way, and what the next call makes of them.
+//! Lost responses of Human API, and how the next call resolves them.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use local::faults::{Acts, Fault, Rule, Service};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::world::{LOSE_ANSWER, World, garble, is, refuse};
+use crate::world::{LOSE_RESPONSE, World, garble, is, refuse};
 
 #[tokio::test]
-async fn a_lost_answer_of_a_user_whose_human_id_is_proven_is_made_good() {
+async fn a_lost_response_of_a_user_with_a_proven_human_id_is_recovered() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     let second = world.popup("ada");
-    world.fault([LOSE_ANSWER]);
+    world.fault([LOSE_RESPONSE]);
     let answer = is(&world.finish("ada", &second).await, 201, "ok");
     let (public, access) = (world.public_token("ada", true).await.json(), world.access("ada", false).await.json());
     assert_eq!(answer["publicToken"], public["publicToken"]);
@@ -23,22 +23,22 @@ async fn a_lost_answer_of_a_user_whose_human_id_is_proven_is_made_good() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_of_a_new_user_means_reconnect_and_never_publictokens() {
+async fn a_lost_response_of_a_new_user_requires_a_reconnect_and_never_sends_publictokens() {
     let world = World::new().await;
     let object = world.popup("ada");
-    world.fault([LOSE_ANSWER]);
+    world.fault([LOSE_RESPONSE]);
     is(&world.finish("ada", &object).await, 409, "reconnect_required");
-    assert!(!world.asked().contains(&"publictokens".to_owned()), "the humanId is not proven");
+    assert!(!world.take_requests().contains(&"publictokens".to_owned()), "the humanId is not proven");
     is(&world.finish("ada", &object).await, 409, "reconnect_required");
     is(&world.public_token("ada", true).await, 409, "reconnect_required");
     assert_eq!(world.session("ada", json!({"flow": "popup"})).await.json()["flow"], "connect");
     is(&world.access("ada", false).await, 200, "ok");
     is(&world.finish("ada", &json!({"status": "SUCCESS"})).await, 201, "ok");
     assert_eq!(world.connection("ada").await["connected"], true);
-    // made good by now: its session is not exchanged again
-    world.asked();
+    // The session is resolved by now, so it is not exchanged again.
+    world.take_requests();
     is(&world.finish("ada", &object).await, 200, "ok");
-    assert_eq!(world.asked().len(), 0);
+    assert_eq!(world.take_requests().len(), 0);
 }
 
 #[tokio::test]
@@ -49,17 +49,17 @@ async fn an_exchange_that_may_have_been_performed_is_resolved_by_the_next_call()
         let before = world.public_token("ada", false).await.json();
         world.fault([fault]);
         assert!(world.finish("ada", &world.popup("ada")).await.status >= 500);
-        world.asked();
+        world.take_requests();
         let after = is(&world.public_token("ada", false).await, 200, "ok");
-        assert_eq!(world.asked(), ["tokens", "publictokens", "token (access)"]);
+        assert_eq!(world.take_requests(), ["tokens", "publictokens", "token (access)"]);
         assert_ne!(after["publicToken"], before["publicToken"]);
     }
 }
 
 #[tokio::test]
-async fn a_session_that_can_be_used_again_is_exchanged_again() {
+async fn a_reusable_session_is_exchanged_again() {
     let world = World::new().await;
-    world.laptop.human_api.with(|state| state.single_use = false);
+    world.stack.human_api.with(|state| state.single_use = false);
     let object = world.popup("ada");
     world.fault([garble(500, "{}")]);
     is(&world.finish("ada", &object).await, 503, "upstream_unavailable");
@@ -69,21 +69,21 @@ async fn a_session_that_can_be_used_again_is_exchanged_again() {
 }
 
 #[tokio::test]
-async fn after_a_timeout_nobody_asks_before_the_hold_has_run_out() {
+async fn a_timeout_allows_no_request_before_the_lease_has_expired() {
     let world = World::with(vec![("UPSTREAM_TIMEOUT_MS", "200")]).await;
     world.finish("ada", &world.popup("ada")).await;
     world.fault([Fault::Hang(Acts::Not)]);
     is(&world.finish("ada", &world.popup("ada")).await, 504, "upstream_timeout");
-    world.asked();
+    world.take_requests();
     is(&world.access("ada", false).await, 200, "ok");
-    assert_eq!(world.asked().len(), 0, "the token of before is served meanwhile");
+    assert_eq!(world.take_requests().len(), 0, "the earlier token is served meanwhile");
     world.pass_seconds(29);
     is(&world.access("ada", false).await, 200, "ok");
-    assert_eq!(world.asked().first().map(String::as_str), Some("tokens"));
+    assert_eq!(world.take_requests().first().map(String::as_str), Some("tokens"));
 }
 
 #[tokio::test]
-async fn a_spent_session_that_human_api_answers_with_403_wedges_nobody() {
+async fn a_spent_session_that_human_api_answers_with_403_blocks_nobody() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     world.fault([garble(500, "{}"), refuse(403, "{}")]);
@@ -96,13 +96,13 @@ async fn a_spent_session_that_human_api_answers_with_403_wedges_nobody() {
 async fn a_recovered_finish_has_its_flow() {
     let world = World::new().await;
     world.session("ada", json!({})).await;
-    world.fault([LOSE_ANSWER]);
+    world.fault([LOSE_RESPONSE]);
     let answer = is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     assert_eq!((&answer["flow"], &answer["connected"]), (&json!("popup"), &json!(true)));
 }
 
 #[tokio::test]
-async fn a_4xx_that_no_rule_names_settles_nothing() {
+async fn a_4xx_without_a_rule_resolves_nothing() {
     for status in [400, 409, 422] {
         let world = World::new().await;
         world.connect("ada").await;
@@ -112,7 +112,7 @@ async fn a_4xx_that_no_rule_names_settles_nothing() {
         world.fault([refuse(status, "{}")]);
         is(&world.access("ada", false).await, 502, "upstream_invalid");
         let served = is(&world.access("ada", false).await, 200, "ok")["accessToken"].clone();
-        assert_eq!(served.as_str(), world.laptop.human_api.with(|state| state.newest("ada")).0.as_deref());
+        assert_eq!(served.as_str(), world.stack.human_api.with(|state| state.newest("ada")).0.as_deref());
 
         let world = World::new().await;
         world.finish("ada", &world.popup("ada")).await;
@@ -126,24 +126,24 @@ async fn a_4xx_that_no_rule_names_settles_nothing() {
 }
 
 #[tokio::test]
-async fn no_recovery_revokes_a_connection_for_a_refusal_that_does_not_mean_gone() {
+async fn a_recovery_revokes_no_connection_for_an_ambiguous_refusal() {
     let access = |fault| Rule::once(Service::HumanApi, fault).of("token (access)");
-    for odd in [vec![access(refuse(400, "{}"))], vec![access(LOSE_ANSWER), access(refuse(404, "{}"))]] {
+    for odd in [vec![access(refuse(400, "{}"))], vec![access(LOSE_RESPONSE), access(refuse(404, "{}"))]] {
         let world = World::new().await;
         world.connect("ada").await;
         let object = world.popup("ada");
         let rules = [
-            Rule::once(Service::HumanApi, LOSE_ANSWER).of("tokens"),
+            Rule::once(Service::HumanApi, LOSE_RESPONSE).of("tokens"),
             Rule::once(Service::HumanApi, refuse(404, "{}")).of("publictokens"),
         ];
-        world.laptop.faults.set(rules.into_iter().chain(odd));
+        world.stack.faults.set(rules.into_iter().chain(odd));
         world.finish("ada", &object).await;
         is(&world.access("ada", false).await, 200, "ok");
     }
 }
 
 #[tokio::test]
-async fn a_hold_stays_while_the_check_of_the_credentials_may_yet_be_performed() {
+async fn a_lease_stays_while_the_check_of_the_credentials_may_still_be_performed() {
     let world = World::with(vec![("UPSTREAM_TIMEOUT_MS", "200")]).await;
     world.finish("ada", &world.popup("ada")).await;
     world.fault([garble(500, "{}")]);
@@ -154,7 +154,7 @@ async fn a_hold_stays_while_the_check_of_the_credentials_may_yet_be_performed() 
 }
 
 #[tokio::test]
-async fn a_403_to_a_retry_throws_no_unspent_session_away() {
+async fn a_403_to_a_retry_discards_no_unspent_session() {
     let world = World::new().await;
     let object = world.popup("ada");
     world.fault([refuse(503, ""), refuse(403, "{}")]);
@@ -163,7 +163,7 @@ async fn a_403_to_a_retry_throws_no_unspent_session_away() {
 }
 
 #[tokio::test]
-async fn a_session_that_human_api_stumbles_over_wedges_nobody() {
+async fn a_session_that_makes_human_api_fail_blocks_nobody() {
     for (proven, patience) in [(true, 0), (false, 3601)] {
         let world = World::new().await;
         if proven {
@@ -171,7 +171,7 @@ async fn a_session_that_human_api_stumbles_over_wedges_nobody() {
         }
         let mut junk = world.popup("ada");
         junk["sessionToken"] = json!("made up to stumble over");
-        world.laptop.faults.set([Rule::always(Service::HumanApi, refuse(500, "{}")).of("tokens")]);
+        world.stack.faults.set([Rule::always(Service::HumanApi, refuse(500, "{}")).of("tokens")]);
         is(&world.finish("ada", &junk).await, 503, "upstream_unavailable");
         world.pass_seconds(patience);
         is(&world.access("ada", false).await, 200, "ok");
@@ -181,9 +181,9 @@ async fn a_session_that_human_api_stumbles_over_wedges_nobody() {
 }
 
 #[tokio::test]
-async fn a_session_of_somebody_else_is_not_ours_when_it_is_settled_either() {
+async fn a_session_of_somebody_else_is_refused_when_it_is_resolved_too() {
     let world = World::new().await;
-    world.laptop.human_api.with(|state| state.single_use = false);
+    world.stack.human_api.with(|state| state.single_use = false);
     let object = world.popup("ada");
     world.fault([garble(500, "{}")]);
     is(&world.finish("eve", &object).await, 503, "upstream_unavailable");
@@ -191,28 +191,29 @@ async fn a_session_of_somebody_else_is_not_ours_when_it_is_settled_either() {
 }
 
 #[tokio::test]
-async fn a_403_to_an_exchange_that_is_settled_is_about_our_credentials_unless_access_says_otherwise() {
+async fn a_403_to_a_pending_exchange_means_bad_credentials_unless_access_says_otherwise() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
-    world.laptop.human_api.with(|state| state.single_use = false);
+    world.stack.human_api.with(|state| state.single_use = false);
     let object = world.popup("ada");
     world.fault([garble(500, "{}")]);
     is(&world.finish("ada", &object).await, 503, "upstream_unavailable");
     world.fault([refuse(403, "{}"), refuse(403, "{}")]);
     is(&world.access("ada", false).await, 502, "upstream_unauthorized");
-    world.asked();
+    world.take_requests();
     is(&world.access("ada", false).await, 200, "ok");
-    assert_eq!(world.asked(), ["tokens"], "the session was still good");
+    assert_eq!(world.take_requests(), ["tokens"], "the session was still good");
 }
 
 #[tokio::test]
-async fn a_copy_of_a_hold_that_arrives_late_takes_nothing() {
+async fn a_late_copy_of_an_acquire_takes_no_lease() {
     let world = World::new().await;
     world.connect("ada").await;
     world.pass_seconds(11);
-    let writes = || world.laptop.calls.after(0).0.iter().filter(|call| call.what == "UpdateItem").count();
+    let writes = || world.stack.calls.after(0).0.iter().filter(|call| call.what == "UpdateItem").count();
     let before = writes();
-    // the first answer to the hold comes too late: the SDK sends it again, and the call goes on from that
+    // The first response to the acquire comes too late. The SDK sends the acquire again, and the call continues with the
+    // second response.
     let copy = Arc::new(Semaphore::new(0));
     let wait = copy.clone();
     let late = Fault::After(Arc::new(move || {
@@ -222,12 +223,12 @@ async fn a_copy_of_a_hold_that_arrives_late_takes_nothing() {
         }
         .boxed()
     }));
-    world.laptop.faults.set([Rule::once(Service::DynamoDb, late).of("UpdateItem")]);
+    world.stack.faults.set([Rule::once(Service::DynamoDb, late).of("UpdateItem")]);
     is(&world.access("ada", true).await, 200, "ok");
     copy.add_permits(1);
-    // hold, its renewal, commit, and the copy
+    // The writes are the acquire, its renewal, the commit, and the late copy.
     while writes() < before + 4 {
         tokio::task::yield_now().await;
     }
-    assert!(!world.table().await.concat().contains("\"leaseUntil\""), "the copy has taken the hold");
+    assert!(!world.table().await.concat().contains("\"leaseUntil\""), "the copy took the lease");
 }

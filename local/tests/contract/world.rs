@@ -1,4 +1,4 @@
-//! What the stories are played on: the laptop, with a clock that the test sets.
+//! The local stack for the contract tests, with a clock that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
 use local::human_api::{CLIENT_ID, human_id};
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::telemetry::Output;
@@ -18,15 +18,15 @@ pub(crate) const SOURCE: &str = "made-up-01";
 const EXCHANGE: &str = "POST /v1/connect/tokens";
 
 pub(crate) struct World {
-    pub(crate) laptop: Laptop,
+    pub(crate) stack: LocalStack,
     ahead: Arc<AtomicI64>,
-    looked: AtomicU64,
+    seen: AtomicU64,
 }
 
-/// What has not come by then will not: the test has failed.
+/// Longest wait for an expected event. If it does not come in this time, the test fails.
 pub(crate) const NEVER: Duration = Duration::from_secs(60);
 
-/// Where a call is held up.
+/// A gate blocks a call until the test opens it.
 #[derive(Clone)]
 pub(crate) struct Gate {
     reached: Arc<Semaphore>,
@@ -34,7 +34,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A gate, and the fault that waits there.
+    /// Creates a gate, and a fault that waits at the gate.
     pub(crate) fn new() -> (Self, Fault) {
         let gate = Self { reached: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
         let at = gate.clone();
@@ -49,18 +49,18 @@ impl Gate {
         (gate, wait)
     }
 
-    /// Until a call has come.
+    /// Waits until a call has reached the gate.
     pub(crate) async fn reached(&self) {
         let come = async { self.reached.acquire().await.unwrap().forget() };
         tokio::time::timeout(NEVER, come).await.unwrap();
     }
 
-    /// Lets it go on.
+    /// Lets one call continue.
     pub(crate) fn open(&self) {
         self.open.add_permits(1);
     }
 
-    /// Once a call has come: does this, then lets it go on.
+    /// Waits for a call, then runs `what`, and then opens the gate.
     pub(crate) async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
         self.reached().await;
         let outcome = tokio::time::timeout(NEVER, what).await.unwrap();
@@ -73,13 +73,13 @@ pub(crate) fn refuse(status: u16, body: &'static str) -> Fault {
     Fault::refuse(status, body)
 }
 
-/// Performed, and answered so.
+/// A fault: Human API performs the request, and this response replaces its own.
 pub(crate) fn garble(status: u16, body: &'static str) -> Fault {
     Fault::Answer(Acts::First, Answer::json(status, body))
 }
 
-/// Performed; the answer is lost on its way.
-pub(crate) const LOSE_ANSWER: Fault = Fault::Reset(Acts::First);
+/// A fault: Human API performs the request, and the response is lost.
+pub(crate) const LOSE_RESPONSE: Fault = Fault::Reset(Acts::First);
 
 impl World {
     pub(crate) async fn new() -> Self {
@@ -90,63 +90,63 @@ impl World {
         Self::writing_to(Output::new(std::io::sink()), variables).await
     }
 
-    /// With the functions' metrics there.
+    /// Starts the local stack with this output for the functions' metrics.
     pub(crate) async fn writing_to(output: Output, variables: Vec<(&'static str, &'static str)>) -> Self {
         let ahead = Arc::new(AtomicI64::new(0));
         let offset = ahead.clone();
         let clock = Clock::new(move || Clock::system().now() + offset.load(Ordering::SeqCst));
-        let laptop = Laptop::start(Options { clock, output, variables, ..Options::in_memory() }).await.unwrap();
-        Self { laptop, ahead, looked: AtomicU64::new(0) }
+        let stack = LocalStack::start(Options { clock, output, variables, ..Options::in_memory() }).await.unwrap();
+        Self { stack, ahead, seen: AtomicU64::new(0) }
     }
 
     pub(crate) fn pass_seconds(&self, seconds: i64) {
         self.ahead.fetch_add(seconds * 1000, Ordering::SeqCst);
     }
 
-    /// What goes wrong with the next calls of Human API, one each.
+    /// Sets the faults of the next calls of Human API, one for each call.
     pub(crate) fn fault(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.laptop.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
+        self.stack.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
     }
 
-    /// The next call of Human API waits until the test goes on, and then goes wrong so, if it does.
-    pub(crate) fn hold_up_human_api(&self, fault: Option<Fault>) -> Gate {
+    /// Blocks the next call of Human API at a gate. If `fault` is set, the fault applies after the gate.
+    pub(crate) fn block_human_api(&self, fault: Option<Fault>) -> Gate {
         let (gate, wait) = Gate::new();
         self.fault([wait].into_iter().chain(fault));
         gate
     }
 
-    /// The caller of this exchange dies when its request has arrived; Human API performs it.
+    /// Drops the caller of this exchange after its request has arrived. Human API performs the exchange.
     pub(crate) async fn crash(&self, user: &str, object: &Value) {
-        let gate = self.hold_up_human_api(None);
+        let gate = self.block_human_api(None);
         tokio::select! {
-            _ = Box::pin(self.finish(user, object)) => unreachable!("it was held up"),
+            _ = Box::pin(self.finish(user, object)) => unreachable!("the gate is closed"),
             () = gate.reached() => gate.open(),
         }
         let ended =
-            |laptop: &Laptop| laptop.calls.after(0).0.iter().all(|call| call.what != EXCHANGE || call.ms.is_some());
-        while !ended(&self.laptop) {
+            |stack: &LocalStack| stack.calls.after(0).0.iter().all(|call| call.what != EXCHANGE || call.ms.is_some());
+        while !ended(&self.stack) {
             tokio::task::yield_now().await;
         }
     }
 
-    /// What the schedule does; the report.
+    /// Runs the sweeper as its schedule would, and returns its report.
     pub(crate) async fn sweep(&self) -> Value {
-        self.laptop.gateway.sweep().await
+        self.stack.gateway.sweep().await
     }
 
-    /// What Human API was asked since the last look.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        let looked = self.looked.load(Ordering::SeqCst);
-        let (calls, last) = self.laptop.calls.after(looked);
-        self.looked.store(last, Ordering::SeqCst);
-        // one that had begun before has only ended since
-        let asked = calls.into_iter().filter(|call| call.id > looked && call.to == Service::HumanApi.name());
-        asked.map(|call| call.what.replace("POST /v1/connect/", "")).collect()
+    /// Takes the requests to Human API since the last call of this method.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        let seen = self.seen.load(Ordering::SeqCst);
+        let (calls, last) = self.stack.calls.after(seen);
+        self.seen.store(last, Ordering::SeqCst);
+        // A request from before is listed again when it ends.
+        let requests = calls.into_iter().filter(|call| call.id > seen && call.to == Service::HumanApi.name());
+        requests.map(|call| call.what.replace("POST /v1/connect/", "")).collect()
     }
 
-    /// A user connects a source in the popup: the sessionTokenObject that the page gets.
+    /// Connects a source in the popup and returns the sessionTokenObject that the page gets.
     pub(crate) fn popup(&self, user: &str) -> Value {
-        let session = self.laptop.human_api.with(|state| {
+        let session = self.stack.human_api.with(|state| {
             state.connect(user, SOURCE);
             state.add_session(user, None)
         });
@@ -154,33 +154,33 @@ impl World {
     }
 
     pub(crate) async fn session(&self, user: &str, body: Value) -> Reply {
-        self.laptop.gateway.as_user("POST /connect/session", user, &body).await
+        self.stack.gateway.as_user("POST /connect/session", user, &body).await
     }
 
     pub(crate) async fn finish(&self, user: &str, body: &Value) -> Reply {
-        self.laptop.gateway.as_user("POST /connect/finish", user, body).await
+        self.stack.gateway.as_user("POST /connect/finish", user, body).await
     }
 
     pub(crate) async fn public_token(&self, user: &str, refresh: bool) -> Reply {
-        self.laptop.gateway.as_user("POST /connect/public-token", user, &json!({"refresh": refresh})).await
+        self.stack.gateway.as_user("POST /connect/public-token", user, &json!({"refresh": refresh})).await
     }
 
     pub(crate) async fn access(&self, user: &str, force: bool) -> Reply {
-        self.laptop.gateway.as_backend(&json!({"clientUserId": user, "forceRefresh": force})).await
+        self.stack.gateway.as_backend(&json!({"clientUserId": user, "forceRefresh": force})).await
     }
 
     pub(crate) async fn connection(&self, user: &str) -> Value {
-        self.laptop.gateway.as_user("GET /connect/connection", user, &json!({})).await.json()
+        self.stack.gateway.as_user("GET /connect/connection", user, &json!({})).await.json()
     }
 
-    pub(crate) async fn forget(&self, user: &str) -> u16 {
-        self.laptop.gateway.as_user("DELETE /connect/connection", user, &json!({})).await.status
+    pub(crate) async fn delete(&self, user: &str) -> u16 {
+        self.stack.gateway.as_user("DELETE /connect/connection", user, &json!({})).await.status
     }
 
-    /// Connects a user by the Connect widget.
+    /// Connects a user through the Connect widget.
     pub(crate) async fn connect(&self, user: &str) -> Reply {
         self.session(user, json!({})).await;
-        self.laptop.human_api.with(|state| state.connect(user, SOURCE));
+        self.stack.human_api.with(|state| state.connect(user, SOURCE));
         self.finish(user, &json!({"status": "SUCCESS", "currentConnections": [{"id": SOURCE, "name": "Made up"}]}))
             .await
     }
@@ -196,7 +196,7 @@ impl World {
     }
 
     pub(crate) async fn table(&self) -> Vec<String> {
-        let rows = self.laptop.dynamodb.scan().table_name("human-connect").send().await.unwrap();
+        let rows = self.stack.dynamodb.scan().table_name("human-connect").send().await.unwrap();
         rows.items().iter().map(|row| format!("{row:?}")).collect()
     }
 }

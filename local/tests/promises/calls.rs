@@ -1,36 +1,36 @@
-//! What can be asked about a user, and what is known of the user before.
+//! The calls about one user, and the states of a user before a call.
 
 use local::gateway::{Gateway, Reply};
 use local::human_api::{CLIENT_ID, human_id};
-use local::laptop::Laptop;
+use local::local_stack::LocalStack;
 use serde_json::{Value, json};
 
-/// What can be asked about a user.
+/// A call about one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Call {
     SessionConnect,
     SessionPopup,
     FinishPopup,
     FinishTicket,
-    /// With the same session as any other of its kind.
+    /// Uses the same session as every other call of this kind.
     FinishSame,
     FinishWidget,
     PublicRefresh,
     AccessForce,
     Show,
     Delete,
-    /// The schedule's: about whoever was left alone.
+    /// The scheduled sweeper. It resolves users whom no other call has resolved.
     Sweep,
 }
 
 impl Call {
-    /// Whether it exchanges a popup's session.
+    /// Returns `true` if the call exchanges a popup's session.
     pub(crate) fn is_exchange(self) -> bool {
         matches!(self, Self::FinishPopup | Self::FinishTicket | Self::FinishSame)
     }
 }
 
-/// What is stored about the user before.
+/// The stored data of the user before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Known {
     New,
@@ -38,7 +38,7 @@ pub(crate) enum Known {
     ByWidget,
 }
 
-/// A call with all that it sends.
+/// A call with its body and its ticket.
 pub(crate) struct Request {
     call: Call,
     pub(crate) user: String,
@@ -47,9 +47,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// What the page, the phone or another backend would send; a popup or a widget has connected something for it.
-    pub(crate) async fn new(laptop: &Laptop, call: Call, user: &str) -> Self {
-        let connect = || laptop.human_api.with(|state| state.connect(user, "made-up-01"));
+    /// Prepares the call as the page, the phone or another backend would send it. For a finish, the user has connected a
+    /// source.
+    pub(crate) async fn new(stack: &LocalStack, call: Call, user: &str) -> Self {
+        let connect = || stack.human_api.with(|state| state.connect(user, "made-up-01"));
         let body = match call {
             Call::SessionConnect => json!({"flow": "connect", "refresh": true}),
             Call::SessionPopup => json!({"flow": "popup"}),
@@ -57,7 +58,7 @@ impl Request {
                 connect();
                 let same = format!("made-up-session-of-{user}");
                 let token = (call == Call::FinishSame).then_some(same.as_str());
-                let session = laptop.human_api.with(|state| state.add_session(user, token));
+                let session = stack.human_api.with(|state| state.add_session(user, token));
                 json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
             }
             Call::FinishWidget => {
@@ -70,13 +71,13 @@ impl Request {
         };
         let mut ticket = String::new();
         if call == Call::FinishTicket {
-            let answer = laptop.gateway.as_user("POST /connect/session", user, &json!({"flow": "popup"})).await.json();
+            let answer = stack.gateway.as_user("POST /connect/session", user, &json!({"flow": "popup"})).await.json();
             ticket = answer["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
         }
         Self { call, user: user.to_owned(), ticket, body }
     }
 
-    /// Sends it, again if need be.
+    /// Sends the request. It can be sent more than once.
     pub(crate) async fn send(&self, gateway: &Gateway) -> Reply {
         let route = match self.call {
             Call::SessionConnect | Call::SessionPopup => "POST /connect/session",
@@ -95,19 +96,19 @@ impl Request {
     }
 }
 
-/// Makes one call.
-pub(crate) async fn ask(laptop: &Laptop, call: Call, user: &str) -> Reply {
-    Request::new(laptop, call, user).await.send(&laptop.gateway).await
+/// Prepares and sends one call.
+pub(crate) async fn send(stack: &LocalStack, call: Call, user: &str) -> Reply {
+    Request::new(stack, call, user).await.send(&stack.gateway).await
 }
 
-/// Brings a user into a state.
-pub(crate) async fn bring(laptop: &Laptop, known: Known, user: &str) {
+/// Sets up a user in this state.
+pub(crate) async fn set_up(stack: &LocalStack, known: Known, user: &str) {
     match known {
         Known::New => {}
-        Known::ByPopup => assert_eq!(ask(laptop, Call::FinishPopup, user).await.status, 201),
+        Known::ByPopup => assert_eq!(send(stack, Call::FinishPopup, user).await.status, 201),
         Known::ByWidget => {
-            assert_eq!(ask(laptop, Call::SessionConnect, user).await.status, 200);
-            assert_eq!(ask(laptop, Call::FinishWidget, user).await.status, 201);
+            assert_eq!(send(stack, Call::SessionConnect, user).await.status, 200);
+            assert_eq!(send(stack, Call::FinishWidget, user).await.status, 201);
         }
     }
 }

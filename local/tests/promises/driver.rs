@@ -1,4 +1,4 @@
-//! One user's calls, their gates, and the driver that opens them.
+//! The calls of one user, their gates, and the driver that opens the gates.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use local::calls::Calls;
 use local::gateway::{Gateway, Reply};
 use local::human_api::human_id;
 use local::issuer::Issuer;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use shared::clock::{Clock, Millis};
 use shared::config::Config;
 use shared::telemetry::Output;
@@ -19,9 +19,9 @@ use crate::calls::{self, Call, Known};
 use crate::gates::{self, Death, Event, Request, Step};
 use crate::invariants;
 
-/// The parts of a schedule that all schedules share.
+/// The parts that all schedules share.
 pub(crate) struct World {
-    pub(crate) laptop: Laptop,
+    pub(crate) stack: LocalStack,
     now: Arc<AtomicI64>,
     actors: Vec<Arc<Gateway>>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
@@ -30,23 +30,23 @@ pub(crate) struct World {
     proven: Mutex<BTreeSet<String>>,
 }
 
-/// What one schedule came to.
+/// The result of one schedule.
 pub(crate) struct Run {
     pub(crate) user: String,
     pub(crate) known: Known,
-    /// The answers, in the order of the calls.
+    /// The responses, in the order of the calls.
     pub(crate) replies: Vec<Reply>,
-    /// Who was let through, and with what.
+    /// The actors in the order of their steps, each with its request.
     pub(crate) trace: Vec<(usize, String)>,
     /// The call that died, if one did.
     pub(crate) died: Option<Call>,
-    /// Whether a call may have been taken over while it worked.
+    /// `true` if a call may have been taken over while it worked.
     pub(crate) taken_over: bool,
 }
 
-/// 26 s of the hold, 2 s of margin, and the moment after; in milliseconds.
-pub(crate) const HOLD_IS_OVER: i64 = 29_000;
-/// Then the sweeper takes what nobody came back for; in milliseconds.
+/// Milliseconds after which a lease can be taken over: 26 s of the lease, 2 s of margin, and 1 s more.
+pub(crate) const LEASE_IS_OVER: i64 = 29_000;
+/// Milliseconds after which the sweeper resolves a user: one minute, and 1 s more.
 pub(crate) const ABANDONED: i64 = 61_000;
 
 enum Waiting {
@@ -62,12 +62,12 @@ impl World {
             let now = now.clone();
             move || now.load(Ordering::SeqCst) + skew
         };
-        let laptop =
-            Box::pin(Laptop::start(Options { clock: Clock::new(clock(0)), ..Options::in_memory() })).await.unwrap();
+        let stack =
+            Box::pin(LocalStack::start(Options { clock: Clock::new(clock(0)), ..Options::in_memory() })).await.unwrap();
         let (sender, events) = mpsc::unbounded_channel();
-        let http = shared::network::http_client(&laptop.config).unwrap();
+        let http = shared::network::http_client(&stack.config).unwrap();
         let variable = |name: &str| {
-            laptop.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap()
+            stack.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap()
         };
         let mut hosts = Vec::new();
         for (actor, skew) in skews.iter().copied().enumerate() {
@@ -81,7 +81,7 @@ impl World {
             .await;
             let config = Config::read(|name| match name {
                 "AWS_ENDPOINT_URL" | "HUMAN_API_AUTH_URL" | "HUMAN_API_USER_URL" => Some(address.clone()),
-                _ => laptop.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()),
+                _ => stack.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()),
             })
             .unwrap();
             let pauses = sender.clone();
@@ -99,7 +99,7 @@ impl World {
             hosts.push(Arc::new(Gateway::new(&config, issuer, Calls::default(), &output, clock).unwrap()));
         }
         Self {
-            laptop,
+            stack,
             now,
             actors: hosts,
             events: tokio::sync::Mutex::new(events),
@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(crate) fn single_use(&self, on: bool) {
-        self.laptop.human_api.with(|state| state.single_use = on);
+        self.stack.human_api.with(|state| state.single_use = on);
     }
 
     fn pass(&self, time: Millis) {
@@ -121,9 +121,11 @@ impl World {
         self.now.load(Ordering::SeqCst)
     }
 
-    /// Lets the calls begin at the same time and opens their gates as `choose` says: of those that can move, the place in
-    /// the list of the one that does. A `leap` of time, in milliseconds, comes once, when `choose` says so: if longer than a
-    /// hold lasts, it is as if clocks went wrong, and what is held can be taken over from a call that still works for it.
+    /// Starts the calls at the same time and opens their gates in the order of `choose`. `choose` gets the actors that
+    /// can move, and returns the index of the one that moves.
+    ///
+    /// A `leap` of time, in milliseconds, happens once, when `choose` picks it. A leap that is longer than a lease
+    /// simulates wrong clocks: a working call can be taken over.
     pub(crate) async fn interleave(
         &self,
         calls: &[Call],
@@ -145,7 +147,7 @@ impl World {
             let at_gates = waiting.iter().any(|waiting| matches!(waiting, Waiting::Gate(_)));
             let step = |waiting: &Waiting| match waiting {
                 Waiting::Gate(request) => Some(request.step()),
-                // else it would look at the same row again
+                // Without a change, the call would read the same row again.
                 Waiting::Pause { seen, .. } => (!at_gates || *seen < changes).then_some(Step::Pause),
                 Waiting::Done => None,
             };
@@ -161,7 +163,7 @@ impl World {
             let (actor, _) = enabled[choose(&enabled)];
             if let Some(leap) = leap.take_if(|_| actor == calls.len()) {
                 run.trace.push((actor, format!("{leap} ms pass")));
-                run.taken_over = leap >= HOLD_IS_OVER;
+                run.taken_over = leap >= LEASE_IS_OVER;
                 self.pass(leap);
                 changes += 1;
                 continue;
@@ -185,8 +187,8 @@ impl World {
         run
     }
 
-    /// Lets a call die at its gate number `gate`, time pass until its hold is free, and another call follow.
-    /// `None` where the call has no such gate.
+    /// Lets a call die at its gate number `gate`, lets its lease expire, and sends another call. Returns `None` if the
+    /// call has no such gate.
     pub(crate) async fn die(&self, dying: Call, known: Known, gate: usize, death: Death, next: Call) -> Option<Run> {
         let user = self.user(known).await;
         let mut run =
@@ -210,33 +212,33 @@ impl World {
         }
         call.abort();
         let _ = call.await;
-        self.pass(if next == Call::Sweep { ABANDONED } else { HOLD_IS_OVER });
-        run.replies.push(calls::ask(&self.laptop, next, &user).await);
+        self.pass(if next == Call::Sweep { ABANDONED } else { LEASE_IS_OVER });
+        run.replies.push(calls::send(&self.stack, next, &user).await);
         Some(run)
     }
 
-    /// A user in a state.
+    /// Creates a user in this state.
     async fn user(&self, known: Known) -> String {
         let user = format!("user-{}", self.users.fetch_add(1, Ordering::SeqCst));
-        calls::bring(&self.laptop, known, &user).await;
+        calls::set_up(&self.stack, known, &user).await;
         if known != Known::New {
             self.prove(&user);
         }
-        // beyond the ten seconds within which a refresh is answered with what the last one brought
+        // A refresh within ten seconds of another gets the same token. This pause is longer.
         self.pass(11_000);
         user
     }
 
     async fn begin(&self, actor: usize, call: Call, user: &str) -> tokio::task::JoinHandle<()> {
         let (gateway, done) = (self.actors[actor].clone(), self.sender.clone());
-        let request = calls::Request::new(&self.laptop, call, user).await;
+        let request = calls::Request::new(&self.stack, call, user).await;
         tokio::spawn(async move {
             let reply = request.send(&gateway).await;
             let _ = done.send(Event::Done(actor, reply));
         })
     }
 
-    /// The next report of this actor; no other can move meanwhile.
+    /// Waits for the next report of this actor. No other actor can move meanwhile.
     async fn next(
         &self,
         actor: usize,
@@ -257,7 +259,8 @@ impl World {
         }
     }
 
-    /// Opens a gate; what the other side answered. Keeps account of the humanIds that Human API has told us, and refuses a publicToken for any other.
+    /// Opens a gate and returns the status of the response. Records the humanIds that Human API has returned, and refuses
+    /// a `publictokens` request for any other.
     async fn open(&self, user: &str, request: Request, death: Option<Death>) -> u16 {
         let Request { what, human_id: named, open, performed } = request;
         if what.ends_with("/publictokens") && death != Some(Death::BeforeActing) {
@@ -271,7 +274,7 @@ impl World {
         let writes = what == "UpdateItem";
         let status = performed.await.unwrap();
         if writes {
-            invariants::row(&self.laptop, user).await;
+            invariants::row(&self.stack, user).await;
         }
         let tells = what.ends_with("/tokens") || what.ends_with("/token");
         if tells && status == 200 && death.is_none() {

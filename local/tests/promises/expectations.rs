@@ -1,4 +1,4 @@
-//! What the contract says to each fault at each call.
+//! The contract's response to each fault of each call.
 
 use local::faults::Service;
 use local::gateway::Reply;
@@ -6,10 +6,10 @@ use local::gateway::Reply;
 use crate::calls::{Call, Known};
 use crate::faults::{When, Wrong};
 
-/// Status and code.
+/// Status and code of a response.
 type Expectation = (u16, &'static str);
 
-/// What an answer of any kind must have.
+/// Checks the headers and fields that every response must have. Returns the first defect.
 pub(crate) fn ill_formed(reply: &Reply) -> Option<String> {
     let body = reply.json();
     let header = |name: &str| reply.headers.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
@@ -27,8 +27,8 @@ pub(crate) fn ill_formed(reply: &Reply) -> Option<String> {
     }
 }
 
-/// What the contract says to this: the first thing that went wrong and that cannot be got over decides.
-pub(crate) fn expect(call: Call, known: Known, wrongs: &[Wrong], struck: &[Service]) -> Expectation {
+/// Returns the response that the contract requires. The first fault that the call cannot recover from decides.
+pub(crate) fn expect(call: Call, known: Known, wrongs: &[Wrong], fired: &[Service]) -> Expectation {
     let alone = |service: &Service| {
         let wrong = wrongs.iter().find(|wrong| wrong.service == *service).unwrap();
         match service {
@@ -37,10 +37,10 @@ pub(crate) fn expect(call: Call, known: Known, wrongs: &[Wrong], struck: &[Servi
             Service::SecretsManager => secrets_manager(call, known, wrong.name, wrong.when),
         }
     };
-    // a connection that is refused leaves no trace
-    let refused = wrongs.iter().filter(|wrong| wrong.name == "refused" && asks_human_api(call, known));
+    // A refused connection is not in the list of faults that fired.
+    let refused = wrongs.iter().filter(|wrong| wrong.name == "refused" && sends_to_human_api(call, known));
     let refused: Vec<Service> = refused.map(|wrong| wrong.service).collect();
-    let mut answers = struck.iter().chain(&refused).map(alone);
+    let mut answers = fired.iter().chain(&refused).map(alone);
     let last = answers.clone().next_back();
     answers.find(|(status, _)| *status >= 400).or(last).unwrap_or_else(|| healthy(call, known))
 }
@@ -91,7 +91,7 @@ fn human_api(call: Call, known: Known, name: &str, when: When) -> Expectation {
         "401" => (502, "upstream_unauthorized"),
         "400" | "404" | "409" | "422" if exchange => (422, "session_rejected"),
         "403" if exchange => (502, "upstream_unauthorized"),
-        // Human API's word that there is no connection
+        // Human API says that there is no connection.
         "403" | "404" => match (call, known) {
             (Call::FinishWidget, _) | (Call::AccessForce, Known::ByPopup) => (200, "ok"),
             (Call::AccessForce, _) => (410, "connection_revoked"),
@@ -106,10 +106,10 @@ fn human_api(call: Call, known: Known, name: &str, when: When) -> Expectation {
 
 fn dynamodb(call: Call, known: Known, name: &str, when: When) -> Expectation {
     match (name, when) {
-        // of writes: the first is the hold, or a ticket; the second commits; a third is a ticket
+        // The first write acquires the lease or adds a ticket, the second commits, the third adds a ticket.
         ("conditional conflict", When::OnceAfter(0 | 2)) => healthy(call, known),
         ("conditional conflict", _) => (409, "finish_in_progress"),
-        // only a commit is worth another try
+        // Only a commit is sent again.
         ("table missing", When::OnceAfter(spared)) if spared == first_commit(call) => healthy(call, known),
         ("table missing", _) => (503, "store_unavailable"),
         (_, When::OnceAfter(_)) => healthy(call, known),
@@ -117,13 +117,13 @@ fn dynamodb(call: Call, known: Known, name: &str, when: When) -> Expectation {
     }
 }
 
-/// How many calls of DynamoDB come before the commit: the hold, and where the row is looked at first, that.
+/// Returns the number of DynamoDB calls before the commit: the acquire, and for some calls a read before it.
 fn first_commit(call: Call) -> usize {
     if call.is_exchange() || call == Call::FinishWidget { 1 } else { 2 }
 }
 
-/// Whether Human API has anything to say to this.
-fn asks_human_api(call: Call, known: Known) -> bool {
+/// Returns `true` if the call sends a request to Human API.
+fn sends_to_human_api(call: Call, known: Known) -> bool {
     match call {
         Call::Show | Call::Delete | Call::Sweep => false,
         Call::SessionPopup => known == Known::ByWidget,
@@ -134,7 +134,7 @@ fn asks_human_api(call: Call, known: Known) -> bool {
 
 fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectation {
     if matches!(call, Call::Show | Call::Delete) {
-        // nothing is sealed or opened: only the log's hash of the user is missing
+        // Nothing is sealed or opened. Only the log's hash of the user is missing.
         return healthy(call, known);
     }
     match (name, when) {

@@ -1,4 +1,4 @@
-//! A gate before each request of one call: a server that asks the driver before it passes a request on.
+//! A gate before each request of one call: a server that forwards a request only after the driver has opened the gate.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -8,69 +8,69 @@ use local::gateway::Reply;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// What a call reports to the driver.
+/// A report of a call to the driver.
 pub(crate) enum Event {
-    /// It has sent a request, which waits at the gate.
+    /// The call has sent a request, which waits at the gate.
     AtGate(usize, Request),
-    /// It pauses.
+    /// The call pauses for this many milliseconds.
     Pausing(usize, i64, oneshot::Sender<()>),
-    /// It has been answered.
+    /// The call has its response.
     Done(usize, Reply),
 }
 
-/// A request at a gate.
+/// A request that waits at a gate.
 pub(crate) struct Request {
-    /// The operation, or the path.
+    /// The operation of AWS, or the path of Human API.
     pub(crate) what: String,
-    /// The humanId that it names.
+    /// The humanId in the request.
     pub(crate) human_id: Option<String>,
     /// Opens the gate, or lets the call die there.
     pub(crate) open: oneshot::Sender<Option<Death>>,
-    /// Says that the request was passed on and performed; with its status.
+    /// Receives the response's status after the request was performed.
     pub(crate) performed: oneshot::Receiver<u16>,
 }
 
-/// What a call does next, as far as others can notice.
+/// The next step of a call, as other calls can notice it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// Looks at the row.
+    /// Reads the row.
     Read,
     /// Changes the row, if its condition holds.
     Write,
-    /// Asks Human API.
-    Ask,
+    /// Sends a request to Human API.
+    Send,
     /// Lets time pass.
     Pause,
 }
 
 impl Step {
-    /// Whether two calls' steps lead to the same state in either order: Human API and the table know nothing of each
-    /// other, and two looks at the row change nothing.
+    /// Returns `true` if two calls' steps lead to the same state in either order. Human API and the table are
+    /// independent, and two reads of the row change nothing.
     pub(crate) fn commutes_with(self, other: Self) -> bool {
         matches!(
             (self, other),
-            (Self::Ask, Self::Read | Self::Write) | (Self::Read | Self::Write, Self::Ask) | (Self::Read, Self::Read)
+            (Self::Send, Self::Read | Self::Write) | (Self::Read | Self::Write, Self::Send) | (Self::Read, Self::Read)
         )
     }
 }
 
 impl Request {
-    /// What it does.
+    /// Returns the step of this request.
     pub(crate) fn step(&self) -> Step {
         match self.what.as_str() {
             "GetItem" | "Scan" | "Query" => Step::Read,
             "UpdateItem" | "DeleteItem" => Step::Write,
-            _ => Step::Ask,
+            _ => Step::Send,
         }
     }
 }
 
-/// How a call dies at a gate.
+/// The moment of a call's death at a gate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Death {
     /// The request is never sent.
     BeforeActing,
-    /// The other side has acted; its answer never arrives.
+    /// The service has performed the request, and its response never arrives.
     AfterActing,
 }
 
@@ -83,7 +83,7 @@ struct Gate {
     human_api: String,
 }
 
-/// Serves the gates of one actor; the address stands for AWS and for Human API.
+/// Serves the gates of one actor. Returns a URL that stands for AWS and for Human API.
 pub(crate) async fn serve(
     actor: usize,
     events: mpsc::UnboundedSender<Event>,

@@ -1,16 +1,16 @@
-//! What must hold after every schedule.
+//! The conditions that every schedule must satisfy at its end.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::gateway::Reply;
-use local::laptop::Laptop;
+use local::local_stack::LocalStack;
 use serde_json::json;
 
 use crate::calls::{Call, Known};
 use crate::driver::{Run, World};
 
-/// Checks the promises; `calls` are those that were answered.
+/// Checks the promises. `calls` are the calls that were answered.
 pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     let told = |what: &str| {
         let answers: Vec<_> = run.replies.iter().map(|reply| format!("{} {}", reply.status, reply.body)).collect();
@@ -21,10 +21,10 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
         assert!(may_answer(*call, reply, run, with_delete), "{}", told(&format!("{call:?} answered {}", reply.status)));
     }
 
-    let row = row(&world.laptop, &run.user).await;
+    let row = row(&world.stack, &run.user).await;
 
-    // a delete wins: what is there now began after it. A read that found nothing is no beginning: there was nothing that
-    // the delete could have taken away, and so nothing by which the call could know of it
+    // A delete wins: a row that exists now was started after the delete. A read that found nothing does not count as a
+    // start, because the call cannot know of the delete.
     if let Some(delete) = calls.iter().position(|call| *call == Call::Delete).filter(|_| run.died.is_none()) {
         let deleted_at = run.trace.iter().position(|(actor, _)| *actor == delete).unwrap();
         let begins = |what: &str| run.known != Known::New || what != "GetItem";
@@ -34,7 +34,7 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
         assert!(row.is_none() || somebody, "{}", told("a row after its delete"));
     }
 
-    // nobody is wedged, nothing is unresolved
+    // No user is blocked, and nothing is unresolved.
     let swept = run.died.is_some() && calls == [Call::Sweep];
     if (run.died.is_none() && !run.taken_over) || swept {
         assert_eq!(left(row.as_ref()), [""; 0], "{}", told("something is left"));
@@ -47,48 +47,48 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     let deleted = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
     let stored = run.replies.iter().zip(calls).any(|(reply, call)| reply.status == 201 && *call != Call::Delete);
     let expected = Expected {
-        // whatever Human API has given of late is there, or has been replaced
-        access: !deleted && (stored || run.known != Known::New || has_token(&world.laptop, &run.user)),
+        // Every token that Human API has given is stored, or a newer one has replaced it.
+        access: !deleted && (stored || run.known != Known::New || has_token(&world.stack, &run.user)),
         public: !deleted && run.known == Known::ByPopup,
     };
-    if let Err(broken) = nothing_is_lost_or_stale(&world.laptop, &run.user, expected).await {
+    if let Err(broken) = nothing_is_lost_or_stale(&world.stack, &run.user, expected).await {
         panic!("{}", told(&broken));
     }
 }
 
-/// The row as it is. Whatever it is in: the sweeper finds it if, and only if, it is unresolved.
-pub(crate) async fn row(laptop: &Laptop, user: &str) -> Option<HashMap<String, AttributeValue>> {
-    let row = laptop.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap();
+/// Reads the row. In every state, the sweeper's index has the row if, and only if, the row is unresolved.
+pub(crate) async fn row(stack: &LocalStack, user: &str) -> Option<HashMap<String, AttributeValue>> {
+    let row = stack.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap();
     let has = |attribute| row.as_ref().is_some_and(|row| row.contains_key(attribute));
     assert_eq!(has("unresolvedSince"), has("pending") || has("doubts"), "{row:?}");
     row
 }
 
-/// What of a call under way is in the row.
+/// Returns the row's attributes that only a call in flight may set.
 fn left(row: Option<&HashMap<String, AttributeValue>>) -> Vec<&'static str> {
     let of_calls = ["leaseUntil", "pending", "doubts"].into_iter();
     of_calls.filter(|attribute| row.is_some_and(|row| row.contains_key(*attribute))).collect()
 }
 
-/// Whether Human API has given an access token for this user.
-pub(crate) fn has_token(laptop: &Laptop, user: &str) -> bool {
-    laptop.human_api.with(|state| state.newest(user)).0.is_some()
+/// Returns `true` if Human API has given an access token for this user.
+pub(crate) fn has_token(stack: &LocalStack, user: &str) -> bool {
+    stack.human_api.with(|state| state.newest(user)).0.is_some()
 }
 
-/// What must be there for a user in any case.
+/// The tokens that a user must have.
 pub(crate) struct Expected {
     pub(crate) access: bool,
     pub(crate) public: bool,
 }
 
-/// Asks for the user's tokens: what is served is the newest that Human API gave, what must be there is, and nothing of an
-/// earlier call is left.
-pub(crate) async fn nothing_is_lost_or_stale(laptop: &Laptop, user: &str, expected: Expected) -> Result<(), String> {
-    let (_, newest_public) = laptop.human_api.with(|state| state.newest(user));
-    let access = laptop.gateway.as_backend(&json!({"clientUserId": user})).await;
-    let public = laptop.gateway.as_user("POST /connect/public-token", user, &json!({})).await;
-    // `access` may have been asked just now
-    let (newest_access, _) = laptop.human_api.with(|state| state.newest(user));
+/// Requests the user's tokens. A served token must be the newest one of Human API, and the expected tokens must exist. No trace of
+/// an earlier call may be left.
+pub(crate) async fn nothing_is_lost_or_stale(stack: &LocalStack, user: &str, expected: Expected) -> Result<(), String> {
+    let (_, newest_public) = stack.human_api.with(|state| state.newest(user));
+    let access = stack.gateway.as_backend(&json!({"clientUserId": user})).await;
+    let public = stack.gateway.as_user("POST /connect/public-token", user, &json!({})).await;
+    // The first request may have fetched a new access token.
+    let (newest_access, _) = stack.human_api.with(|state| state.newest(user));
     let text = |reply: &Reply, field: &str| reply.json()[field].as_str().map(str::to_owned);
     match access.status {
         200 if text(&access, "accessToken") != newest_access => return Err("a stale access token".to_owned()),
@@ -104,7 +104,7 @@ pub(crate) async fn nothing_is_lost_or_stale(laptop: &Laptop, user: &str, expect
         404 | 409 if !expected.public => {}
         status => return Err(format!("public-token answers {status} afterwards: {}", public.body)),
     }
-    match left(row(laptop, user).await.as_ref())[..] {
+    match left(row(stack, user).await.as_ref())[..] {
         [] => Ok(()),
         ref left => Err(format!("{left:?} is left")),
     }
@@ -115,7 +115,8 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
     let code = body["code"].as_str().unwrap_or("ok").to_owned();
     let fresh = run.known == Known::New || with_delete;
     match (reply.status, code.as_str()) {
-        // the one that was taken over; its session, where that was spent on an answer that came too late
+        // A call that was taken over gets this. If its session was spent for a response that came too late, a new user
+        // must reconnect.
         (409, "finish_in_progress") => run.taken_over,
         (409, "reconnect_required") if call == Call::FinishPopup => run.taken_over && run.known == Known::New,
         (409, "reconnect_required") if call == Call::FinishSame => {

@@ -1,19 +1,19 @@
-//! Everything secret here is made up and recognisable. Every call and every fault, with all that our code can log: none of
-//! it is in a log line, a metric, an answer that is not its own, or the table.
+//! Every secret in this test is made up and recognizable. The test runs every call with every fault and the most verbose
+//! log. No secret may be in a log line, a metric, another call's response, or the table.
 
 use local::faults::Service;
-use local::heard::Heard;
+use local::log_capture::LogCapture;
 use shared::telemetry::{self, Output};
 use tracing_subscriber::filter::Targets;
 
 use crate::calls::{Call, Known};
 use crate::faults::{CALLS, KNOWN, When, World, Wrong, names};
-use crate::made_up_time::MadeUpTime;
+use crate::paused_time::PausedTime;
 
-/// Whether the answer to a call may hold a secret.
+/// Returns `true` if the response to this call may contain the secret.
 type May = fn(Call) -> bool;
 
-/// How each secret begins, and whose answer it is.
+/// The prefix of each secret, and the calls whose response may contain it.
 const CANARIES: [(&str, May); 9] = [
     ("made-up-access-token", |call| call == Call::AccessForce),
     ("made-up-refresh-token", |_| false),
@@ -27,14 +27,14 @@ const CANARIES: [(&str, May); 9] = [
     ("made-up-client-secret", |_| false),
     ("made-up-sealing-key", |_| false),
 ];
-/// What no log line and no metric may hold beside these.
+/// Further texts that no log line and no metric may contain.
 const NOT_FOR_LOGS: [&str; 2] = ["canary-user", "@example.test"];
 
 #[tokio::test]
 async fn no_call_and_no_fault_shows_a_secret_anywhere() {
-    let time = MadeUpTime::begin_alone();
-    let heard = Heard::default();
-    let output = Output::new(heard.clone());
+    let time = PausedTime::begin_alone();
+    let capture = LogCapture::default();
+    let output = Output::new(capture.clone());
     let all = Targets::new().with_default(tracing::Level::TRACE);
     let _guard = tracing::subscriber::set_default(telemetry::subscriber(all, "canary", "canary", output.clone()));
     let mut world = World::writing_to(output, time).await;
@@ -43,20 +43,20 @@ async fn no_call_and_no_fault_shows_a_secret_anywhere() {
         for name in names(service) {
             for call in CALLS {
                 for known in KNOWN {
-                    // each fault is met by a finish in every state, and by the others in one
+                    // A finish meets each fault in every state, and the other calls in one state.
                     if known != Known::ByPopup && !call.is_exchange() {
                         continue;
                     }
                     let reply = world.cell(call, known, &[Wrong { service, name, when: When::Always }]).await;
                     let headers = serde_json::to_string(&reply.headers).unwrap();
                     for (canary, may_hold) in CANARIES {
-                        let told = format!("{canary} in the answer to {call:?}, {name}: {}", reply.body);
+                        let told = format!("{canary} in the response to {call:?}, {name}: {}", reply.body);
                         assert!(may_hold(call) || !reply.body.contains(canary), "{told}");
                         assert!(!headers.contains(canary), "{told}");
                     }
                     let ticket =
                         reply.json()["finishUrl"].as_str().map(|url| url.rsplit('/').next().unwrap().to_owned());
-                    let text = heard.take().unwrap();
+                    let text = capture.take().unwrap();
                     for line in text.lines() {
                         let canaries = CANARIES.iter().map(|(canary, _)| *canary).chain(NOT_FOR_LOGS);
                         let canaries = canaries.chain(ticket.as_deref());
@@ -70,12 +70,12 @@ async fn no_call_and_no_fault_shows_a_secret_anywhere() {
             }
         }
     }
-    let rows = world.laptop.dynamodb.scan().table_name("human-connect").send().await.unwrap();
+    let rows = world.stack.dynamodb.scan().table_name("human-connect").send().await.unwrap();
     let table = format!("{:?}", rows.items());
     for (canary, _) in CANARIES {
         assert!(!table.contains(canary), "{canary} in the table");
     }
     println!("leaks: {lines} lines, {searched} bytes of logs and metrics, {} bytes of table searched", table.len());
-    assert!(lines > 5000 && table.len() > 10_000, "there was something to search");
+    assert!(lines > 5000 && table.len() > 10_000, "too little was searched");
     world.done("leaks");
 }

@@ -1,6 +1,7 @@
-//! The promises about tokens (section 4 of the contract), on the real handlers: every order of overlapping calls, every
-//! death of a call (`schedules`), every fault of what they call (`faults`), secrets that change meanwhile (`rotation`);
-//! and that none of it shows anywhere (`leaks`).
+//! The promises about tokens (section 4 of the contract), on the real handlers.
+//!
+//! `schedules` covers every order of overlapping calls and every death of a call. `faults` covers every fault of a
+//! service. `rotation` changes secrets during calls. `leaks` searches all output for secrets.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,11 +17,11 @@ mod faults;
 mod gates;
 mod invariants;
 mod leaks;
-mod made_up_time;
+mod paused_time;
 mod rotation;
 mod schedules;
 
-/// Whether to walk through all that there is, for the better part of an hour.
+/// Returns `true` if `PROMISES=all` is set. The complete search takes most of an hour.
 fn everything() -> bool {
     std::env::var("PROMISES").is_ok_and(|promises| promises == "all")
 }

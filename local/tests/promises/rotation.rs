@@ -1,4 +1,4 @@
-//! Secrets that are rotated while calls are under way fail none of them.
+//! A rotation of secrets during calls makes no call fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,26 +11,26 @@ use local::faults::{Fault, Rule, Service};
 use local::gateway::Gateway;
 use local::human_api::human_id;
 use local::issuer::Issuer;
-use local::laptop::{Laptop, Options};
+use local::local_stack::{LocalStack, Options};
 use local::secrets::{Accepted, CLIENT_SECRET, TOKEN_KEY};
 use serde_json::json;
 use shared::clock::Clock;
 use shared::config::Config;
 use shared::telemetry::Output;
 
-use crate::calls::{Call, Known, Request, ask, bring};
-use crate::made_up_time::MadeUpTime;
+use crate::calls::{Call, Known, Request, send, set_up};
+use crate::paused_time::PausedTime;
 
 const USERS: usize = 200;
 
-/// What is rotated, and when.
+/// A rotation of one secret.
 struct Rotation {
     what: &'static str,
     secret: &'static str,
     accepted: Accepted,
-    /// When so many calls of Human API have begun; 0: before the first, so that functions begin with the new one.
+    /// Number of Human API calls before the rotation. With 0, the functions start with the new secret.
     at: usize,
-    /// How long secrets are cached.
+    /// Cache time of secrets.
     ttl: Duration,
 }
 
@@ -55,7 +55,7 @@ const ROTATIONS: [Rotation; 5] = [
     },
 ];
 
-/// Does this when the service has been called so often; how often it was called.
+/// Runs `what` at call number `times` of the service. Returns the rule and the counter of calls.
 fn when_called(times: usize, service: Service, what: impl Fn() + Send + Sync + 'static) -> (Rule, Arc<AtomicUsize>) {
     let called = Arc::new(AtomicUsize::new(0));
     let (count, what) = (called.clone(), Arc::new(what));
@@ -69,11 +69,11 @@ fn when_called(times: usize, service: Service, what: impl Fn() + Send + Sync + '
 }
 
 #[tokio::test]
-async fn a_rotation_during_two_hundred_concurrent_calls_fails_none_of_them() {
-    let laptop = Box::pin(Laptop::start(Options::in_memory())).await.unwrap();
-    let time = MadeUpTime::begin();
+async fn a_rotation_during_two_hundred_concurrent_calls_makes_no_call_fail() {
+    let stack = Box::pin(LocalStack::start(Options::in_memory())).await.unwrap();
+    let time = PausedTime::begin();
     for (round, Rotation { what, secret, accepted, at, ttl }) in ROTATIONS.into_iter().enumerate() {
-        let config = Config { secret_ttl: ttl, ..laptop.config.clone() };
+        let config = Config { secret_ttl: ttl, ..stack.config.clone() };
         let output = Output::new(std::io::sink());
         let functions =
             Gateway::new(&config, Issuer::new("rotation".into()), Calls::default(), &output, Clock::system()).unwrap();
@@ -86,10 +86,10 @@ async fn a_rotation_during_two_hundred_concurrent_calls_fails_none_of_them() {
                 2 => (Known::ByWidget, Call::PublicRefresh),
                 _ => (Known::New, Call::SessionConnect),
             };
-            time.during(&laptop.faults, bring(&laptop, known, &user(number))).await;
-            calls.push(Request::new(&laptop, call, &user(number)).await);
+            time.during(&stack.faults, set_up(&stack, known, &user(number))).await;
+            calls.push(Request::new(&stack, call, &user(number)).await);
         }
-        let secrets = laptop.secrets.clone();
+        let secrets = stack.secrets.clone();
         let rotate = move || {
             secrets.rotate(secret);
             secrets.accept(accepted);
@@ -99,20 +99,20 @@ async fn a_rotation_during_two_hundred_concurrent_calls_fails_none_of_them() {
         }
         let (rotates, _) = when_called(at, Service::HumanApi, rotate);
         let (counts, reads) = when_called(0, Service::SecretsManager, || ());
-        laptop.faults.set([rotates, counts]);
+        stack.faults.set([rotates, counts]);
         let all = join_all(calls.iter().map(|call| call.send(&functions)));
-        let replies = time.during(&laptop.faults, all).await;
-        laptop.faults.set([]);
+        let replies = time.during(&stack.faults, all).await;
+        stack.faults.set([]);
         let failed: Vec<_> = replies.iter().filter(|reply| reply.status >= 300).map(|reply| &reply.body).collect();
         assert!(failed.is_empty(), "{what}: {} of {USERS} failed: {failed:?}", failed.len());
         let reads = reads.load(Ordering::SeqCst);
         println!("rotation, {what}: {USERS} concurrent calls, {reads} reads of secrets");
-        // three functions with two secrets each, and what a refusal has them look at
+        // Three functions read two secrets each, and read them again after a refusal.
         assert!(ttl.is_zero() || reads <= 3 * 4, "{what}: {reads} reads");
-        laptop.secrets.accept(Accepted::NewestTwo);
-        // whatever was sealed before still opens
+        stack.secrets.accept(Accepted::NewestTwo);
+        // A value that was sealed before the rotation still opens.
         for number in (0..USERS).step_by(4) {
-            let public = time.during(&laptop.faults, ask(&laptop, Call::PublicRefresh, &user(number))).await.json();
+            let public = time.during(&stack.faults, send(&stack, Call::PublicRefresh, &user(number))).await.json();
             assert_eq!(public["humanId"], json!(human_id(&user(number))), "{what}: {public}");
         }
     }

@@ -1,15 +1,15 @@
 //! Every interleaving and every crash, on the real handlers.
 //!
 //! Each call runs with gates before its requests to DynamoDB and Human API. A driver opens one gate at a time and walks
-//! through all orders; or it lets a call die at a gate, before or after the other side has acted. After each schedule the
-//! promises of the contract's section 4 are checked. Time is made up: nothing here waits for a clock.
+//! through all orders. Or the driver lets a call die at a gate, before or after the service has performed the request. After each
+//! schedule, the test checks the promises of the contract's section 4. Time is paused, so no test waits for a clock.
 
 use crate::calls::{Call, Known};
-use crate::driver::{ABANDONED, HOLD_IS_OVER, World};
+use crate::driver::{ABANDONED, LEASE_IS_OVER, World};
 use crate::everything;
 use crate::gates::{Death, Step};
 use crate::invariants;
-use crate::made_up_time::MadeUpTime;
+use crate::paused_time::PausedTime;
 
 const CALLS: [Call; 7] = [
     Call::SessionConnect,
@@ -21,8 +21,8 @@ const CALLS: [Call; 7] = [
     Call::Delete,
 ];
 
-/// One decision of a schedule: who could move, who did, and who need not be let move first, for an order that was walked
-/// through before leads to the same.
+/// One decision of a schedule: the actors that could move, the chosen one, and the actors to skip. A skipped actor would
+/// only repeat an order that was walked before.
 struct Decision {
     steps: Vec<(usize, Step)>,
     chosen: usize,
@@ -32,13 +32,13 @@ struct Decision {
 /// The orders to walk through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Orders {
-    /// Every one.
+    /// All orders.
     All,
-    /// One of those that differ only in the order of neighbouring steps that commute (sleep sets, Godefroid 1996).
+    /// One order of each set that differs only in adjacent steps that commute (sleep sets, Godefroid 1996).
     AllButCommuted,
 }
 
-/// Walks through the orders of these calls about one user; how many there are.
+/// Walks through the orders of these calls of one user. Returns the number of orders.
 async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap: Option<i64>) -> usize {
     let world = World::new(skews).await;
     let mut path: Vec<Decision> = Vec::new();
@@ -52,7 +52,7 @@ async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap:
             }
             let asleep = path.last().filter(|_| new).map_or_else(Vec::new, Decision::asleep_after);
             let awake = steps.iter().position(|(actor, _)| !asleep.contains(actor));
-            // everybody who could move sleeps: this order was walked through before; it is only brought to its end
+            // If all actors that could move are asleep, this order was walked before. The schedule is only completed.
             new &= awake.is_some();
             let chosen = awake.unwrap_or_default();
             if new {
@@ -65,7 +65,7 @@ async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap:
             Box::pin(invariants::check(&world, &run, calls)).await;
             schedules += 1;
         }
-        // depth first: the last decision that has another way goes that way
+        // Depth first: the last decision with another choice takes it.
         while path.last_mut().is_some_and(|decision| !decision.goes_another_way(orders)) {
             path.pop();
         }
@@ -76,14 +76,14 @@ async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap:
 }
 
 impl Decision {
-    /// Who sleeps after this: those whose step is the same after the chosen one.
+    /// Returns the actors that stay asleep after this decision: their step commutes with the chosen one.
     fn asleep_after(&self) -> Vec<usize> {
         let (_, chosen) = self.steps[self.chosen];
         let commutes = |actor: &usize| self.steps.iter().any(|(who, step)| who == actor && step.commutes_with(chosen));
         self.asleep.iter().copied().filter(commutes).collect()
     }
 
-    /// Chooses the next that has not been chosen here; `false` where there is none.
+    /// Chooses the next actor that was not chosen here. Returns `false` if there is none.
     fn goes_another_way(&mut self, orders: Orders) -> bool {
         if orders == Orders::AllButCommuted {
             self.asleep.push(self.steps[self.chosen].0);
@@ -96,7 +96,7 @@ impl Decision {
 
 #[tokio::test]
 async fn two_overlapping_calls_keep_the_promises_in_every_order() {
-    let _standing_still = MadeUpTime::begin();
+    let _paused = PausedTime::begin();
     let mut total = 0;
     for known in [Known::New, Known::ByPopup, Known::ByWidget] {
         for (i, one) in CALLS.iter().enumerate() {
@@ -109,9 +109,9 @@ async fn two_overlapping_calls_keep_the_promises_in_every_order() {
 }
 
 #[tokio::test]
-async fn no_hold_is_taken_over_before_its_time_though_clocks_disagree() {
-    // one clock is almost the margin ahead of the other, and at some moment almost the time of a hold passes
-    let _standing_still = MadeUpTime::begin();
+async fn a_lease_is_not_taken_over_before_it_expires_if_clocks_disagree() {
+    // One clock is almost the margin ahead of the other, and almost the duration of a lease passes at some moment.
+    let _paused = PausedTime::begin();
     let mut total = 0;
     for skews in [[0, 1900], [1900, 0]] {
         for (one, other) in [
@@ -127,8 +127,8 @@ async fn no_hold_is_taken_over_before_its_time_though_clocks_disagree() {
 }
 
 #[tokio::test]
-async fn a_call_whose_hold_is_taken_over_while_it_works_loses_nothing() {
-    let _standing_still = MadeUpTime::begin();
+async fn a_call_whose_lease_is_taken_over_while_it_works_loses_nothing() {
+    let _paused = PausedTime::begin();
     let (states, calls): (&[Known], &[Call]) = if everything() {
         (&[Known::New, Known::ByPopup, Known::ByWidget], &CALLS)
     } else {
@@ -138,7 +138,7 @@ async fn a_call_whose_hold_is_taken_over_while_it_works_loses_nothing() {
     for known in states {
         for (i, one) in calls.iter().enumerate() {
             for other in &calls[i..] {
-                total += walk(&[*one, *other], *known, &[0, 0], Orders::AllButCommuted, Some(HOLD_IS_OVER)).await;
+                total += walk(&[*one, *other], *known, &[0, 0], Orders::AllButCommuted, Some(LEASE_IS_OVER)).await;
             }
         }
     }
@@ -147,18 +147,18 @@ async fn a_call_whose_hold_is_taken_over_while_it_works_loses_nothing() {
 
 #[tokio::test]
 async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_order() {
-    let _standing_still = MadeUpTime::begin();
+    let _paused = PausedTime::begin();
     let mut total = 0;
     for known in [Known::New, Known::ByPopup, Known::ByWidget] {
         total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::All, None).await;
-        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::AllButCommuted, Some(HOLD_IS_OVER)).await;
+        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::AllButCommuted, Some(LEASE_IS_OVER)).await;
     }
     println!("the same session twice: {total} schedules");
 }
 
 #[tokio::test]
 async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
-    let _standing_still = MadeUpTime::begin();
+    let _paused = PausedTime::begin();
     let orders = if everything() { Orders::All } else { Orders::AllButCommuted };
     let total = walk(&[Call::FinishPopup; 3], Known::ByPopup, &[0, 0, 0], orders, None).await;
     println!("three overlapping finishes: {total} schedules");
@@ -166,27 +166,28 @@ async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
 
 #[tokio::test]
 async fn three_overlapping_finishes_of_a_new_user_keep_the_promises_in_every_order() {
-    let _standing_still = MadeUpTime::begin();
+    let _paused = PausedTime::begin();
     let total = walk(&[Call::FinishPopup; 3], Known::New, &[0, 0, 0], Orders::AllButCommuted, None).await;
     println!("three overlapping finishes of a new user: {total} schedules");
 }
 
 #[tokio::test]
-async fn a_call_that_dies_at_any_gate_loses_nothing_and_wedges_nobody() {
+async fn a_call_that_dies_at_any_gate_loses_nothing_and_blocks_nobody() {
     let others = CALLS.iter().flat_map(|dying| CALLS.iter().map(move |next| (*dying, *next)));
     let pairs: Vec<_> = others.chain([(Call::FinishSame, Call::FinishSame)]).collect();
     println!("deaths: {} schedules", die_everywhere(&pairs).await);
 }
 
 #[tokio::test]
-async fn whatever_a_call_dies_of_is_resolved_by_the_sweeper_alone() {
+async fn the_sweeper_alone_resolves_a_call_that_died_at_any_gate() {
     let pairs = CALLS.map(|dying| (dying, Call::Sweep));
     println!("deaths that the sweeper finds: {} schedules", die_everywhere(&pairs).await);
 }
 
-/// Lets the first of each pair die at each of its gates, before and after the other side has acted, and then the second one act.
+/// Lets the first call of each pair die at each of its gates, before and after the service has acted. Then sends the
+/// second call.
 async fn die_everywhere(pairs: &[(Call, Call)]) -> usize {
-    let _standing_still = MadeUpTime::begin();
+    let _paused = PausedTime::begin();
     let mut total = 0;
     for single_use in [true, false] {
         for known in [Known::New, Known::ByPopup, Known::ByWidget] {
@@ -208,8 +209,8 @@ async fn die_everywhere(pairs: &[(Call, Call)]) -> usize {
 
 #[tokio::test]
 async fn the_sweeper_takes_nothing_from_a_call_that_still_works() {
-    // at some moment so much time passes that it takes a call for dead which is at work
-    let _standing_still = MadeUpTime::begin();
+    // So much time passes at some moment that the sweeper treats a working call as dead.
+    let _paused = PausedTime::begin();
     let mut total = 0;
     for (call, known) in [
         (Call::FinishPopup, Known::New),

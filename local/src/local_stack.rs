@@ -1,4 +1,4 @@
-//! Puts the parts together: servers on loopback, and the environment that points the functions at them.
+//! Starts the local stack: servers on loopback, and the environment that points the functions at them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,50 +22,41 @@ use crate::issuer::Issuer;
 use crate::proxy::Proxy;
 use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
 
-/// Where things are kept and served.
 pub struct Options {
-    /// Where the table, the secrets and the stand-in are kept; in memory if nowhere.
+    /// The folder for the table, the secrets and the stand-in. `None` keeps them in memory.
     pub directory: Option<PathBuf>,
-    /// The console's port; the stand-in and AWS take the next two. Ports in use, and 0, mean any that is free.
+    /// The console's port. The stand-in and AWS take the next two. If a port is 0 or in use, any free one is taken.
     pub port: u16,
-    /// Where the functions' metrics go.
+    /// Receives the functions' metrics.
     pub output: Output,
-    /// The functions' clock.
     pub clock: Clock,
-    /// The template's `AllowedOrigins`: pages elsewhere that may call, separated by commas.
+    /// The template's `AllowedOrigins`: origins of other pages that may call, separated by commas.
     pub origins: String,
-    /// The CORS headers of API Gateway's own refusals.
     pub refusals: Refusals,
-    /// Variables beside those that this module sets, or instead of them.
+    /// Further environment variables. They override the ones that this module sets.
     pub variables: Vec<(&'static str, &'static str)>,
 }
 
-/// Everything, running.
-pub struct Laptop {
-    /// The console's and the API's address.
+/// The running local stack.
+pub struct LocalStack {
+    /// The base URL of the console and of the API.
     pub console: String,
-    /// Variables for a function that is to use these parts.
+    /// Environment variables for a function that uses this stack.
     pub environment: Vec<(String, String)>,
-    /// The same, read.
+    /// The configuration read from `environment`.
     pub config: Config,
-    /// The functions behind their gateway.
     pub gateway: Gateway,
-    /// Signs users in.
     pub issuer: Issuer,
-    /// The stand-in.
     pub human_api: HumanApi,
-    /// The secrets.
     pub secrets: Secrets,
-    /// What goes wrong with the functions' calls.
     pub faults: Faults,
-    /// What was called.
     pub calls: Calls,
-    /// The table, past the proxy.
+    /// A client that bypasses the proxy and its faults.
     pub dynamodb: aws_sdk_dynamodb::Client,
 }
 
 impl Options {
-    /// All in memory, on any ports, nothing written.
+    /// Returns options that keep everything in memory, take free ports and write nothing.
     pub fn in_memory() -> Self {
         Self {
             directory: None,
@@ -79,8 +70,7 @@ impl Options {
     }
 }
 
-impl Laptop {
-    /// Starts everything.
+impl LocalStack {
     pub async fn start(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let file = |name: &str| options.directory.as_ref().map(|directory| directory.join(name));
         if let Some(directory) = &options.directory {
@@ -120,7 +110,7 @@ impl Laptop {
             Config::read(|name| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))?;
 
         let http = shared::network::http_client(&config)?;
-        // past the proxy: what the page and the tests do to the table never goes wrong
+        // This client bypasses the proxy. The faults do not affect what the console and the tests do to the table.
         let dynamodb = aws::client(table, &http);
         aws::create_table(&dynamodb).await?;
 
@@ -144,7 +134,7 @@ impl Laptop {
         Ok(Self { console, environment, config, gateway, issuer, human_api, secrets, faults, calls, dynamodb })
     }
 
-    /// The user's row as it is in the table.
+    /// Reads the user's row, without decoding it.
     pub async fn row(&self, user: &UserId) -> Result<Option<HashMap<String, AttributeValue>>, aws_sdk_dynamodb::Error> {
         let key = AttributeValue::S(user.key().to_string());
         let row = self.dynamodb.get_item().table_name(aws::TABLE).key("userKey", key).consistent_read(true);

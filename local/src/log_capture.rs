@@ -1,4 +1,4 @@
-//! What functions have written, kept in memory: for tests.
+//! Captures in memory what functions write, for tests.
 
 use std::error::Error;
 use std::io::Write;
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 use crate::lock;
 
-/// Somewhere to write; clones share it.
+/// A writer that keeps what is written. Clones share the same buffer.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<Mutex<Vec<u8>>>);
+pub struct LogCapture(Arc<Mutex<Vec<u8>>>);
 
-impl Heard {
-    /// What was written since it was last taken; an error where it is no text.
+impl LogCapture {
+    /// Takes the text written since the last call. Fails if the bytes are not UTF-8.
     pub fn take(&self) -> Result<String, FromUtf8Error> {
         String::from_utf8(std::mem::take(&mut *lock(&self.0)))
     }
 
-    /// The same, line by line; an error where one is no JSON.
+    /// Takes the lines written since the last call. Fails if a line is not JSON.
     pub fn lines(&self) -> Result<Vec<Value>, Box<dyn Error>> {
         Ok(self.take()?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 }
 
-impl Write for Heard {
+impl Write for LogCapture {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         lock(&self.0).write(bytes)
     }
