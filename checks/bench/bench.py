@@ -15,7 +15,7 @@ from cases import CASES, Case
 HERE = pathlib.Path(__file__).parent
 BUDGET = HERE / "budget.json"
 # tolerated ratio of a measured figure to its budget
-ALLOWED = 1.05
+ALLOWED = 1.10
 UNITS = {
     "init": "instructions of start-up",
     "first": "instructions of the first request",
@@ -24,8 +24,8 @@ UNITS = {
     "zip_bytes": "bytes of the zip",
 }
 # Absolute limits for every machine, independent of the budget: the bars of docs/performance.md that are met.
-CEILINGS = {"rss_kib": 9 * 1024, "zip_bytes": 2_600_000}
-COLD_START_CEILING = 12_000_000
+CEILINGS = {"rss_kib": 10 * 1024, "zip_bytes": 3_000_000}
+COLD_START_CEILING = 13_500_000
 
 
 def connect_users(around, built, count):
