@@ -14,7 +14,7 @@ use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
 
 /// How long a call waits for another call's lease.
 const WAIT_FOR_LEASE: Duration = Duration::from_secs(10);
-/// First pause between two looks at a leased row. It doubles up to [`POLL_MAX`].
+/// First pause between two looks at a leased row. It doubles up to `POLL_MAX`.
 const POLL_MIN: Duration = Duration::from_millis(40);
 /// Longest pause between two looks at a leased row.
 pub(super) const POLL_MAX: Duration = Duration::from_millis(640);

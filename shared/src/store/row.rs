@@ -169,7 +169,7 @@ impl Row {
         self.finished.get(session).is_some_and(|at| now - at < FINISHED_TTL)
     }
 
-    /// Remembers a finished session; the oldest beyond [`MAX_FINISHED`] is forgotten.
+    /// Remembers a finished session; the oldest beyond `MAX_FINISHED` is forgotten.
     pub fn remember_finished(&mut self, session: SessionHash, now: Millis) {
         self.finished.retain(|_, at| now - *at < FINISHED_TTL);
         self.finished.insert(session, now);
