@@ -4,6 +4,7 @@
 mod callers;
 mod deleting;
 mod finishing;
+mod panicking;
 mod rotation;
 mod sealing;
 mod serving;
