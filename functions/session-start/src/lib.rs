@@ -118,7 +118,7 @@ impl SessionStart {
     }
 
     async fn ask_widget_token(&self, user: &mut LeasedUser<'_>, wanted: &SessionRequest) -> Result<(), Error> {
-        if self.serves(&user.row().as_released(), wanted) {
+        if self.serves(user.row(), wanted) {
             return Ok(());
         }
         user.widget_token(wanted.email.as_ref()).await?;

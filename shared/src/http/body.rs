@@ -1,5 +1,5 @@
-//! Request bodies: JSON objects and forms. Each field is read by itself, so a problem names the field and never its value, and a
-//! field that nobody needs may be as broken as it likes (a name cut in the middle of an emoji, a number out of range).
+//! Request bodies: JSON objects and forms. Each field is read by itself, so a problem names the field and never its value.
+//! A field that nobody needs may be broken: a name cut in the middle of an emoji, or a number out of range.
 
 use std::collections::HashMap;
 

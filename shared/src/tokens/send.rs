@@ -25,7 +25,9 @@ impl LeasedUser<'_> {
     pub(super) async fn send<R: HumanApiRequest>(&mut self, request: &R) -> Result<R::Response, Error> {
         let mut secret = self.service.client_secret.current_or_previous().await?;
         let (mut maybe_performed, mut tried_previous, mut forbidden) = (false, false, None);
-        for attempt in 1.. {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             self.prepare_attempt(maybe_performed).await?;
             let failure = match self.attempt(request, &secret.value).await {
                 Ok(response) => return Ok(response),
@@ -37,10 +39,8 @@ impl LeasedUser<'_> {
                 if let Cause::Refused(status) = failure.cause {
                     forbidden = Some(status);
                 }
-                let next = match attempt < MAX_ATTEMPTS {
-                    true => self.next_secret(&secret.id, &mut tried_previous).await,
-                    false => None,
-                };
+                let next =
+                    if attempt < MAX_ATTEMPTS { self.next_secret(&secret.id, &mut tried_previous).await } else { None };
                 match next {
                     Some(next) => secret = next,
                     // Human API knows a secret that got a 403, whatever it says to an older one
@@ -55,7 +55,6 @@ impl LeasedUser<'_> {
                 return Err(failure.into());
             }
         }
-        Err(unavailable(maybe_performed))
     }
 
     /// Makes sure that the lease covers an attempt that begins now, and that there is time for it.
