@@ -17,8 +17,11 @@ use crate::token::ClientSecret;
 mod requests;
 mod responses;
 
+use requests::Endpoint;
 pub use requests::{AccessRequest, ExchangeRequest, HumanApiRequest, IdRequest, PublicTokenRequest, SessionRequest};
-pub use responses::{AccessResponse, ExchangeResponse, PublicTokenResponse, WidgetTokenResponse, retry_after};
+pub use responses::{
+    AccessResponse, ExchangeResponse, IdResponse, PublicTokenResponse, SessionResponse, read, retry_after,
+};
 
 /// Longer responses are refused unread, in bytes.
 const RESPONSE_LIMIT: usize = 64 * 1024;
@@ -36,7 +39,6 @@ pub struct HumanApi {
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct Failure {
-    /// The reason.
     #[source]
     pub cause: Cause,
     /// Human API may have performed the request, or may perform it yet.
@@ -54,10 +56,8 @@ pub enum Cause {
     /// 400 or 422 to a `session`, whose body names `client_user_email`: the address is wrong.
     #[error("Human API rejects the e-mail address")]
     AddressRejected,
-    /// 401.
     #[error("Human API refuses our client credentials")]
     Unauthorized,
-    /// A response that cannot be used, and what is wrong with it.
     #[error("Human API's answer {0}")]
     Invalid(&'static str),
     /// No connection, 429 or 5xx.
@@ -66,7 +66,6 @@ pub enum Cause {
         /// The wait that its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// No whole response within `UPSTREAM_TIMEOUT_MS`.
     #[error("Human API did not answer in time")]
     Timeout,
 }
@@ -90,7 +89,6 @@ impl Failure {
 }
 
 impl HumanApi {
-    /// A client on the common HTTP client.
     pub fn new(config: &Config, http: reqwest::Client) -> Self {
         let at = |origin: &Url, path: &str| {
             let mut url = origin.clone();
@@ -107,17 +105,14 @@ impl HumanApi {
         }
     }
 
-    /// Our client ID, as the popup has to name it.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// The longest time that one attempt takes.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Sends the request once.
     pub async fn attempt<R: HumanApiRequest>(
         &self,
         request: &R,
@@ -132,13 +127,17 @@ impl HumanApi {
         request: &R,
         secret: &ClientSecret,
     ) -> Result<R::Response, Failure> {
-        let url = request.url(self);
+        let url = match R::ENDPOINT {
+            Endpoint::Tokens => &self.tokens_url,
+            Endpoint::PublicTokens => &self.public_tokens_url,
+            Endpoint::Token => &self.token_url,
+        };
         let http_request = self
             .http
             .post(url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
-            .body(request.body(&self.client_id, secret));
+            .body(requests::signed(request, &self.client_id, secret));
         let mut response = http_request.send().await.map_err(|error| {
             // a connection that was never made carried nothing; any other failure came after the sending began
             let maybe_performed = !error.is_connect();
@@ -147,13 +146,15 @@ impl HumanApi {
         })?;
         let unavailable = |headers: &HeaderMap| Cause::Unavailable { retry_after: requested_wait(headers) };
         match response.status() {
-            status if status.is_success() => request.read(&read_body(&mut response).await?),
+            status if status.is_success() => read(&read_body(&mut response).await?),
             StatusCode::UNAUTHORIZED => Err(Cause::Unauthorized.not_performed()),
             StatusCode::TOO_MANY_REQUESTS => Err(unavailable(response.headers()).not_performed().retryable()),
-            status if status.is_client_error() => Err(match request.names_address(status) {
-                true if rejects_address(&mut response).await => Cause::AddressRejected.not_performed(),
-                _ => Cause::Refused(status).not_performed(),
-            }),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+                if R::NAMES_ADDRESS && rejects_address(&mut response).await =>
+            {
+                Err(Cause::AddressRejected.not_performed())
+            }
+            status if status.is_client_error() => Err(Cause::Refused(status).not_performed()),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(unavailable(response.headers()).maybe_performed().retryable())
             }

@@ -16,7 +16,6 @@ const MAX_SOURCES: usize = 200;
 /// Most bytes of a user's sources, IDs and names together.
 const MAX_SOURCES_BYTES: usize = 16 * 1024;
 
-/// One user's data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
@@ -60,7 +59,6 @@ pub enum Flow {
     Popup,
 }
 
-/// A stored access token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredAccessToken {
@@ -96,7 +94,6 @@ pub enum WidgetTokenKind {
     Id,
 }
 
-/// A data source, as the widget reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     pub id: String,
@@ -104,7 +101,6 @@ pub struct Source {
 }
 
 impl Flow {
-    /// The flow of this name.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "connect" => Some(Self::Connect),
@@ -125,12 +121,10 @@ impl WidgetTokenKind {
 }
 
 impl Record {
-    /// The access token, if it may be handed out.
     pub fn serving_access_token(&self, now: Millis) -> Option<&StoredAccessToken> {
         self.access_token.as_ref().filter(|token| token.expires_at.is_none_or(|at| at - now >= MIN_REMAINING))
     }
 
-    /// The widget token, if it may be handed out.
     pub fn serving_widget_token(&self, now: Millis) -> Option<&StoredWidgetToken> {
         self.widget_token.as_ref().filter(|token| token.expires_at - now >= MIN_REMAINING)
     }
@@ -157,7 +151,6 @@ impl Record {
             || self.revoked
     }
 
-    /// Everything that is sealed in the record.
     pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
         let access = self.access_token.iter().flat_map(|access| [Some(&access.token), access.refresh.as_ref()]);
         let widget = self.widget_token.iter().flat_map(|widget| [Some(&widget.token), widget.refresh.as_ref()]);

@@ -33,31 +33,24 @@ use write::Write;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why the table did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// DynamoDB did not answer in time, or with a fault.
     #[error("DynamoDB is not available")]
     Unavailable(#[source] BoxError),
     /// A row that this project did not write so, and the attribute.
     #[error("the stored {0} cannot be read")]
     Unreadable(String),
-    /// No random bytes for an id.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-    /// Another call has the user's lease for too long.
     #[error("another call has this user's lease")]
     Locked {
         /// The time until that lease can be taken over, at the latest.
         retry_after: Duration,
     },
-    /// Another call has taken this call's lease over.
     #[error("another call has taken the lease over")]
     TakenOver,
-    /// The row was deleted while this call was under way.
     #[error("the row was deleted meanwhile")]
     Deleted,
-    /// There is no such row.
     #[error("no such row")]
     Absent,
 }
@@ -69,17 +62,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// The table of this name.
     pub fn new(client: Client, table: String, clock: Clock) -> Self {
         Self { client, table, clock }
     }
 
-    /// The clock that rows are stamped with.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// The time of that clock.
     pub fn now(&self) -> Millis {
         self.clock.now()
     }
@@ -92,7 +82,6 @@ impl Store {
         answer.item.map(|item| Row::decode(key, item)).transpose()
     }
 
-    /// Deletes all that is stored about the user.
     pub async fn delete(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
         let request = self.client.delete_item().table_name(&self.table).key(USER_KEY, key_value(key)).send();
         self.run(invocation, request).await?.map(drop).map_err(unavailable)

@@ -14,10 +14,15 @@ macro_rules! secret_text {
         #[derive(Clone)]
         pub struct $name(SecretString);
 
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(SecretString::from(text))
+            }
+        }
+
         impl $name {
-            /// Wraps the text.
             pub fn new(text: impl Into<String>) -> Self {
-                Self(SecretString::from(text.into()))
+                Self::from(text.into())
             }
 
             /// The text itself. Call it only where the bytes leave: a request, an answer, a sealed value.

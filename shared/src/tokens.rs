@@ -34,43 +34,33 @@ const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Why a call about a user failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Human API gave no response to work with.
     #[error(transparent)]
     HumanApi(#[from] Failure),
-    /// The client secret is not to be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The table did not do what it was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The lease could not be renewed before an attempt, so nothing was sent.
     #[error(transparent)]
     LeaseNotRenewed(StoreError),
-    /// A token could not be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The work under the lease panicked.
     #[error("a panic was caught")]
     Panicked,
     /// Human API's response names another user than the caller, or another humanId than was posted.
     #[error("Human API's answer is about another user")]
     UserMismatch,
-    /// Human API refuses this session token.
     #[error("Human API refuses this session token")]
     SessionRejected,
     /// A token was lost for good; only the user can bring a new one.
     #[error("the user must reconnect")]
     ReconnectRequired,
-    /// The user has no connection here.
     #[error("the user is not connected")]
     NotConnected,
-    /// Human API said that the connection is gone.
     #[error("the connection is revoked")]
     Revoked,
-    /// The ticket is unknown, expired or spent on another session.
     #[error("the ticket is unknown, expired or spent")]
     BadTicket,
-    /// A new user's session needs an e-mail address.
     #[error("a new user needs an e-mail address")]
     EmailRequired,
 }
@@ -78,21 +68,16 @@ pub enum Error {
 /// Human API, the store and the seal, joined.
 pub struct TokenService {
     pub human_api: HumanApi,
-    /// Our client secret at Human API.
     pub client_secret: Secret<ClientSecret>,
     pub store: Store,
-    /// The seal of tokens in the table.
     pub sealer: Arc<Sealer>,
-    /// The connections that start-up opens.
     pub connections: Connections,
 }
 
 /// A popup's sessionTokenObject without the clientId.
 pub struct Popup<'a> {
-    /// The humanId that the request names.
     pub human_id: &'a str,
     pub session: &'a SessionToken,
-    /// The ticket it came with.
     pub ticket: Option<TicketHash>,
 }
 
@@ -167,7 +152,6 @@ impl TokenService {
         })))
     }
 
-    /// Opens a sealed value of this user.
     pub async fn open(&self, user: &UserId, kind: Kind, sealed: &Sealed) -> Result<String, Error> {
         Ok(self.sealer.open(&user.key(), kind, sealed).await?)
     }
@@ -197,17 +181,14 @@ struct Unsaved {
 }
 
 impl LeasedUser<'_> {
-    /// The row, with what this call has changed.
     pub fn row(&self) -> &Row {
         &self.lease.row
     }
 
-    /// The row's record.
     pub fn record(&self) -> &Record {
         &self.lease.row.record
     }
 
-    /// The record, to be changed.
     pub fn record_mut(&mut self) -> &mut Record {
         &mut self.lease.row.record
     }

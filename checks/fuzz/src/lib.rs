@@ -21,7 +21,9 @@ use shared::http::body::{FIELD_LIMIT, Fields};
 use shared::http::caller::{Claims, aws_arn, require_aws_caller};
 use shared::http::route::request_id;
 use shared::http::{Problem, Route};
-use shared::human_api::{AccessResponse, ExchangeResponse, PublicTokenResponse, WidgetTokenResponse, retry_after};
+use shared::human_api::{
+    AccessResponse, ExchangeResponse, IdResponse, PublicTokenResponse, SessionResponse, read, retry_after,
+};
 use shared::identity::{UserId, UserKey};
 use shared::lambda::Function;
 use shared::seal::{Kind, SealingKey};
@@ -139,16 +141,16 @@ pub fn ticket(data: &[u8]) {
 pub fn answer(data: &[u8]) {
     let Some((&kind, answer)) = data.split_first() else { return };
     let texts = match kind % 6 {
-        0 => ExchangeResponse::read(answer).ok().map(|exchanged| {
-            let tokens = [exchanged.access.expose().to_owned(), exchanged.public.expose().to_owned()];
+        0 => read(answer).ok().map(|exchanged: ExchangeResponse| {
+            let tokens = [exchanged.access_token.expose().to_owned(), exchanged.public_token.expose().to_owned()];
             [tokens.to_vec(), vec![exchanged.human_id, exchanged.client_user_id]].concat()
         }),
-        1 => PublicTokenResponse::read(answer)
+        1 => read(answer)
             .ok()
-            .map(|recovered| vec![recovered.human_id, recovered.public.expose().to_owned()]),
-        2 => WidgetTokenResponse::read_session(answer).ok().map(|started| vec![started.token.expose().to_owned()]),
-        3 => WidgetTokenResponse::read_id(answer).ok().map(|started| vec![started.token.expose().to_owned()]),
-        4 => AccessResponse::read(answer).ok().map(|granted| vec![granted.access.expose().to_owned()]),
+            .map(|response: PublicTokenResponse| vec![response.human_id, response.public_token.expose().to_owned()]),
+        2 => read(answer).ok().map(|response: SessionResponse| vec![response.session_token.expose().to_owned()]),
+        3 => read(answer).ok().map(|response: IdResponse| vec![response.id_token.expose().to_owned()]),
+        4 => read(answer).ok().map(|response: AccessResponse| vec![response.access_token.expose().to_owned()]),
         _ => {
             let wait = std::str::from_utf8(answer).ok().and_then(retry_after);
             assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(300)), "the wait is too long");

@@ -1,4 +1,4 @@
-//! Responses as Human API's guides write them. Their form is checked before anything is believed.
+//! Responses as Human API's guides write them. Serde checks their form.
 
 use std::time::Duration;
 
@@ -10,171 +10,96 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use super::{Cause, Failure};
 use crate::token::{AccessToken, PublicToken, RefreshToken, WidgetToken};
 
-/// Longer fields of an answer are nonsense: no id or token comes near.
+/// Longest ID or token, in bytes. None that Human API documents comes near.
 const FIELD_LIMIT: usize = 8 * 1024;
-/// A longer `Retry-After` is as good as this one: nobody waits so long here.
+/// A longer `Retry-After` counts as this: nobody waits so long here.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// The answer to a popup's exchange. Whose it is, is for the caller to check.
+/// The response to a popup's exchange. The caller checks which user it is about.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ExchangeResponse {
-    /// Human API's id of the user.
+    #[serde(deserialize_with = "text")]
     pub human_id: String,
-    /// Our id of the user, as Human API has it.
+    /// Our ID of the user, as Human API has it.
+    #[serde(deserialize_with = "text")]
     pub client_user_id: String,
-    /// For the user's health data.
-    pub access: AccessToken,
-    /// For the popup's edit mode.
-    pub public: PublicToken,
+    #[serde(deserialize_with = "token")]
+    pub access_token: AccessToken,
+    #[serde(deserialize_with = "token")]
+    pub public_token: PublicToken,
 }
 
-/// The answer to a question for a publicToken.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PublicTokenResponse {
-    /// Human API's id of the user.
+    #[serde(deserialize_with = "text")]
     pub human_id: String,
-    /// For the popup's edit mode.
-    pub public: PublicToken,
+    #[serde(deserialize_with = "token")]
+    pub public_token: PublicToken,
 }
 
-/// The answer to `type: "session"` or `"id"`.
-pub struct WidgetTokenResponse {
-    /// Opens the widget.
-    pub token: WidgetToken,
-    /// Comes with an id token.
-    pub refresh: Option<RefreshToken>,
-    /// Comes with a session token: Human API itself ties it to the user.
+#[derive(Deserialize)]
+pub struct SessionResponse {
+    #[serde(deserialize_with = "token")]
+    pub session_token: WidgetToken,
+    /// Human API itself ties it to the user.
+    #[serde(default, deserialize_with = "optional_text")]
     pub human_id: Option<String>,
-    /// How long the token lasts.
+    #[serde(deserialize_with = "seconds")]
     pub expires_in: Duration,
 }
 
-/// The answer to `type: "access"`.
+#[derive(Deserialize)]
+pub struct IdResponse {
+    #[serde(deserialize_with = "token")]
+    pub id_token: WidgetToken,
+    #[serde(default, deserialize_with = "refresh_token")]
+    pub id_refresh_token: Option<RefreshToken>,
+    #[serde(deserialize_with = "seconds")]
+    pub expires_in: Duration,
+}
+
+#[derive(Deserialize)]
 pub struct AccessResponse {
-    /// For the user's health data.
-    pub access: AccessToken,
-    /// Kept, not used.
-    pub refresh: Option<RefreshToken>,
-    /// How long the token lasts, where Human API says so.
+    #[serde(deserialize_with = "token")]
+    pub access_token: AccessToken,
+    #[serde(default, deserialize_with = "refresh_token")]
+    pub refresh_token: Option<RefreshToken>,
+    #[serde(default, deserialize_with = "optional_seconds")]
     pub expires_in: Option<Duration>,
 }
 
-impl ExchangeResponse {
-    /// Reads the answer to `POST /v1/connect/tokens`.
-    pub fn read(body: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body {
-            human_id: String,
-            access_token: String,
-            public_token: String,
-            client_user_id: String,
-        }
-        let body: Body = parse(body)?;
-        Ok(Self {
-            human_id: text(body.human_id)?,
-            client_user_id: text(body.client_user_id)?,
-            access: AccessToken::new(token(body.access_token)?),
-            public: PublicToken::new(token(body.public_token)?),
-        })
-    }
-}
-
-impl PublicTokenResponse {
-    /// Reads the answer to `POST /v1/connect/publictokens`.
-    pub fn read(body: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body {
-            human_id: String,
-            public_token: String,
-        }
-        let body: Body = parse(body)?;
-        Ok(Self { human_id: text(body.human_id)?, public: PublicToken::new(token(body.public_token)?) })
-    }
-}
-
-impl WidgetTokenResponse {
-    /// Reads the answer to `type: "session"`.
-    pub fn read_session(body: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Body {
-            session_token: String,
-            human_id: Option<String>,
-            #[serde(deserialize_with = "seconds")]
-            expires_in: Duration,
-        }
-        let body: Body = parse(body)?;
-        Ok(Self {
-            token: WidgetToken::new(token(body.session_token)?),
-            refresh: None,
-            human_id: body.human_id.map(text).transpose()?,
-            expires_in: body.expires_in,
-        })
-    }
-
-    /// Reads the answer to `type: "id"`.
-    pub fn read_id(body: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Body {
-            id_token: String,
-            #[serde(default)]
-            id_refresh_token: Value,
-            #[serde(deserialize_with = "seconds")]
-            expires_in: Duration,
-        }
-        let body: Body = parse(body)?;
-        Ok(Self {
-            token: WidgetToken::new(token(body.id_token)?),
-            refresh: refresh_token(&body.id_refresh_token),
-            human_id: None,
-            expires_in: body.expires_in,
-        })
-    }
-}
-
-impl AccessResponse {
-    /// Reads the answer to `type: "access"`.
-    pub fn read(body: &[u8]) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Body {
-            access_token: String,
-            #[serde(default)]
-            refresh_token: Value,
-            #[serde(default, deserialize_with = "optional_seconds")]
-            expires_in: Option<Duration>,
-        }
-        let body: Body = parse(body)?;
-        Ok(Self {
-            access: AccessToken::new(token(body.access_token)?),
-            refresh: refresh_token(&body.refresh_token),
-            expires_in: body.expires_in,
-        })
-    }
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+/// Reads the body of a success.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    // serde's error is not logged: it can quote a token
     serde_json::from_slice(body).map_err(|_| Cause::Invalid("is not the documented JSON").maybe_performed())
 }
 
-fn text(field: String) -> Result<String, Failure> {
-    match field.len() {
-        0 => Err(Cause::Invalid("has an empty field").maybe_performed()),
-        length if length > FIELD_LIMIT => Err(Cause::Invalid("has an over-long field").maybe_performed()),
-        _ => Ok(field),
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    optional_text(deserializer)?.ok_or_else(|| D::Error::custom("a text is missing"))
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    match text.as_ref().map_or(1, String::len) {
+        1..=FIELD_LIMIT => Ok(text),
+        _ => Err(D::Error::custom("a text is empty or too long")),
     }
 }
 
-/// Tokens travel in headers and URLs: anything but visible ASCII in one is nonsense, or an attack on whoever sends it on.
-fn token(field: String) -> Result<String, Failure> {
-    if field.bytes().all(|byte| byte.is_ascii_graphic()) {
-        text(field)
-    } else {
-        Err(Cause::Invalid("has a token that no header could carry").maybe_performed())
+/// Tokens travel in headers and URLs, so a token is visible ASCII.
+fn token<'de, D: Deserializer<'de>, T: From<String>>(deserializer: D) -> Result<T, D::Error> {
+    let text = text(deserializer)?;
+    match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.into()),
+        false => Err(D::Error::custom("no header can carry this token")),
     }
 }
 
 /// Refresh tokens are not used: one in another form is dropped, and costs the user nothing.
-fn refresh_token(field: &Value) -> Option<RefreshToken> {
-    token(field.as_str()?.to_owned()).ok().map(RefreshToken::new)
+fn refresh_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefreshToken>, D::Error> {
+    Ok(token(Value::deserialize(deserializer)?).ok())
 }
 
 /// `expires_in`: a number of seconds, or the same as text. A fraction of a second is dropped.
@@ -218,12 +143,16 @@ pub fn retry_after(value: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    fn access(body: &str) -> Result<AccessResponse, Failure> {
+        read(body.as_bytes())
+    }
+
     #[test]
     fn a_token_that_no_header_could_carry_is_no_token() {
         for token in ["", "  ", "made up", "made-up\\r\\nX-Injected: 1", "made-üp", "made-up\\u0000"] {
-            assert!(AccessResponse::read(format!(r#"{{"access_token":"{token}"}}"#).as_bytes()).is_err(), "{token}");
+            assert!(access(&format!(r#"{{"access_token":"{token}"}}"#)).is_err(), "{token}");
         }
-        assert!(AccessResponse::read(br#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
+        assert!(access(r#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
     }
 
     #[test]
@@ -231,9 +160,9 @@ mod tests {
         let life = |expires_in: &str| {
             let body =
                 format!(r#"{{"access_token":"t","session_token":"t","id_token":"t","expires_in":{expires_in}}}"#);
-            let access = AccessResponse::read(body.as_bytes()).ok().and_then(|answer| answer.expires_in);
-            let session = WidgetTokenResponse::read_session(body.as_bytes()).ok().map(|answer| answer.expires_in);
-            let id = WidgetTokenResponse::read_id(body.as_bytes()).ok().map(|answer| answer.expires_in);
+            let access = access(&body).ok().and_then(|response| response.expires_in);
+            let session = read(body.as_bytes()).ok().map(|response: SessionResponse| response.expires_in);
+            let id = read(body.as_bytes()).ok().map(|response: IdResponse| response.expires_in);
             assert_eq!((access, session), (session, id), "{expires_in}");
             access.map(|life| life.as_secs())
         };
@@ -244,19 +173,19 @@ mod tests {
         for bad in ["-1", "\"\"", "\"soon\"", "\"-1\"", "\"NaN\"", "\"inf\"", "true", "[86400]", "{}"] {
             assert_eq!(life(bad), None, "{bad}");
         }
-        let unknown = AccessResponse::read(br#"{"access_token":"t","expires_in":null}"#).unwrap();
+        let unknown = access(r#"{"access_token":"t","expires_in":null}"#).unwrap();
         assert!(unknown.expires_in.is_none());
-        assert!(AccessResponse::read(br#"{"access_token":"t","expires_in":"soon"}"#).is_err());
+        assert!(access(r#"{"access_token":"t","expires_in":"soon"}"#).is_err());
     }
 
     #[test]
     fn a_refresh_token_in_another_form_costs_nothing() {
         for refresh in ["null", "1", "\"\"", "\"made up\"", "[]", "{}"] {
-            let answer = format!(r#"{{"access_token":"t","refresh_token":{refresh}}}"#);
-            assert!(AccessResponse::read(answer.as_bytes()).unwrap().refresh.is_none(), "{refresh}");
+            let response = access(&format!(r#"{{"access_token":"t","refresh_token":{refresh}}}"#));
+            assert!(response.unwrap().refresh_token.is_none(), "{refresh}");
         }
-        let answer = AccessResponse::read(br#"{"access_token":"t","refresh_token":"made-up"}"#).unwrap();
-        assert!(answer.refresh.is_some());
+        let response = access(r#"{"access_token":"t","refresh_token":"made-up"}"#).unwrap();
+        assert!(response.refresh_token.is_some());
     }
 
     #[test]

@@ -55,18 +55,14 @@ impl<'a> LeaseRequest<'a> {
     }
 }
 
-/// The outcome of [`Store::acquire`].
 pub enum Acquired<T> {
-    /// The lease is this call's.
     Lease(Lease),
-    /// The row as it stands answers the call.
     Answered(T, Row),
 }
 
 /// A lease, with the row's content. The call changes its record; [`Store::commit`] writes it.
 pub struct Lease {
     pub key: UserKey,
-    /// The row, with what the call has changed.
     pub row: Row,
     /// The request that an earlier call left pending.
     pub unresolved: Option<Pending>,

@@ -19,16 +19,13 @@ pub const LEASE_DURATION: Millis = 26_000;
 pub(super) const CLOCK_MARGIN: Millis = 2_000;
 /// Finished sessions remembered of a user.
 const MAX_FINISHED: usize = 8;
-/// How long a finished session is remembered.
 pub(super) const FINISHED_TTL: Millis = 24 * 3_600_000;
-/// How long a ticket is good.
 pub(super) const TICKET_TTL: Millis = 3_600_000;
 /// Live tickets of a user; the oldest goes first.
 pub(super) const MAX_TICKETS: usize = 8;
 /// DynamoDB may drop a row without content after this time. It is longer than anything in such a row is good for.
 pub(super) const IDLE_ROW_TTL: Millis = 25 * 3_600_000;
 
-/// An item, as the SDK has it.
 pub type Item = HashMap<String, AttributeValue>;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -59,7 +56,6 @@ pub struct Row {
     pub record: Record,
 }
 
-/// A ticket's entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredTicket {
@@ -91,7 +87,6 @@ pub enum Request {
     Nothing,
 }
 
-/// A popup's exchange.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exchange {
@@ -149,7 +144,6 @@ impl Row {
             && self.record == Record::default()
     }
 
-    /// The row must not expire.
     pub(super) fn must_not_expire(&self) -> bool {
         self.record.must_not_expire() || self.lease_until.is_some() || self.has_unresolved()
     }

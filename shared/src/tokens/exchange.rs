@@ -14,7 +14,7 @@ impl LeasedUser<'_> {
     /// was lost and the session is spent, from what Human API gives for a proven humanId.
     pub async fn exchange(&mut self, popup: &Popup<'_>) -> Result<(), Error> {
         let hash = popup.session.hash();
-        match self.send(&ExchangeRequest { human_id: popup.human_id, session: popup.session }).await {
+        match self.send(&ExchangeRequest { human_id: popup.human_id, session_token: popup.session }).await {
             Ok(response) => {
                 self.verify(&response, popup.human_id)?;
                 self.set_exchanged_tokens(response, hash, popup.ticket.clone())
@@ -39,8 +39,8 @@ impl LeasedUser<'_> {
     /// Asks for an access token. `false`: Human API says that there is no connection.
     pub async fn access_token(&mut self) -> Result<bool, Error> {
         let requested_at = self.now();
-        let user = &self.user.clone();
-        let response = match self.send(&AccessRequest { user }).await {
+        let user = self.user.clone();
+        let response = match self.send(&AccessRequest { client_user_id: user.as_str() }).await {
             Ok(response) => response,
             Err(Error::HumanApi(Failure { cause: Cause::Refused(status), maybe_performed: false, .. }))
                 if matches!(status.as_u16(), 403 | 404 | 410) =>
@@ -50,13 +50,11 @@ impl LeasedUser<'_> {
             Err(error) => return Err(error),
         };
         self.response_at_risk = true;
-        let token = self.seal(Kind::Access, response.access.expose())?;
-        let refresh = response.refresh.map(|refresh| self.seal(Kind::AccessRefresh, refresh.expose())).transpose()?;
-        let expires_at = response.expires_in.map(|life| requested_at + millis(life));
+        let refresh = response.refresh_token;
         self.set_access_token(StoredAccessToken {
-            token,
-            refresh,
-            expires_at,
+            token: self.seal(Kind::Access, response.access_token.expose())?,
+            refresh: refresh.map(|refresh| self.seal(Kind::AccessRefresh, refresh.expose())).transpose()?,
+            expires_at: response.expires_in.map(|life| requested_at + millis(life)),
             obtained_at: self.now(),
             from: Flow::Connect,
         });
@@ -70,9 +68,12 @@ impl LeasedUser<'_> {
             return Ok(false);
         };
         match self.send(&PublicTokenRequest { human_id: &human_id }).await {
+            Ok(response) if response.human_id != human_id => {
+                Err(Cause::Invalid("names another humanId").maybe_performed().into())
+            }
             Ok(response) => {
                 let now = self.now();
-                self.record_mut().public_token = Some(self.seal(Kind::Public, response.public.expose())?);
+                self.record_mut().public_token = Some(self.seal(Kind::Public, response.public_token.expose())?);
                 self.record_mut().updated_at = Some(now);
                 self.unsaved.recovered += 1;
                 Ok(true)
@@ -119,8 +120,8 @@ impl LeasedUser<'_> {
     ) -> Result<(), Error> {
         let now = self.now();
         self.response_at_risk = true;
-        let token = self.seal(Kind::Access, response.access.expose())?;
-        let public_token = self.seal(Kind::Public, response.public.expose())?;
+        let token = self.seal(Kind::Access, response.access_token.expose())?;
+        let public_token = self.seal(Kind::Public, response.public_token.expose())?;
         let sealed_human_id = self.seal(Kind::HumanId, &response.human_id)?;
         let record = self.record_mut();
         record.set_human_id(response.human_id, sealed_human_id);

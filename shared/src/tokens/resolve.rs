@@ -57,7 +57,7 @@ impl LeasedUser<'_> {
             }
             Err(error) => return Err(error),
         };
-        let request = ExchangeRequest { human_id: &exchange.human_id, session: &session };
+        let request = ExchangeRequest { human_id: &exchange.human_id, session_token: &session };
         let failure = match self.send(&request).await {
             // about somebody else: was never ours to store
             Ok(response) if self.verify(&response, &exchange.human_id).is_err() => return Ok(false),
@@ -84,8 +84,8 @@ impl LeasedUser<'_> {
     /// A 403 to an exchange is ambiguous: bad credentials, or a spent session. `access` tells which: if it answers, or refuses with
     /// another status, our credentials are good.
     async fn credentials_are_good(&mut self) -> Result<bool, Error> {
-        let user = &self.user.clone();
-        match self.send(&AccessRequest { user }).await {
+        let user = self.user.clone();
+        match self.send(&AccessRequest { client_user_id: user.as_str() }).await {
             Ok(_) => Ok(true),
             Err(Error::HumanApi(Failure { cause: Cause::Refused(status), .. })) => Ok(status.as_u16() != 403),
             Err(error) => Err(error),

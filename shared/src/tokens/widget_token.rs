@@ -1,7 +1,7 @@
 //! Session and ID tokens: they open the Connect widget.
 
 use super::{Error, LeasedUser, millis};
-use crate::human_api::{Cause, Failure, IdRequest, SessionRequest, WidgetTokenResponse};
+use crate::human_api::{Cause, Failure, IdRequest, SessionRequest};
 use crate::identity::EmailAddress;
 use crate::record::{StoredWidgetToken, WidgetTokenKind};
 use crate::seal::Kind;
@@ -18,12 +18,8 @@ impl LeasedUser<'_> {
         };
         let mut refused = Error::NotConnected;
         for kind in order {
-            let requested_at = self.now();
             match self.request_widget_token(kind, email).await {
-                Ok(response) => {
-                    let expires_at = requested_at + millis(response.expires_in);
-                    return self.set_widget_token(response, kind, expires_at);
-                }
+                Ok(()) => return Ok(()),
                 // 400 to a `session` is a mistake of ours; every other refusal says that this token is not for this user
                 Err(Error::HumanApi(Failure { cause: Cause::Refused(status), .. }))
                     if kind == WidgetTokenKind::Id || status.as_u16() != 400 =>
@@ -38,32 +34,31 @@ impl LeasedUser<'_> {
         Err(refused)
     }
 
-    async fn request_widget_token(
-        &mut self,
-        kind: WidgetTokenKind,
-        email: Option<&EmailAddress>,
-    ) -> Result<WidgetTokenResponse, Error> {
-        let user = &self.user.clone();
-        match (kind, email) {
-            (WidgetTokenKind::Id, _) => self.send(&IdRequest { user }).await,
-            (WidgetTokenKind::Session, Some(email)) => self.send(&SessionRequest { user, email }).await,
-            (WidgetTokenKind::Session, None) => Err(Error::EmailRequired),
-        }
-    }
-
-    fn set_widget_token(
-        &mut self,
-        response: WidgetTokenResponse,
-        kind: WidgetTokenKind,
-        expires_at: crate::clock::Millis,
-    ) -> Result<(), Error> {
-        let token = self.seal(Kind::Start, response.token.expose())?;
-        let refresh = response.refresh.map(|refresh| self.seal(Kind::StartRefresh, refresh.expose())).transpose()?;
-        if let Some(human_id) = response.human_id {
-            let sealed = self.seal(Kind::HumanId, &human_id)?;
-            self.record_mut().set_human_id(human_id, sealed);
-        }
-        self.record_mut().widget_token = Some(StoredWidgetToken { token, refresh, kind, expires_at });
+    async fn request_widget_token(&mut self, kind: WidgetTokenKind, email: Option<&EmailAddress>) -> Result<(), Error> {
+        let user = self.user.clone();
+        let requested_at = self.now();
+        let (token, refresh, expires_in) = match (kind, email) {
+            (WidgetTokenKind::Id, _) => {
+                let response = self.send(&IdRequest { client_user_id: user.as_str() }).await?;
+                (response.id_token, response.id_refresh_token, response.expires_in)
+            }
+            (WidgetTokenKind::Session, Some(email)) => {
+                let request = SessionRequest { client_user_id: user.as_str(), client_user_email: email.as_str() };
+                let response = self.send(&request).await?;
+                if let Some(human_id) = response.human_id {
+                    let sealed = self.seal(Kind::HumanId, &human_id)?;
+                    self.record_mut().set_human_id(human_id, sealed);
+                }
+                (response.session_token, None, response.expires_in)
+            }
+            (WidgetTokenKind::Session, None) => return Err(Error::EmailRequired),
+        };
+        self.record_mut().widget_token = Some(StoredWidgetToken {
+            token: self.seal(Kind::Start, token.expose())?,
+            refresh: refresh.map(|refresh| self.seal(Kind::StartRefresh, refresh.expose())).transpose()?,
+            kind,
+            expires_at: requested_at + millis(expires_in),
+        });
         Ok(())
     }
 }
