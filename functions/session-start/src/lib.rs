@@ -1,19 +1,15 @@
-//! `POST /connect/session`: what the page needs to open the widget for this user.
+//! `POST /connect/session`: returns the data that the page needs to open the widget for this user.
 
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
+use lambda_http::{Body, Request, Response, http::StatusCode};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};
-use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
-use shared::http::{self, Problem, Route};
-use shared::identity::EmailAddress;
-use shared::invocation::Invocation;
+use shared::http::{self, Problem, Route, body::Fields};
 use shared::lambda::{Deps, Function};
 use shared::record::{Flow, REFRESH_WINDOW};
-use shared::seal::Kind;
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
+use shared::{identity::EmailAddress, invocation::Invocation, seal::Kind};
 
 pub struct SessionStart {
     tokens: TokenService,
@@ -22,7 +18,6 @@ pub struct SessionStart {
     public_base_url: Option<String>,
 }
 
-/// The page's request.
 struct SessionRequest {
     flow: Flow,
     email: Option<EmailAddress>,
@@ -74,16 +69,16 @@ impl SessionStart {
                 Flow::parse(&name).ok_or_else(|| Problem::invalid_request("flow must be connect or popup"))?
             }
         };
-        let email = match fields.optional_text("clientUserEmail")? {
-            None => None,
-            Some(text) => Some(EmailAddress::parse(&text).ok_or_else(|| {
+        let email = fields.optional_text("clientUserEmail")?.map(|text| {
+            EmailAddress::parse(&text).ok_or_else(|| {
                 Problem::invalid_request("clientUserEmail must be an e-mail address of at most 254 bytes")
-            })?),
-        };
-        Ok(SessionRequest { flow, email: user.email.clone().or(email), refresh: fields.flag("refresh")? })
+            })
+        });
+        let email = user.email.clone().or(email.transpose()?);
+        Ok(SessionRequest { flow, email, refresh: fields.flag("refresh")? })
     }
 
-    /// The Connect widget: a session or id token, the stored one while it lasts.
+    /// Answers with a session or id token for the Connect widget: the stored one while it lasts.
     async fn widget(
         &self,
         user: &User,
@@ -95,10 +90,8 @@ impl SessionStart {
             return self.widget_answer(user, row).await;
         }
         // an unresolved request, or one under way, may make the user known
-        let is_known = seen
-            .as_ref()
-            .is_some_and(|row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved());
-        if wanted.email.is_none() && !is_known {
+        let is_known = |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved();
+        if wanted.email.is_none() && !seen.as_ref().is_some_and(is_known) {
             return Err(Error::EmailRequired.into());
         }
         let request = LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&user.id, store::Request::WidgetToken) };
@@ -110,7 +103,6 @@ impl SessionStart {
         self.widget_answer(user, &row).await
     }
 
-    /// The row's widget token serves this request.
     fn serves(&self, row: &Row, wanted: &SessionRequest) -> bool {
         let now = self.tokens.store.now();
         let just_refreshed = row.record.widget_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
@@ -132,21 +124,19 @@ impl SessionStart {
         let start = row.record.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.tokens.open(&user.id, Kind::Start, &start.token).await?;
         let left: Millis = start.expires_at - self.tokens.store.now();
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "flow": "connect",
-                "mode": start.kind.mode(),
-                "token": token,
-                "tokenType": start.kind,
-                "humanId": row.record.human_id,
-                "expiresAt": rfc3339(start.expires_at),
-                "expiresIn": left.max(0) / 1000,
-            }),
-        ))
+        let body = json!({
+            "flow": "connect",
+            "mode": start.kind.mode(),
+            "token": token,
+            "tokenType": start.kind,
+            "humanId": row.record.human_id,
+            "expiresAt": rfc3339(start.expires_at),
+            "expiresIn": left.max(0) / 1000,
+        });
+        Ok(http::json(StatusCode::OK, &body))
     }
 
-    /// The popup: create mode for a new user, edit mode with the publicToken for a known one.
+    /// Answers with the popup's data: create mode for a new user, edit mode with the publicToken for a known one.
     async fn popup(
         &self,
         base: Option<String>,
@@ -157,7 +147,7 @@ impl SessionStart {
     ) -> Result<Response<Body>, Problem> {
         let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
         let row = match seen {
-            Some(row) if self.needs_recovery(&row) => Some(self.recover(user, row, invocation).await?),
+            Some(row) if self.needs_recovery(&row) => Some(self.recover(user, &row, invocation).await?),
             other => other,
         };
         // a humanId without a publicToken: Human API has none to give
@@ -169,17 +159,15 @@ impl SessionStart {
             None => String::new(),
         };
         let ticket = self.tokens.store.issue_ticket(&user.id, row, invocation).await?;
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "flow": "popup",
-                "mode": if public_token.is_empty() { "create" } else { "edit" },
-                "clientId": self.tokens.human_api.client_id(),
-                "clientUserId": user.id.percent_encoded(),
-                "publicToken": public_token,
-                "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
-            }),
-        ))
+        let body = json!({
+            "flow": "popup",
+            "mode": if public_token.is_empty() { "create" } else { "edit" },
+            "clientId": self.tokens.human_api.client_id(),
+            "clientUserId": user.id.percent_encoded(),
+            "publicToken": public_token,
+            "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
+        });
+        Ok(http::json(StatusCode::OK, &body))
     }
 
     fn needs_recovery(&self, row: &Row) -> bool {
@@ -187,8 +175,8 @@ impl SessionStart {
     }
 
     /// Resolves what is unresolved, and fetches the publicToken of a proven humanId.
-    async fn recover(&self, user: &User, seen: Row, invocation: &Invocation) -> Result<Row, Problem> {
-        let request = LeaseRequest { seen: Some(&seen), ..LeaseRequest::of(&user.id, store::Request::PublicToken) };
+    async fn recover(&self, user: &User, seen: &Row, invocation: &Invocation) -> Result<Row, Problem> {
+        let request = LeaseRequest { seen: Some(seen), ..LeaseRequest::of(&user.id, store::Request::PublicToken) };
         let answered = |row: &Row| (!self.needs_recovery(row) || row.record.must_reconnect()).then_some(Ok(()));
         Ok(self.tokens.exclusive(request, answered, |user| Box::pin(fetch_public_token(user)), invocation).await?.1)
     }
