@@ -15,6 +15,9 @@ pub use code::Code;
 pub use problem::Problem;
 pub use route::Route;
 
+/// A response or another value, or the problem that becomes the response.
+pub type Result<T = Response<Body>> = std::result::Result<T, Problem>;
+
 pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
     with_body(status, "application/json", body)
 }

@@ -1,6 +1,6 @@
 //! `POST /internal/access-token`: a valid access token of one user, for another backend of the same team.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
 use shared::http::caller::{aws_arn, require_aws_caller};
 use shared::http::{self, Problem, Route, body::Fields};
@@ -26,7 +26,7 @@ impl Function for AccessToken {
         self.tokens.prepare().await;
     }
 
-    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> http::Result {
         if let Some(arn) = aws_arn(request) {
             invocation.set_caller(arn);
         }
@@ -91,11 +91,11 @@ impl AccessToken {
             let served = matches!(self.decide(row, force), Some(Ok(()))) || (row.is_leased(now) && valid && !force);
             served.then_some(Ok(()))
         };
-        let done = self
+        let ((), row) = self
             .tokens
             .exclusive(request, answered, |user| Box::pin(self.ask_access_token(user, force)), invocation)
             .await?;
-        Ok(done.1)
+        Ok(row)
     }
 
     async fn ask_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {

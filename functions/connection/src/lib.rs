@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lambda_http::{Body, Request, Response, http::StatusCode};
 use serde_json::json;
-use shared::http::{self, Problem, Route, caller::Claims};
+use shared::http::{self, Route, caller::Claims};
 use shared::lambda::{Deps, Function};
 use shared::{clock::rfc3339, invocation::Invocation, network::Connections, seal::Sealer, store::Store};
 use tokio::time::timeout;
@@ -40,12 +40,7 @@ impl Function for Connection {
         self.connections.open().await;
     }
 
-    async fn handle(
-        &self,
-        route: Route,
-        request: &Request,
-        invocation: &Invocation,
-    ) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, route: Route, request: &Request, invocation: &Invocation) -> http::Result {
         let user = self.claims.user(request)?.id;
         invocation.set_user(&user);
         let key = user.key();

@@ -3,7 +3,7 @@
 
 pub mod report;
 
-use lambda_http::{Body, Request, RequestExt, Response, http::StatusCode};
+use lambda_http::{Request, RequestExt, http::StatusCode};
 use serde_json::json;
 use shared::http::{self, Code, Problem, Route, body::Fields, caller::Claims};
 use shared::identity::{UserId, UserKey};
@@ -46,12 +46,7 @@ impl Function for Finish {
         self.tokens.prepare().await;
     }
 
-    async fn handle(
-        &self,
-        route: Route,
-        request: &Request,
-        invocation: &Invocation,
-    ) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, route: Route, request: &Request, invocation: &Invocation) -> http::Result {
         let caller = if route == BY_TICKET {
             let ticket = request.path_parameters_ref().and_then(|parameters| parameters.first("ticket"));
             let ticket = ticket.and_then(Ticket::parse).ok_or_else(Problem::bad_ticket)?;
@@ -85,7 +80,7 @@ impl Finish {
         caller: &Caller,
         fields: &Fields,
         invocation: &Invocation,
-    ) -> Result<(StatusCode, Row), Problem> {
+    ) -> http::Result<(StatusCode, Row)> {
         let [human_id, client_id, session] = POPUP_FIELDS.map(|[name, alias]| fields.text_of(name, alias));
         let (human_id, client_id, session) = (human_id?, client_id?, SessionToken::new(session?));
         if client_id != self.tokens.human_api.client_id() {
@@ -123,7 +118,7 @@ impl Finish {
         (row.has_finished(&session, now) && !row.is_unresolved(now)).then_some(Ok(StatusCode::OK))
     }
 
-    async fn respond(&self, status: StatusCode, row: &Row, key: &UserKey) -> Result<Response<Body>, Problem> {
+    async fn respond(&self, status: StatusCode, row: &Row, key: &UserKey) -> http::Result {
         let record = &row.record;
         let public_token = match &record.public_token {
             Some(sealed) => Some(self.tokens.sealer.open(key, Kind::Public, sealed).await.map_err(Error::from)?),
@@ -178,7 +173,7 @@ async fn ask_access(user: &mut LeasedUser<'_>, report: &Report) -> Result<Status
 }
 
 /// `false`: a Connect response. If neither kind knows a field of the body, it may hold a one-time session under another name.
-fn is_popup(fields: &Fields) -> Result<bool, Problem> {
+fn is_popup(fields: &Fields) -> http::Result<bool> {
     if fields.is_form || fields.has_any(POPUP_FIELDS.into_iter().flatten()) {
         Ok(true)
     } else if fields.is_empty() || fields.has_any(report::FIELDS) {

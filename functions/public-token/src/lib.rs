@@ -1,8 +1,8 @@
 //! `POST /connect/public-token`: returns the stored publicToken or a recovered one.
 
-use lambda_http::{Body, Request, Response, http::StatusCode};
+use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
-use shared::http::{self, Problem, Route, body::Fields, caller::Claims};
+use shared::http::{self, Route, body::Fields, caller::Claims};
 use shared::lambda::{Deps, Function};
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
@@ -25,7 +25,7 @@ impl Function for PublicToken {
         self.tokens.prepare().await;
     }
 
-    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> http::Result {
         let user = self.claims.user(request)?.id;
         invocation.set_user(&user);
         let refresh = Fields::json(request)?.flag("refresh")?;

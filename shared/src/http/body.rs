@@ -7,7 +7,7 @@ use lambda_http::{Request, http::header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Code, Problem};
+use super::{Code, Problem, Result};
 
 /// Longest body, in bytes after decoding.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -23,24 +23,20 @@ pub struct Fields {
 
 impl Fields {
     /// Reads a JSON object. An empty body has no fields.
-    pub fn json(request: &Request) -> Result<Self, Problem> {
+    pub fn json(request: &Request) -> Result<Self> {
         let body = bytes(request)?;
-        if body.is_empty() {
-            return Ok(Self::default());
-        }
         match media_type(request).as_deref() {
+            _ if body.is_empty() => Ok(Self::default()),
             None | Some("application/json") => Self::from_json(body),
             Some(_) => Err(Problem::new(Code::UnsupportedMediaType, "send application/json")),
         }
     }
 
     /// Reads a JSON object or a form. An empty body is a problem.
-    pub fn json_or_form(request: &Request) -> Result<Self, Problem> {
+    pub fn json_or_form(request: &Request) -> Result<Self> {
         let body = bytes(request)?;
-        if body.is_empty() {
-            return Err(Problem::invalid_request("the body is empty"));
-        }
         match media_type(request).as_deref() {
+            _ if body.is_empty() => Err(Problem::invalid_request("the body is empty")),
             None | Some("application/json") => Self::from_json(body),
             Some("application/x-www-form-urlencoded") => Ok(Self::from_form(body)),
             Some(_) => {
@@ -50,7 +46,7 @@ impl Fields {
         }
     }
 
-    fn from_json(body: &[u8]) -> Result<Self, Problem> {
+    fn from_json(body: &[u8]) -> Result<Self> {
         match serde_json::from_slice(body) {
             Ok(fields) => Ok(Self { fields, is_form: false }),
             Err(error) if error.is_data() => Err(Problem::invalid_request("the body is not a JSON object")),
@@ -85,7 +81,7 @@ impl Fields {
     }
 
     /// A required text under one of two names. Two different values are a problem.
-    pub fn text_of(&self, name: &'static str, alias: &'static str) -> Result<String, Problem> {
+    pub fn text_of(&self, name: &str, alias: &str) -> Result<String> {
         match (self.optional_text(name)?, self.optional_text(alias)?) {
             (Some(one), Some(other)) if one != other => {
                 Err(Problem::invalid_request(format!("{name} and {alias} have different values; send one of them")))
@@ -96,12 +92,12 @@ impl Fields {
     }
 
     /// A required text.
-    pub fn text(&self, name: &'static str) -> Result<String, Problem> {
+    pub fn text(&self, name: &str) -> Result<String> {
         self.optional_text(name)?.ok_or_else(|| Problem::invalid_request(format!("{name} is missing")))
     }
 
     /// A text that may be absent or null, but not blank or too long.
-    pub fn optional_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
+    pub fn optional_text(&self, name: &str) -> Result<Option<String>> {
         let text: Option<String> = self.optional(name, "must be a string")?;
         match &text {
             Some(text) if text.trim().is_empty() => Err(Problem::invalid_request(format!("{name} is empty"))),
@@ -112,18 +108,24 @@ impl Fields {
         }
     }
 
+    /// An optional text that `parse` accepts. Otherwise, `problem` says how the text must be.
+    pub fn parsed<T>(&self, name: &str, problem: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| Problem::invalid_request(format!("{name} {problem}")))
+    }
+
     /// A boolean. Absent or null is `false`.
-    pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+    pub fn flag(&self, name: &str) -> Result<bool> {
         Ok(self.optional(name, "must be true or false")?.unwrap_or(false))
     }
 
-    fn optional<T: DeserializeOwned>(&self, name: &'static str, problem: &'static str) -> Result<Option<T>, Problem> {
+    fn optional<T: DeserializeOwned>(&self, name: &str, problem: &str) -> Result<Option<T>> {
         let Some(field) = self.fields.get(name) else { return Ok(None) };
         serde_json::from_str(field.get()).map_err(|_| Problem::invalid_request(format!("{name} {problem}")))
     }
 }
 
-fn bytes(request: &Request) -> Result<&[u8], Problem> {
+fn bytes(request: &Request) -> Result<&[u8]> {
     let bytes = request.body().as_ref();
     if bytes.len() > BODY_LIMIT {
         return Err(Problem::new(Code::BodyTooLarge, "the body is longer than 64 KiB"));
@@ -170,29 +172,25 @@ mod tests {
     }
 
     #[test]
-    fn json_forms_and_a_missing_type_are_read() {
-        for (content_type, body) in [
-            (None, r#"{"a":"x y"}"#),
-            (Some("application/json;charset=UTF-8"), r#"{"a":"x y"}"#),
-            (FORM, "a=x+y&b=%F0%9F%92%A7"),
+    fn json_and_forms_are_read_and_bad_bodies_are_problems_that_do_not_echo_them() {
+        for (content_type, body, expected) in [
+            (None, r#"{"a":"x y"}"#, Ok("x y")),
+            (Some("application/json;charset=UTF-8"), r#"{"a":"x y"}"#, Ok("x y")),
+            (FORM, "a=x+y&b=%F0%9F%92%A7", Ok("x y")),
+            (None, "", Err(400)),
+            (None, "{", Err(400)),
+            (None, "[\"canary\"]", Err(400)),
+            (None, "\"canary\"", Err(400)),
+            (Some("text/plain"), "canary", Err(415)),
+            (Some("multipart/form-data; boundary=x"), "canary", Err(415)),
         ] {
-            assert_eq!(Fields::json_or_form(&request(content_type, body)).unwrap().text("a").unwrap(), "x y");
-        }
-    }
-
-    #[test]
-    fn bad_bodies_are_problems_that_do_not_echo_them() {
-        for (content_type, body, status) in [
-            (None, "", 400),
-            (None, "{", 400),
-            (None, "[\"canary\"]", 400),
-            (None, "\"canary\"", 400),
-            (Some("text/plain"), "canary", 415),
-            (Some("multipart/form-data; boundary=x"), "canary", 415),
-        ] {
-            let problem = Fields::json_or_form(&request(content_type, body)).unwrap_err();
-            assert_eq!(problem.status(), status, "{body}");
-            assert!(!format!("{problem:?}").contains("canary"));
+            match Fields::json_or_form(&request(content_type, body)) {
+                Ok(fields) => assert_eq!(Ok(fields.text("a").unwrap().as_str()), expected, "{body}"),
+                Err(problem) => {
+                    assert_eq!(Err(problem.status()), expected, "{body}");
+                    assert!(!format!("{problem:?}").contains("canary"));
+                }
+            }
         }
     }
 

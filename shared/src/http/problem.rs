@@ -1,8 +1,7 @@
 //! Errors as RFC 9457 problem details. The caller's message is written here; the cause is for the log.
 
-use lambda_http::http::HeaderValue;
-use lambda_http::http::header::{ALLOW, RETRY_AFTER};
-use lambda_http::{Body, Response};
+use lambda_http::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use lambda_http::{Body, Response, http::StatusCode};
 use serde_json::json;
 
 use super::{Code, with_body};
@@ -34,10 +33,7 @@ impl Problem {
     /// `detail` goes to the caller: it may name a field, but echoes no value.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         // these errors pass by themselves, so a caller tries again
-        let is_temporary = matches!(
-            code,
-            Code::FinishInProgress | Code::UpstreamUnavailable | Code::StoreUnavailable | Code::SecretUnavailable
-        );
+        let is_temporary = code.status() == StatusCode::SERVICE_UNAVAILABLE || code == Code::FinishInProgress;
         let retry_after = is_temporary.then_some(RETRY_AFTER_SECONDS);
         Self { code, detail: detail.into(), retry_after, allow: None, cause: None }
     }
@@ -64,10 +60,6 @@ impl Problem {
 
     pub fn bad_ticket() -> Self {
         Self::new(Code::Unauthenticated, BAD_TICKET)
-    }
-
-    pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "no such route")
     }
 
     pub fn method_not_allowed(allowed: Vec<&'static str>) -> Self {

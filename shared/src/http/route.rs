@@ -3,7 +3,7 @@
 
 use lambda_http::{Request, RequestExt, request::RequestContext};
 
-use super::problem::Problem;
+use super::{Code, Problem};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -15,19 +15,20 @@ pub struct Route {
 impl Route {
     /// The route of a request: `routeKey` (payload 2.0), or resource and method (payload 1.0).
     pub fn of(request: &Request, routes: &'static [Self]) -> Result<Self, Problem> {
-        let (method, path) = match request.request_context_ref() {
+        let named = match request.request_context_ref() {
             Some(RequestContext::ApiGatewayV2(context)) => {
-                context.route_key.as_deref().and_then(|key| key.split_once(' ')).ok_or_else(Problem::not_found)?
+                context.route_key.as_deref().and_then(|key| key.split_once(' '))
             }
             Some(RequestContext::ApiGatewayV1(context)) => {
-                (request.method().as_str(), context.resource_path.as_deref().unwrap_or_default())
+                context.resource_path.as_deref().map(|path| (request.method().as_str(), path))
             }
-            _ => return Err(Problem::not_found()),
+            _ => None,
         };
+        let (method, path) = named.unwrap_or_default();
         let on_path = || routes.iter().filter(|route| route.path == path);
         match on_path().find(|route| route.method == method) {
             Some(route) => Ok(*route),
-            None if on_path().next().is_none() => Err(Problem::not_found()),
+            None if on_path().next().is_none() => Err(Problem::new(Code::NotFound, "no such route")),
             None => Err(Problem::method_not_allowed(on_path().map(|route| route.method).collect())),
         }
     }
