@@ -1,9 +1,7 @@
-//! The environment, read once at start. Each field names its variable; an empty variable counts as not set.
+//! The environment, read once at start. [`Config::read`] names each field's variable; an empty variable counts as not set.
 
-use std::borrow::Cow;
 use std::cell::Cell;
-use std::env::VarError;
-use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -11,58 +9,46 @@ use url::{Host, Url};
 
 use crate::record::Flow;
 
-/// The functions' configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `TABLE_NAME`: the DynamoDB table.
     pub table: String,
-    /// `HUMAN_API_CLIENT_ID`: our client id at Human API.
     pub client_id: String,
-    /// `HUMAN_API_SECRET_ID`: Secrets Manager's name or ARN of the client secret.
+    /// Secrets Manager's name or ARN of the client secret.
     pub client_secret_id: String,
-    /// `TOKEN_KEY_SECRET_ID`: Secrets Manager's name or ARN of the key that seals tokens.
+    /// Secrets Manager's name or ARN of the key that seals tokens.
     pub token_key_id: String,
-    /// `HUMAN_API_AUTH_URL`: origin of `/v1/connect/token`.
+    /// Origin of `/v1/connect/token`.
     pub auth_url: Url,
-    /// `HUMAN_API_USER_URL`: origin of `/v1/connect/tokens` and `/v1/connect/publictokens`.
+    /// Origin of `/v1/connect/tokens` and `/v1/connect/publictokens`.
     pub user_url: Url,
-    /// `DEFAULT_FLOW`: the widget generation when a request names none.
     pub default_flow: Flow,
-    /// `USER_ID_CLAIM`: the authorizer's claim that is the user's id.
     pub user_id_claim: String,
-    /// `USER_EMAIL_CLAIM`: the authorizer's claim that is the user's e-mail address.
     pub user_email_claim: String,
-    /// `SECRET_TTL_SECONDS`: how long a secret is cached.
     pub secret_ttl: Duration,
-    /// `UPSTREAM_TIMEOUT_MS`: one call to Human API, from 100 ms to 10 s.
+    /// Time limit of one call to Human API.
     pub upstream_timeout: Duration,
-    /// `PUBLIC_BASE_URL`: where callers reach the API, for `finishUrl`; no slash at its end.
+    /// Start of `finishUrl`, without a slash at its end.
     pub public_base_url: Option<String>,
-    /// `SERVICE_NAME`: the `service` of log lines and metrics. It keeps two stacks in one account apart.
+    /// `service` of log lines and metrics. It keeps two stacks in one account apart.
     pub service: String,
-    /// `LOG_LEVEL`: what of our own code is logged, a `tracing` filter.
     pub log_level: Targets,
-    /// `HTTPS_PROXY`, or `https_proxy`: an egress proxy for https; plain http, which is loopback, never goes through one.
+    /// Egress proxy for https. Plain http, which is loopback, never goes through one.
     pub https_proxy: Option<Url>,
-    /// `NO_PROXY`, or `no_proxy`: hosts that are reached without it, separated by commas.
+    /// Hosts that are reached without the proxy, separated by commas.
     pub no_proxy: String,
-    /// `AWS_CA_BUNDLE`: a PEM file of extra roots for every outgoing connection.
+    /// PEM file of extra roots for every outgoing connection.
     pub ca_bundle: Option<String>,
-    /// The AWS environment as the SDK names it.
     pub aws: Aws,
 }
 
 /// The variables that the AWS SDK would read by itself. Lambda sets them.
 #[derive(Clone)]
 pub struct Aws {
-    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`.
     pub region: String,
     pub access_key_id: String,
     pub secret_access_key: String,
     pub session_token: Option<String>,
-    /// `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`.
     pub dynamodb_endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`.
     pub secrets_manager_endpoint: Option<String>,
 }
 
@@ -72,16 +58,16 @@ impl std::fmt::Debug for Aws {
     }
 }
 
-/// A variable is missing or bad. One line that names it.
+/// One line about a variable that is missing or bad.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{variable} {problem}")]
 pub struct ConfigError {
-    variable: Cow<'static, str>,
+    variable: &'static str,
     problem: String,
 }
 
-fn bad(variable: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> ConfigError {
-    ConfigError { variable: variable.into(), problem: problem.into() }
+fn bad(variable: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError { variable, problem: problem.into() }
 }
 
 impl Config {
@@ -96,64 +82,52 @@ impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let unreadable = Cell::new(None);
-        let config = Self::read(|name| match std::env::var(name) {
-            Ok(value) => Some(value),
-            Err(VarError::NotPresent) => None,
-            Err(VarError::NotUnicode(_)) => {
-                unreadable.set(Some(name.to_owned()));
-                None
-            }
-        });
+        let config =
+            Self::read(|name| std::env::var_os(name)?.into_string().map_err(|_| unreadable.set(Some(name))).ok());
         match unreadable.take() {
             Some(name) => Err(bad(name, "is not UTF-8")),
             None => config,
         }
     }
 
-    /// Reads the variables that `variable` answers.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    /// Reads the variables through this function.
+    pub fn read(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConfigError> {
         let optional = |name| variable(name).filter(|value| !value.trim().is_empty());
         let required = |name| optional(name).ok_or_else(|| bad(name, "is not set"));
         let text = |name, default: &str| optional(name).unwrap_or_else(|| default.to_owned());
-        let dynamodb_endpoint = endpoint("AWS_ENDPOINT_URL_DYNAMODB", &optional)?;
-        let secrets_manager_endpoint = endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER", &optional)?;
+        let origin = |name, default| origin(name, &text(name, default));
+        let number = |name, default, range| optional(name).map_or(Ok(default), |text| number(name, &text, range));
+        // the name of the first variable that is set, and its value
+        let either =
+            |first, second| optional(first).map(|value| (first, value)).or_else(|| Some((second, optional(second)?)));
+        let endpoint = |name| either(name, "AWS_ENDPOINT_URL").map(|(name, url)| base_url(name, &url)).transpose();
+        let dynamodb_endpoint = endpoint("AWS_ENDPOINT_URL_DYNAMODB")?;
+        let secrets_manager_endpoint = endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
 
         Ok(Self {
             table: required("TABLE_NAME")?,
             client_id: required("HUMAN_API_CLIENT_ID")?,
             client_secret_id: required("HUMAN_API_SECRET_ID")?,
             token_key_id: required("TOKEN_KEY_SECRET_ID")?,
-            auth_url: origin("HUMAN_API_AUTH_URL", &text("HUMAN_API_AUTH_URL", "https://auth.humanapi.co"))?,
-            user_url: origin("HUMAN_API_USER_URL", &text("HUMAN_API_USER_URL", "https://user.humanapi.co"))?,
+            auth_url: origin("HUMAN_API_AUTH_URL", "https://auth.humanapi.co")?,
+            user_url: origin("HUMAN_API_USER_URL", "https://user.humanapi.co")?,
             default_flow: Flow::parse(&text("DEFAULT_FLOW", "connect"))
                 .ok_or_else(|| bad("DEFAULT_FLOW", "must be connect or popup"))?,
             user_id_claim: text("USER_ID_CLAIM", "sub"),
             user_email_claim: text("USER_EMAIL_CLAIM", "email"),
-            secret_ttl: Duration::from_secs(number(
-                "SECRET_TTL_SECONDS",
-                &text("SECRET_TTL_SECONDS", "300"),
-                0,
-                86_400,
-            )?),
-            upstream_timeout: Duration::from_millis(number(
-                "UPSTREAM_TIMEOUT_MS",
-                &text("UPSTREAM_TIMEOUT_MS", "8000"),
-                100,
-                10_000,
-            )?),
-            public_base_url: optional("PUBLIC_BASE_URL")
-                .map(|url| base_url("PUBLIC_BASE_URL", &url).map(|url| url.as_str().trim_end_matches('/').to_owned()))
-                .transpose()?,
+            secret_ttl: Duration::from_secs(number("SECRET_TTL_SECONDS", 300, 0..=86_400)?),
+            upstream_timeout: Duration::from_millis(number("UPSTREAM_TIMEOUT_MS", 8000, 100..=10_000)?),
+            public_base_url: optional("PUBLIC_BASE_URL").map(|url| base_url("PUBLIC_BASE_URL", &url)).transpose()?,
             service: text("SERVICE_NAME", "human-connect"),
             log_level: log_level(&text("LOG_LEVEL", "info"))?,
-            https_proxy: optional("HTTPS_PROXY")
-                .or_else(|| optional("https_proxy"))
-                .map(|url| proxy("HTTPS_PROXY", &url))
-                .transpose()?,
-            no_proxy: optional("NO_PROXY").or_else(|| optional("no_proxy")).unwrap_or_default(),
+            https_proxy: either("HTTPS_PROXY", "https_proxy").map(|(_, url)| proxy(&url)).transpose()?,
+            no_proxy: either("NO_PROXY", "no_proxy").map(|(_, hosts)| hosts).unwrap_or_default(),
             ca_bundle: optional("AWS_CA_BUNDLE"),
             aws: Aws {
-                region: region(&optional, dynamodb_endpoint.is_some() && secrets_manager_endpoint.is_some())?,
+                region: region(
+                    either("AWS_REGION", "AWS_DEFAULT_REGION"),
+                    dynamodb_endpoint.is_some() && secrets_manager_endpoint.is_some(),
+                )?,
                 access_key_id: required("AWS_ACCESS_KEY_ID")?,
                 secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
                 session_token: optional("AWS_SESSION_TOKEN"),
@@ -164,15 +138,14 @@ impl Config {
     }
 }
 
-/// The region: hosts' names are made of it where they are not named, in those partitions that are on the internet, as Human
-/// API is.
-fn region(optional: &impl Fn(&'static str) -> Option<String>, hosts_are_named: bool) -> Result<String, ConfigError> {
-    let set = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| Some((name, optional(name)?)));
+/// Checks the region of a variable. Unless both endpoints are set, hosts' names contain the region; then it must belong to
+/// a partition on the internet, as Human API does.
+fn region(set: Option<(&'static str, String)>, has_endpoints: bool) -> Result<String, ConfigError> {
     let (name, region) = set.ok_or_else(|| bad("AWS_REGION", "is not set"))?;
     let plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let parts: Vec<&str> = region.split('-').collect();
     let known = matches!(parts.as_slice(), [_, place, .., _] if !place.starts_with("iso"));
-    if parts.iter().all(|part| !part.is_empty() && plain(part)) && (known || hosts_are_named) {
+    if parts.iter().all(|part| !part.is_empty() && plain(part)) && (known || has_endpoints) {
         Ok(region)
     } else {
         Err(bad(name, "is not a region such as eu-west-1"))
@@ -192,29 +165,25 @@ fn log_level(text: &str) -> Result<Targets, ConfigError> {
     Ok(targets.with_default(default))
 }
 
-fn endpoint(
-    name: &'static str,
-    optional: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Option<String>, ConfigError> {
-    let (name, value) = match optional(name) {
-        Some(value) => (name, value),
-        None => match optional("AWS_ENDPOINT_URL") {
-            Some(value) => ("AWS_ENDPOINT_URL", value),
-            None => return Ok(None),
-        },
-    };
-    base_url(name, &value).map(|url| Some(url.as_str().trim_end_matches('/').to_owned()))
-}
-
-fn number(name: &'static str, text: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+fn number(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<u64, ConfigError> {
     text.trim()
         .parse()
         .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| bad(name, format!("must be a whole number from {least} to {most}")))
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| bad(name, format!("must be a whole number from {} to {}", range.start(), range.end())))
 }
 
-fn base_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
+/// The URL without a slash at its end.
+fn base_url(name: &'static str, text: &str) -> Result<String, ConfigError> {
+    https_url(name, text).map(|url| url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn origin(name: &'static str, text: &str) -> Result<Url, ConfigError> {
+    let url = https_url(name, text)?;
+    if url.path() != "/" { Err(bad(name, "must be an origin, without a path")) } else { Ok(url) }
+}
+
+fn https_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
     let url = Url::parse(text.trim()).map_err(|_| match text.is_ascii() {
         true => bad(name, "is not a URL"),
         // tables of Unicode are left out: Cargo.lock has idna_adapter 1.0.0, which is its documented way
@@ -223,35 +192,29 @@ fn base_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(bad(name, "must have no user, query or fragment"));
     }
+    let is_loopback = match url.host() {
+        Some(Host::Domain(host)) => host == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if is_loopback => Ok(url),
         "http" => Err(bad(name, "must be https (http only on loopback)")),
         _ => Err(bad(name, "must be an https URL")),
     }
 }
 
-fn proxy(name: &'static str, text: &str) -> Result<Url, ConfigError> {
+fn proxy(text: &str) -> Result<Url, ConfigError> {
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    url.ok_or_else(|| bad(name, "must be an http or https URL"))
-}
-
-fn origin(name: &'static str, text: &str) -> Result<Url, ConfigError> {
-    let url = base_url(name, text)?;
-    if url.path() != "/" { Err(bad(name, "must be an origin, without a path")) } else { Ok(url) }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
+    url.ok_or_else(|| bad("HTTPS_PROXY", "must be an http or https URL"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     const LEAST: &[(&str, &str)] = &[
@@ -265,11 +228,8 @@ mod tests {
     ];
 
     fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::read(|name| {
-            let find =
-                |list: &[(&str, &str)]| list.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string());
-            find(changes).or_else(|| find(LEAST))
-        })
+        let variables: HashMap<_, _> = LEAST.iter().chain(changes).copied().collect();
+        Config::read(|name| variables.get(name).map(|value| value.to_string()))
     }
 
     #[test]
@@ -282,74 +242,56 @@ mod tests {
         assert_eq!(config.secret_ttl, Duration::from_secs(300));
         assert_eq!(config.upstream_timeout, Duration::from_secs(8));
         assert_eq!(config.public_base_url, None);
-        let config = read(&[("PUBLIC_BASE_URL", " https://api.example.com/health/ ")]).unwrap();
-        assert_eq!(config.public_base_url.as_deref(), Some("https://api.example.com/health"));
         assert_eq!(config.service, "human-connect");
-    }
-
-    #[test]
-    fn a_blank_service_name_counts_as_not_set() {
         assert_eq!(read(&[("SERVICE_NAME", " ")]).unwrap().service, "human-connect");
         assert_eq!(read(&[("SERVICE_NAME", "human-connect-dev")]).unwrap().service, "human-connect-dev");
     }
 
     #[test]
     fn a_missing_or_bad_variable_is_named() {
-        for (name, value) in [
-            ("TABLE_NAME", ""),
-            ("HUMAN_API_CLIENT_ID", " "),
-            ("HUMAN_API_SECRET_ID", ""),
-            ("TOKEN_KEY_SECRET_ID", ""),
-            ("HUMAN_API_AUTH_URL", "http://auth.example.com"),
-            ("HUMAN_API_AUTH_URL", "https://auth.example.com/v1"),
-            ("HUMAN_API_USER_URL", "nonsense"),
-            ("HUMAN_API_USER_URL", "http://localhost.example.com"),
-            ("DEFAULT_FLOW", "Connect"),
-            ("SECRET_TTL_SECONDS", "-1"),
-            ("UPSTREAM_TIMEOUT_MS", "99"),
-            ("UPSTREAM_TIMEOUT_MS", "10001"),
-            ("PUBLIC_BASE_URL", "http://api.example.com"),
-            ("PUBLIC_BASE_URL", "https://user@api.example.com"),
-            ("LOG_LEVEL", "loud=="),
-            ("LOG_LEVEL", "nonsense"),
-            ("LOG_LEVEL", "info,verbose"),
-            ("AWS_ENDPOINT_URL", "http://dynamodb.example.com"),
-            ("AWS_REGION", ""),
-            ("AWS_REGION", "eu-west-1.example.com/"),
-            ("AWS_REGION", "-"),
-            ("AWS_REGION", "eu-west-1-"),
-            ("AWS_REGION", "us-iso-east-1"),
+        for (name, values) in [
+            ("TABLE_NAME", &[""][..]),
+            ("HUMAN_API_CLIENT_ID", &[" "]),
+            ("HUMAN_API_SECRET_ID", &[""]),
+            ("TOKEN_KEY_SECRET_ID", &[""]),
+            ("HUMAN_API_AUTH_URL", &["http://auth.example.com", "https://auth.example.com/v1"]),
+            ("HUMAN_API_USER_URL", &["nonsense", "http://localhost.example.com"]),
+            ("DEFAULT_FLOW", &["Connect"]),
+            ("SECRET_TTL_SECONDS", &["-1"]),
+            ("UPSTREAM_TIMEOUT_MS", &["99", "10001"]),
+            ("PUBLIC_BASE_URL", &["http://api.example.com", "https://user@api.example.com"]),
+            ("LOG_LEVEL", &["loud==", "nonsense", "info,verbose"]),
+            ("AWS_ENDPOINT_URL", &["http://dynamodb.example.com"]),
+            ("AWS_REGION", &["", "eu-west-1.example.com/", "-", "eu-west-1-", "us-iso-east-1"]),
         ] {
-            let error = read(&[(name, value)]).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{name} ")), "{name}={value:?}: {error}");
-            assert!(!error.contains('\n'));
+            for value in values {
+                let error = read(&[(name, value)]).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{name} ")), "{name}={value:?}: {error}");
+                assert!(!error.contains('\n'));
+            }
         }
     }
 
     #[test]
-    fn http_is_taken_on_loopback_only() {
-        for url in
-            ["http://127.0.0.1:1", "http://127.9.9.9", "http://localhost:1", "http://[::1]:1", "https://x.example"]
-        {
+    fn a_url_is_https_or_on_loopback_and_its_host_is_ascii() {
+        let on_loopback = ["http://127.0.0.1:1", "http://127.9.9.9", "http://localhost:1", "http://[::1]:1"];
+        for url in on_loopback.into_iter().chain(["https://x.example", "https://xn--bcher-kva.example"]) {
             assert!(read(&[("HUMAN_API_AUTH_URL", url)]).is_ok(), "{url}");
         }
         for url in ["http://10.0.0.1", "http://[::2]", "http://169.254.169.254", "ftp://127.0.0.1"] {
             assert!(read(&[("HUMAN_API_AUTH_URL", url)]).is_err(), "{url}");
         }
-    }
-
-    #[test]
-    fn a_host_is_ascii() {
         let error = read(&[("HUMAN_API_AUTH_URL", "https://bücher.example")]).unwrap_err().to_string();
         assert!(error.contains("Punycode"), "{error}");
-        assert!(read(&[("HUMAN_API_AUTH_URL", "https://xn--bcher-kva.example")]).is_ok());
-        assert!(read(&[("PUBLIC_BASE_URL", "https://api.example.com/büch")]).is_ok());
     }
 
     #[test]
-    fn the_public_base_loses_its_last_slash() {
-        let config = read(&[("PUBLIC_BASE_URL", "https://api.example.com/health/")]).unwrap();
-        assert_eq!(config.public_base_url.as_deref(), Some("https://api.example.com/health"));
+    fn the_public_base_has_no_slash_at_its_end() {
+        for url in ["https://api.example.com/health/", " https://api.example.com/health/ "] {
+            let config = read(&[("PUBLIC_BASE_URL", url)]).unwrap();
+            assert_eq!(config.public_base_url.as_deref(), Some("https://api.example.com/health"));
+        }
+        assert!(read(&[("PUBLIC_BASE_URL", "https://api.example.com/büch")]).is_ok());
     }
 
     #[test]

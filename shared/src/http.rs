@@ -7,8 +7,7 @@ pub mod code;
 pub mod problem;
 pub mod route;
 
-use lambda_http::http::header::CONTENT_TYPE;
-use lambda_http::http::{HeaderValue, StatusCode};
+use lambda_http::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use lambda_http::{Body, Response};
 use serde_json::Value;
 
@@ -16,7 +15,9 @@ pub use code::Code;
 pub use problem::Problem;
 pub use route::Route;
 
-/// A response with this JSON as its body.
+/// A response or another value, or the problem that becomes the response.
+pub type Result<T = Response<Body>> = std::result::Result<T, Problem>;
+
 pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
     with_body(status, "application/json", body)
 }

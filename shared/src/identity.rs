@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ring::digest::{SHA256, digest};
+use ring::digest::{Digest, SHA256, digest};
 use serde::Deserialize;
 
 /// `encodeURIComponent` leaves these alone: letters, digits and `- _ . ! ~ * ' ( )` (ECMA-262, 19.2.6.4).
@@ -19,9 +19,8 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// The application's own id of a user, Human API's `clientUserId`: not blank, at most 1024 bytes, taken as it is.
-///
-/// It cannot be printed: in logs a user appears only as a keyed hash.
+/// The application's own ID of a user, Human API's `clientUserId`: not blank, at most 1024 bytes of UTF-8. It cannot be
+/// printed: in logs a user appears only as a keyed hash.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UserId {
@@ -30,26 +29,21 @@ pub struct UserId {
 }
 
 impl UserId {
-    /// The longest id that is taken, in bytes of UTF-8.
-    pub const MAX_BYTES: usize = 1024;
-
-    /// The id, or `None` if it is blank or too long.
     pub fn new(id: impl Into<String>) -> Option<Self> {
         let id = id.into();
-        (!id.trim().is_empty() && id.len() <= Self::MAX_BYTES).then(|| Self { key: UserKey::of(&id), id })
+        (!id.trim().is_empty() && id.len() <= 1024).then(|| Self { key: UserKey::of(&id), id })
     }
 
-    /// The id as the application knows it.
     pub fn as_str(&self) -> &str {
         &self.id
     }
 
-    /// The id as a browser's `encodeURIComponent` writes it.
+    /// The ID as a browser's `encodeURIComponent` writes it.
     pub fn percent_encoded(&self) -> String {
         utf8_percent_encode(&self.id, COMPONENT).to_string()
     }
 
-    /// Human API's `clientUserId` names this user: the ID as it is or its `encodeURIComponent` form, nothing else.
+    /// `client_user_id` is the ID or its percent-encoded form.
     pub fn is_named_by(&self, client_user_id: &str) -> bool {
         client_user_id == self.id || client_user_id == self.percent_encoded()
     }
@@ -73,25 +67,20 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// An e-mail address as far as the contract (section 1) defines one. Human API has the last word.
-///
-/// Not `Debug` or `Display`: an address is personal data.
+/// An e-mail address as the contract (section 1) defines one. It is neither `Debug` nor `Display`, because it is personal
+/// data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EmailAddress(String);
 
 impl EmailAddress {
-    /// The longest address, in bytes (RFC 5321 leaves 254 for one in angle brackets).
-    const MAX_BYTES: usize = 254;
-
-    /// The address, or `None` if the text is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let (local, domain) = text.split_once('@')?;
         let forbidden = |c: char| c.is_whitespace() || c.is_control() || "@,<>()[]".contains(c);
         let good = |part: &str| !part.is_empty() && !part.contains(forbidden);
-        (text.len() <= Self::MAX_BYTES && good(local) && good(domain)).then(|| Self(text.to_owned()))
+        // RFC 5321 leaves 254 bytes for an address in angle brackets
+        (text.len() <= 254 && good(local) && good(domain)).then(|| Self(text.to_owned()))
     }
 
-    /// The address as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -105,19 +94,16 @@ impl UserKey {
     pub const BYTES: usize = 32;
 
     fn of(id: &str) -> Self {
-        let mut text = b"human-connect/user-key/1\0".to_vec();
-        text.extend_from_slice(id.as_bytes());
         let mut bytes = [0; Self::BYTES];
-        bytes.copy_from_slice(digest(&SHA256, &text).as_ref());
+        bytes.copy_from_slice(hash("user-key", id.as_bytes()).as_ref());
         Self(bytes)
     }
 
-    /// The key from its bytes, as a ticket carries it.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The key from its text, as the table has it.
+    /// Reads the text that the table has.
     pub fn parse(text: &str) -> Option<Self> {
         Some(Self(URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?))
     }
@@ -133,16 +119,20 @@ impl fmt::Display for UserKey {
     }
 }
 
+/// SHA-256 of the kind and the bytes: the same bytes have another hash in each kind.
+pub(crate) fn hash(kind: &str, bytes: &[u8]) -> Digest {
+    digest(&SHA256, &[b"human-connect/", kind.as_bytes(), b"/1\0", bytes].concat())
+}
+
 #[cfg(test)]
 mod tests {
-    /// Of any length.
+    /// A user ID of any length.
     fn any(id: String) -> UserId {
         UserId { key: UserKey::of(&id), id }
     }
 
     use percent_encoding::percent_decode_str;
-    use proptest::prelude::*;
-    use proptest::test_runner::RngSeed;
+    use proptest::{prelude::*, test_runner::RngSeed};
 
     use super::*;
 
@@ -247,18 +237,16 @@ mod tests {
 
     #[test]
     fn blank_and_oversized_ids_are_refused() {
-        assert!(UserId::new("").is_none());
-        assert!(UserId::new(" \t\u{3000}").is_none());
         assert!(UserId::new("x".repeat(1024)).is_some());
-        assert!(UserId::new("x".repeat(1025)).is_none());
-        assert!(UserId::new("é".repeat(513)).is_none());
+        for bad in ["".to_owned(), " \t\u{3000}".to_owned(), "x".repeat(1025), "é".repeat(513)] {
+            assert!(UserId::new(bad.clone()).is_none(), "{bad}");
+        }
     }
 
     #[test]
     fn ids_that_look_alike_have_keys_of_their_own() {
-        let key = |id| UserId::new(id).unwrap().key();
-        assert!(key("a") == key("a"));
-        assert!(key("a") != key("a "));
-        assert!(key("a%20b") != key("a b"));
+        for (id, other) in [("a", "a "), ("a%20b", "a b")] {
+            assert!(user(id).key() == user(id).key() && user(id).key() != user(other).key());
+        }
     }
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, LevelFilter, Targets};
-use tracing_subscriber::layer::{Filter, Layered, SubscriberExt};
-use tracing_subscriber::registry::Registry;
+use tracing_subscriber::layer::{Filter, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
 
 use crate::clock::{Millis, rfc3339};
 use crate::invocation::Measurements;
@@ -21,14 +20,12 @@ mod lines;
 
 pub use lines::Output;
 
-/// The metrics' namespace.
 const NAMESPACE: &str = "HumanConnect";
 /// The dimension sets of a metric. CloudWatch counts each set as a metric of its own.
 type Dimensions = &'static [&'static [&'static str]];
 const BY_SERVICE: Dimensions = &[&["service"]];
 const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
 const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
-/// The crates that are ours.
 const OURS: [&str; 8] =
     ["shared", "session_start", "finish", "public_token", "access_token", "connection", "sweeper", "local"];
 
@@ -44,20 +41,17 @@ pub fn subscriber(
     function: &str,
     output: Output,
 ) -> impl Subscriber + Send + Sync + 'static + use<> {
-    let ours = |metadata: &Metadata<'_>| OURS.contains(&metadata.target().split("::").next().unwrap_or_default());
-    // so that the libraries' trace points cost a comparison each
+    // with this hint, a trace point of a library costs one comparison
     let most = Filter::<Registry>::max_level_hint(&level).unwrap_or(LevelFilter::TRACE).max(LevelFilter::WARN);
     let allowed = FilterFn::new(move |metadata: &Metadata<'_>| {
-        if ours(metadata) {
+        if OURS.contains(&metadata.target().split("::").next().unwrap_or_default()) {
             level.would_enable(metadata.target(), metadata.level())
         } else {
             *metadata.level() <= Level::WARN
         }
-    })
-    .with_max_level_hint(most);
-    let subscriber: Layered<_, Registry> =
-        tracing_subscriber::registry().with(lines::JsonLines::new(service, function, output).with_filter(allowed));
-    subscriber
+    });
+    let lines = lines::JsonLines { service: service.to_owned(), function: function.to_owned(), output };
+    Registry::default().with(lines.with_filter(allowed.with_max_level_hint(most)))
 }
 
 /// One call of a backend: the caller, the user, the outcome.
@@ -75,7 +69,7 @@ pub struct AuditLine<'a> {
 }
 
 impl<'a> AuditLine<'a> {
-    /// The caller as AWS names it, and the user's hash, as far as they are known.
+    /// `caller` is an ARN, and `user` is the user's hash.
     pub fn new(
         service: &'a str,
         function_name: &'a str,
@@ -92,30 +86,24 @@ impl<'a> AuditLine<'a> {
 
 /// The outcome of one invocation.
 pub struct Outcome<'a> {
-    /// `SERVICE_NAME`, a dimension of every metric.
     pub service: &'a str,
-    /// The function's name, a dimension of some metrics.
     pub function: &'a str,
-    /// Lambda's id of the invocation.
     pub request_id: &'a str,
-    /// The answer's status.
     pub status: u16,
     /// The error code, or `ok`.
     pub code: &'a str,
-    /// The first invocation of this process.
     pub cold_start: bool,
     pub measurements: &'a Measurements,
-    /// When it ended.
+    /// The invocation's end.
     pub at: Millis,
 }
 
 impl Outcome<'_> {
-    /// The metrics, as one line of CloudWatch's embedded metric format.
     pub fn metrics(&self) -> MetricLine<'_> {
         let mut line = MetricLine::new(self.service, self.function, self.request_id, self.at);
         line.count(BY_FUNCTION, "Requests", 1);
-        line.count(BY_FUNCTION, "Faults", u64::from(self.status >= 500));
-        line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
+        line.count(BY_FUNCTION, "Faults", (self.status >= 500).into());
+        line.count(BY_FUNCTION, "ColdStart", self.cold_start.into());
         line.measurements(self.measurements);
         if self.code != "ok" {
             line.errors(self.code, 1);
@@ -126,42 +114,39 @@ impl Outcome<'_> {
 
 /// The outcome of one scheduled run. Nobody requested it, so `Requests` is not among its metrics.
 pub struct RunOutcome<'a> {
-    /// `SERVICE_NAME`, a dimension of every metric.
     pub service: &'a str,
-    /// The function's name, a dimension of some metrics.
     pub function: &'a str,
-    /// Lambda's id of the invocation.
     pub request_id: &'a str,
     /// The run could not do its work.
     pub fault: bool,
-    /// The errors by code, with their counts.
+    /// The number of errors by code.
     pub errors: &'a BTreeMap<&'static str, u64>,
     /// Metrics that only this function has.
     pub counts: &'a [(&'static str, u64)],
-    /// The first invocation of this process.
     pub cold_start: bool,
     pub measurements: &'a Measurements,
-    /// When it ended.
+    /// The run's end.
     pub at: Millis,
 }
 
 impl RunOutcome<'_> {
-    /// The metrics: one line, and one more for each code, for a line has one value of a dimension.
+    /// Returns one line, and one more for each code: a line has one value for each dimension.
     pub fn metrics(&self) -> Vec<MetricLine<'_>> {
         let new = || MetricLine::new(self.service, self.function, self.request_id, self.at);
         let mut line = new();
-        line.count(BY_FUNCTION, "Faults", u64::from(self.fault));
-        line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
+        line.count(BY_FUNCTION, "Faults", self.fault.into());
+        line.count(BY_FUNCTION, "ColdStart", self.cold_start.into());
         line.measurements(self.measurements);
         for (name, count) in self.counts {
             line.count(BY_SERVICE, name, *count);
         }
-        let errors = self.errors.iter().map(|(code, count)| {
+        let mut lines = vec![line];
+        for (code, count) in self.errors {
             let mut line = new();
             line.errors(code, *count);
-            line
-        });
-        [line].into_iter().chain(errors).collect()
+            lines.push(line);
+        }
+        lines
     }
 }
 
@@ -227,7 +212,7 @@ impl<'a> MetricLine<'a> {
         self.add(dimensions, name, "Count", count.into());
     }
 
-    /// An invocation's measurements, without those that are zero.
+    /// Leaves out measurements that are zero.
     fn measurements(&mut self, measurements: &Measurements) {
         if measurements.upstream_calls > 0 {
             self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(measurements.upstream).into());
@@ -257,23 +242,20 @@ impl<'a> MetricLine<'a> {
     }
 }
 
-/// The whole chain of causes in one line, as they display. Never the `Debug` of an SDK error: that holds the response's
-/// body, and with it a row.
+/// The whole chain of causes in one line, as they display. The `Debug` of an SDK error is never logged: it contains the
+/// response's body, and with it a row.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
         }
-        next = cause.source();
     }
     text
 }
 
-/// A duration in milliseconds, to the microsecond.
+/// Milliseconds, to the microsecond.
 pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
@@ -284,47 +266,14 @@ mod tests {
 
     use super::*;
 
-    fn outcome(status: u16, code: &str, measurements: Measurements) -> Value {
-        let measurements = &measurements;
+    fn outcome(status: u16, code: &str, measurements: &Measurements) -> Value {
         let (service, function, request_id) = ("human-connect", "finish", "r");
-        json!(Outcome { service, function, request_id, status, code, cold_start: true, measurements, at: 1 }.metrics())
+        let outcome = Outcome { service, function, request_id, status, code, cold_start: true, measurements, at: 1 };
+        check(json!(outcome.metrics()))
     }
 
-    #[test]
-    fn a_run_has_a_line_for_each_code_and_no_request() {
-        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
-        let (measurements, counts) = (Measurements::default(), [("Swept", 3)]);
-        let run = RunOutcome {
-            service: "human-connect",
-            function: "sweeper",
-            request_id: "r",
-            fault: false,
-            errors: &errors,
-            counts: &counts,
-            cold_start: false,
-            measurements: &measurements,
-            at: 1,
-        };
-        let lines: Vec<Value> = run.metrics().iter().map(|line| json!(line)).collect();
-        lines.iter().for_each(names_what_it_has);
-        let line = |code: &str| lines.iter().find(|line| line["code"] == code).unwrap();
-        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
-        assert_eq!(
-            (&line("upstream_timeout")["Errors"], &line("upstream_unauthorized")["Errors"]),
-            (&json!(2), &json!(1))
-        );
-    }
-
-    #[test]
-    fn every_named_metric_has_its_value_beside_it() {
-        let measurements =
-            Measurements { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Measurements::default() };
-        let line = outcome(503, "store_unavailable", measurements);
-        names_what_it_has(&line);
-        assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
-    }
-
-    fn names_what_it_has(line: &Value) {
+    /// Checks that each metric and each dimension that the line names has its value in the line.
+    fn check(line: Value) -> Value {
         for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
             assert_eq!(directive["Namespace"], "HumanConnect");
             for metric in directive["Metrics"].as_array().unwrap() {
@@ -334,12 +283,36 @@ mod tests {
                 assert!(line[name.as_str().unwrap()].is_string(), "{name}");
             }
         }
+        line
     }
 
     #[test]
-    fn a_callers_error_is_no_fault() {
-        let line = outcome(422, "session_rejected", Measurements::default());
+    fn a_run_has_a_line_for_each_code_and_no_request() {
+        let run = RunOutcome {
+            service: "human-connect",
+            function: "sweeper",
+            request_id: "r",
+            fault: false,
+            errors: &BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]),
+            counts: &[("Swept", 3)],
+            cold_start: false,
+            measurements: &Measurements::default(),
+            at: 1,
+        };
+        let lines: Vec<Value> = run.metrics().iter().map(|line| check(json!(line))).collect();
+        let errors = |code: &str| &lines.iter().find(|line| line["code"] == code).unwrap()["Errors"];
+        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
+        assert_eq!((errors("upstream_timeout"), errors("upstream_unauthorized")), (&json!(2), &json!(1)));
+    }
+
+    #[test]
+    fn a_fault_counts_with_the_measurements_and_a_callers_error_is_no_fault() {
+        let unresolved_age = Some(Duration::from_secs(7));
+        let line =
+            outcome(503, "store_unavailable", &Measurements { tokens_stored: 1, unresolved_age, ..Default::default() });
+        assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
+        let line = outcome(422, "session_rejected", &Measurements::default());
         assert_eq!((&line["Faults"], &line["Errors"]), (&json!(0), &json!(1)));
-        assert!(outcome(201, "ok", Measurements::default()).get("Errors").is_none());
+        assert!(outcome(201, "ok", &Measurements::default()).get("Errors").is_none());
     }
 }

@@ -1,12 +1,11 @@
 //! Tokens, tickets and secrets as types of their own: none can be printed, compared by accident or mixed up.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::UserKey;
+use crate::identity::{UserKey, hash};
 
 macro_rules! secret_text {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
@@ -25,7 +24,7 @@ macro_rules! secret_text {
                 Self::from(text.into())
             }
 
-            /// The text itself. Call it only where the bytes leave: a request, an answer, a sealed value.
+            /// Call this only where the bytes leave: for a request, a response, a sealed value.
             pub fn expose(&self) -> &str {
                 self.0.expose_secret()
             }
@@ -42,20 +41,19 @@ secret_text! {
     PublicToken
     /// Opens the Connect widget: Human API's `session_token` or `id_token`.
     WidgetToken
-    /// The popup hands it to the page, to be signed and exchanged.
+    /// The popup's one-time token: signed and exchanged.
     SessionToken
-    /// Human API's `refresh_token` and `id_refresh_token`: kept, not used in its present API.
+    /// Human API's `refresh_token` and `id_refresh_token`: stored, but not used in Human API's present version.
     RefreshToken
 }
 
 impl SessionToken {
-    /// The hash under which a finished session is remembered.
     pub fn hash(&self) -> SessionHash {
-        SessionHash(hash("session", self.expose().as_bytes()))
+        SessionHash(URL_SAFE_NO_PAD.encode(hash("session", self.expose().as_bytes())))
     }
 }
 
-/// The hash of a [`SessionToken`]; says nothing about the token.
+/// The hash under which a finished [`SessionToken`] is remembered.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SessionHash(pub(crate) String);
 
@@ -63,7 +61,7 @@ pub struct SessionHash(pub(crate) String);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct TicketHash(pub(crate) String);
 
-/// A random 128-bit id, as text.
+/// 128 bits, as text.
 pub(crate) fn random_id() -> Result<String, NoRandomness> {
     random_bytes::<16>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
 }
@@ -74,17 +72,11 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     Ok(bytes)
 }
 
-/// The operating system gave no random bytes.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no random bytes from the operating system")]
 pub struct NoRandomness;
 
-fn hash(kind: &str, bytes: &[u8]) -> String {
-    let text = [b"human-connect/", kind.as_bytes(), b"/1\0", bytes].concat();
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, &text))
-}
-
-/// The proof in `POST /connect/finish/{ticket}`: the user's key (so that one item holds all of a user) and 32 random bytes.
+/// The proof in `POST /connect/finish/{ticket}`: 32 random bytes, and the user's key, which leads to the user's row.
 #[derive(Clone)]
 pub struct Ticket {
     user: UserKey,
@@ -92,42 +84,34 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Length of the random part.
     pub const RANDOM_BYTES: usize = 32;
-    const BYTES: usize = UserKey::BYTES + Self::RANDOM_BYTES;
 
-    /// A new ticket of this user.
     pub fn generate(user: UserKey) -> Result<Self, NoRandomness> {
         Ok(Self { user, random: random_bytes()? })
     }
 
-    /// A ticket with a known random part: for fixtures.
+    /// For fixtures: the random part is known.
     pub fn from_parts(user: UserKey, random: [u8; Self::RANDOM_BYTES]) -> Self {
         Self { user, random }
     }
 
-    /// Reads a ticket from the path. `None` for whatever is not the base64url text of 64 bytes.
+    /// Reads the base64url text of 64 bytes.
     pub fn parse(text: &str) -> Option<Self> {
-        // 64 bytes are 86 characters; longer text is not decoded at all
-        if text.len() != 86 {
-            return None;
-        }
-        let bytes: [u8; Self::BYTES] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let bytes: [u8; UserKey::BYTES + Self::RANDOM_BYTES] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
         let (user, random) = bytes.split_first_chunk()?;
         Some(Self { user: UserKey::from_bytes(*user), random: random.try_into().ok()? })
     }
 
-    /// Whose ticket it claims to be; true only if the user's row knows the [`hash`](Self::hash).
+    /// The user whom the ticket claims. The claim is true only if the user's row has the [`hash`](Self::hash).
     pub fn user(&self) -> &UserKey {
         &self.user
     }
 
-    /// The hash that the user's row has of it.
     pub fn hash(&self) -> TicketHash {
-        TicketHash(hash("ticket", &self.random))
+        TicketHash(URL_SAFE_NO_PAD.encode(hash("ticket", &self.random)))
     }
 
-    /// The text for the `finishUrl`. This is the only way out.
+    /// The text for `finishUrl`.
     pub fn expose(&self) -> String {
         URL_SAFE_NO_PAD.encode([self.user.as_bytes().as_slice(), &self.random].concat())
     }
@@ -145,19 +129,13 @@ mod tests {
         let back = Ticket::parse(&text).unwrap();
         assert!(back.hash() == ticket.hash() && back.user() == ticket.user());
 
-        let mut longer = text.clone();
-        longer.push('A');
+        let longer = format!("{text}A");
         for wrong in ["", "A", &text[1..], &longer, &text.replace(['-', '_'], "+"), &"ü".repeat(43)] {
             if wrong != text {
                 assert!(Ticket::parse(wrong).is_none(), "{wrong}");
             }
         }
-    }
-
-    #[test]
-    fn two_tickets_of_a_user_differ() {
-        let user = UserId::new("ada").unwrap().key();
-        assert!(Ticket::generate(user).unwrap().hash() != Ticket::generate(user).unwrap().hash());
+        assert!(Ticket::generate(*ticket.user()).unwrap().hash() != ticket.hash(), "two tickets of a user differ");
     }
 
     #[test]

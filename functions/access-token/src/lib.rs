@@ -1,19 +1,13 @@
 //! `POST /internal/access-token`: a valid access token of one user, for another backend of the same team.
 
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
+use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
-use shared::clock::rfc3339;
-use shared::http::body::Fields;
 use shared::http::caller::{aws_arn, require_aws_caller};
-use shared::http::{self, Problem, Route};
-use shared::identity::UserId;
-use shared::invocation::Invocation;
+use shared::http::{self, Problem, Route, body::Fields};
 use shared::lambda::{Deps, Function};
-use shared::record::REFRESH_WINDOW;
-use shared::seal::Kind;
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
+use shared::{clock::rfc3339, identity::UserId, invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
 
 pub struct AccessToken {
     tokens: TokenService,
@@ -32,7 +26,7 @@ impl Function for AccessToken {
         self.tokens.prepare().await;
     }
 
-    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> http::Result {
         if let Some(arn) = aws_arn(request) {
             invocation.set_caller(arn);
         }
@@ -50,20 +44,18 @@ impl Function for AccessToken {
         };
         let access = row.record.access_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.tokens.open(&user, Kind::Access, &access.token).await?;
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "accessToken": token,
-                "tokenType": "Bearer",
-                "expiresAt": access.expires_at.map(rfc3339),
-                "humanId": row.record.human_id,
-            }),
-        ))
+        let body = json!({
+            "accessToken": token,
+            "tokenType": "Bearer",
+            "expiresAt": access.expires_at.map(rfc3339),
+            "humanId": row.record.human_id,
+        });
+        Ok(http::json(StatusCode::OK, &body))
     }
 }
 
 impl AccessToken {
-    /// The row's own answer; `None` where Human API has to be asked.
+    /// The row's own answer; `None` if Human API must be asked.
     fn decide(&self, row: &Row, force: bool) -> Option<Result<(), Error>> {
         let now = self.tokens.store.now();
         if row.is_unresolved(now) {
@@ -74,23 +66,18 @@ impl AccessToken {
         {
             return Some(Ok(()));
         }
-        let record = &row.record;
-        if record.revoked {
-            Some(Err(Error::Revoked))
-        } else if record.connected_at.is_some() {
-            None
-        } else if record.reconnect {
-            Some(Err(Error::ReconnectRequired))
-        } else if row.is_leased(now) {
-            // a first finish is under way: its outcome is waited for
-            None
-        } else {
-            Some(Err(Error::NotConnected))
+        match &row.record {
+            record if record.revoked => Some(Err(Error::Revoked)),
+            record if record.connected_at.is_some() => None,
+            record if record.reconnect => Some(Err(Error::ReconnectRequired)),
+            // a first finish is under way: the call waits for its outcome
+            _ if row.is_leased(now) => None,
+            _ => Some(Err(Error::NotConnected)),
         }
     }
 
-    /// One refresh at a time: others are served the token while it is valid, or wait for the new one.
-    async fn refresh(&self, user: &UserId, seen: &Row, force: bool, invocation: &Invocation) -> Result<Row, Problem> {
+    /// Refreshes once for all callers: a caller is served the present token while it is valid, or waits for the new one.
+    async fn refresh(&self, user: &UserId, seen: &Row, force: bool, invocation: &Invocation) -> Result<Row, Error> {
         let request = LeaseRequest {
             user: None,
             seen: Some(seen),
@@ -104,11 +91,11 @@ impl AccessToken {
             let served = matches!(self.decide(row, force), Some(Ok(()))) || (row.is_leased(now) && valid && !force);
             served.then_some(Ok(()))
         };
-        Ok(self
+        let ((), row) = self
             .tokens
             .exclusive(request, answered, |user| Box::pin(self.ask_access_token(user, force)), invocation)
-            .await?
-            .1)
+            .await?;
+        Ok(row)
     }
 
     async fn ask_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {
@@ -120,7 +107,7 @@ impl AccessToken {
         } else if user.end_if_revoked() {
             Err(Error::Revoked)
         } else if user.record().access_token.is_some() {
-            // a popup's token: Human API's refusal of `access` says nothing about it
+            // the popup's token stays: Human API's refusal of `access` says nothing about it
             Ok(())
         } else {
             Err(Error::ReconnectRequired)

@@ -1,8 +1,4 @@
-//! `GET` and `DELETE /connect/connection`: shows the user's connection, forgets the user.
-
-use std::process::ExitCode;
-
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn main() -> std::process::ExitCode {
     shared::lambda::run::<connection::Connection>().await
 }

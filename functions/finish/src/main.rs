@@ -1,8 +1,4 @@
-//! `POST /connect/finish`: the widget's callback, exchanged, stored, answered.
-
-use std::process::ExitCode;
-
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn main() -> std::process::ExitCode {
     shared::lambda::run::<finish::Finish>().await
 }

@@ -1,5 +1,5 @@
-//! The Connect widget's `onClose` response. The function keeps it for display and believes nothing of it. So nothing in it is an
-//! error: a field that has another type counts as absent.
+//! The Connect widget's `onClose` response. The function keeps it for display and believes nothing of it. So nothing in it
+//! is an error: a field of another type counts as absent.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,6 @@ use shared::record::Source;
 /// The fields that a Connect response has. `connections` is the name in the client's README.
 pub const FIELDS: [&str; 4] = ["status", "sessionResults", "currentConnections", "connections"];
 
-/// The widget's report.
 pub struct Report {
     /// The widget did not accept its token.
     pub session_token_failed: bool,
@@ -21,17 +20,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads the response; every part of it is optional.
     pub fn read(fields: &Fields) -> Self {
         let results: HashMap<String, Raw> = fields.get("sessionResults").unwrap_or_default();
-        let result = |name: &str| serde_json::from_str(results.get(name)?.get()).ok();
+        let result = |name: &str| Some(sources(serde_json::from_str(results.get(name)?.get()).ok()?));
         Self {
             session_token_failed: fields.get("status").is_some_and(|text: String| text.starts_with("SESSION_TOKEN_")),
             now: fields.get("currentConnections").or_else(|| fields.get("connections")).map(sources),
-            connected: result("connectedSources").or_else(|| result("connected")).map_or_else(Vec::new, sources),
-            disconnected: result("disconnectedSources")
-                .or_else(|| result("disconnected"))
-                .map_or_else(Vec::new, sources),
+            connected: result("connectedSources").or_else(|| result("connected")).unwrap_or_default(),
+            disconnected: result("disconnectedSources").or_else(|| result("disconnected")).unwrap_or_default(),
         }
     }
 
@@ -40,15 +36,12 @@ impl Report {
         if let Some(now) = &self.now {
             return now.clone();
         }
-        let mut sources: Vec<Source> = before.to_vec();
-        sources
-            .retain(|source| !self.disconnected.iter().chain(&self.connected).any(|changed| changed.id == source.id));
-        sources.extend(self.connected.iter().cloned());
-        sources
+        let changed = |id: &str| self.disconnected.iter().chain(&self.connected).any(|source| source.id == id);
+        before.iter().filter(|source| !changed(&source.id)).chain(&self.connected).cloned().collect()
     }
 }
 
-/// A part of the report that is read by itself.
+/// Part of the report, read by itself: an error in it spoils no other part.
 type Raw = Box<RawValue>;
 
 fn sources(list: Vec<Raw>) -> Vec<Source> {
@@ -86,46 +79,36 @@ mod tests {
     }
 
     #[test]
-    fn current_connections_are_taken_as_reported() {
-        let report =
-            read(json!({"currentConnections": [source("a")], "sessionResults": {"connectedSources": [source("b")]}}));
-        assert_eq!(report.sources(&[source("c")]), [source("a")]);
-    }
-
-    #[test]
-    fn without_them_the_session_changes_what_was_known() {
-        let report =
-            read(json!({"sessionResults": {"connectedSources": [source("b")], "disconnectedSources": [source("a")]}}));
-        assert_eq!(report.sources(&[source("a"), source("c")]), [source("c"), source("b")]);
-        assert_eq!(read(json!({})).sources(&[source("a")]), [source("a")]);
-    }
-
-    #[test]
-    fn the_names_in_the_clients_readme_are_read_too() {
-        let results = json!({"connected": [source("b")], "disconnected": [source("a")]});
-        assert_eq!(read(json!({"sessionResults": results})).sources(&[source("a")]), [source("b")]);
-        assert_eq!(read(json!({"connections": [source("a")]})).sources(&[]), [source("a")]);
-        let both = json!({"currentConnections": [source("a")], "connections": [source("b")]});
-        assert_eq!(read(both).sources(&[]), [source("a")]);
-        let unusable = json!({"currentConnections": {}, "connections": [source("b")]});
-        assert_eq!(read(unusable).sources(&[]), [source("b")]);
-    }
-
-    #[test]
-    fn a_field_of_another_type_counts_as_absent() {
-        for body in [
-            json!({"status": 1}),
-            json!({"status": ""}),
-            json!({"sessionResults": []}),
-            json!({"sessionResults": "x"}),
-            json!({"sessionResults": {"connectedSources": {}, "disconnected": 1}}),
-            json!({"currentConnections": "x"}),
-            json!({"currentConnections": null, "connections": {}}),
+    fn current_connections_win_and_without_them_the_session_changes_what_was_known() {
+        let [a, b] = ["a", "b"].map(source);
+        let sources = |ids: Vec<&str>| ids.into_iter().map(source).collect::<Vec<_>>();
+        for (body, before, expected) in [
+            (json!({"currentConnections": [a], "sessionResults": {"connectedSources": [b]}}), vec!["c"], vec!["a"]),
+            (json!({"connections": [a]}), vec![], vec!["a"]),
+            (json!({"currentConnections": [a], "connections": [b]}), vec![], vec!["a"]),
+            (json!({"currentConnections": {}, "connections": [b]}), vec![], vec!["b"]),
+            (
+                json!({"sessionResults": {"connectedSources": [b], "disconnectedSources": [a]}}),
+                vec!["a", "c"],
+                vec!["c", "b"],
+            ),
+            (json!({"sessionResults": {"connected": [b], "disconnected": [a]}}), vec!["a"], vec!["b"]),
+            (json!({}), vec!["a"], vec!["a"]),
+            // a field of another type counts as absent
+            (json!({"status": 1}), vec!["a"], vec!["a"]),
+            (json!({"status": ""}), vec!["a"], vec!["a"]),
+            (json!({"status": "SUCCESS"}), vec!["a"], vec!["a"]),
+            (json!({"sessionResults": []}), vec!["a"], vec!["a"]),
+            (json!({"sessionResults": "x"}), vec!["a"], vec!["a"]),
+            (json!({"sessionResults": {"connectedSources": {}, "disconnected": 1}}), vec!["a"], vec!["a"]),
+            (json!({"currentConnections": "x"}), vec!["a"], vec!["a"]),
+            (json!({"currentConnections": null, "connections": {}}), vec!["a"], vec!["a"]),
         ] {
             let report = read(body.clone());
             assert!(!report.session_token_failed, "{body}");
-            assert_eq!(report.sources(&[source("a")]), [source("a")], "{body}");
+            assert_eq!(report.sources(&sources(before)), sources(expected), "{body}");
         }
+        assert!(read(json!({"status": "SESSION_TOKEN_EXPIRED"})).session_token_failed);
     }
 
     #[test]
@@ -151,11 +134,5 @@ mod tests {
         assert_eq!(read(r#"{"id":"1","name":"\ud83d"},{"id":"2","name":"\ud83d\ude00"}"#), ["2"]);
         assert_eq!(read(r#"{"id":12345678901234567890123,"name":"A"}"#), ["12345678901234567890123"]);
         assert_eq!(read(r#"{"id":1e999,"name":"A"},{"id":0,"name":"B"}"#), ["1e999", "0"]);
-    }
-
-    #[test]
-    fn a_session_token_status_is_noticed() {
-        assert!(read(json!({"status": "SESSION_TOKEN_EXPIRED"})).session_token_failed);
-        assert!(!read(json!({"status": "SUCCESS"})).session_token_failed);
     }
 }

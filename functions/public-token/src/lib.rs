@@ -1,18 +1,12 @@
-//! `POST /connect/public-token`: the stored publicToken, or a recovered one.
+//! `POST /connect/public-token`: returns the stored publicToken or a recovered one.
 
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
+use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
-use shared::http::body::Fields;
-use shared::http::caller::Claims;
-use shared::http::{self, Problem, Route};
-use shared::identity::UserId;
-use shared::invocation::Invocation;
+use shared::http::{self, Route, body::Fields, caller::Claims};
 use shared::lambda::{Deps, Function};
-use shared::record::REFRESH_WINDOW;
-use shared::seal::Kind;
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
+use shared::{identity::UserId, invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
 
 pub struct PublicToken {
     tokens: TokenService,
@@ -31,26 +25,24 @@ impl Function for PublicToken {
         self.tokens.prepare().await;
     }
 
-    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> http::Result {
         let user = self.claims.user(request)?.id;
         invocation.set_user(&user);
         let refresh = Fields::json(request)?.flag("refresh")?;
         let row = self.tokens.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;
         let (recovered, row) = match self.decide(&row, refresh).transpose()? {
             Some(()) => (false, row),
-            None => self.recover(&user, row, refresh, invocation).await?,
+            None => self.recover(&user, &row, refresh, invocation).await?,
         };
         let sealed = row.record.public_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let public_token = self.tokens.open(&user, Kind::Public, sealed).await?;
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({ "humanId": row.record.human_id, "publicToken": public_token, "recovered": recovered }),
-        ))
+        let body = json!({"humanId": row.record.human_id, "publicToken": public_token, "recovered": recovered});
+        Ok(http::json(StatusCode::OK, &body))
     }
 }
 
 impl PublicToken {
-    /// The row's own answer; `None` where Human API has to be asked.
+    /// The row's own answer; `None` if Human API must be asked.
     fn decide(&self, row: &Row, refresh: bool) -> Option<Result<(), Error>> {
         let now = self.tokens.store.now();
         if row.is_unresolved(now) {
@@ -62,7 +54,7 @@ impl PublicToken {
             _ if row.record.reconnect => Some(Err(Error::ReconnectRequired)),
             _ if row.record.human_id.is_some() => None,
             _ if row.record.connected_at.is_some() || row.record.revoked => Some(Err(Error::ReconnectRequired)),
-            // tickets of a user who has never finished
+            // the row of a user who has never finished has only tickets
             _ if !row.is_leased(now) => Some(Err(Error::NotConnected)),
             _ => None,
         }
@@ -71,25 +63,20 @@ impl PublicToken {
     async fn recover(
         &self,
         user: &UserId,
-        seen: Row,
+        seen: &Row,
         refresh: bool,
         invocation: &Invocation,
-    ) -> Result<(bool, Row), Problem> {
+    ) -> Result<(bool, Row), Error> {
         let request =
-            LeaseRequest { user: None, seen: Some(&seen), ..LeaseRequest::of(user, store::Request::PublicToken) };
-        // what another call is about to change is waited for
-        let answered = |row: &Row| match self.decide(row, refresh) {
-            Some(Ok(())) => Some(Ok(false)),
-            _ => None,
-        };
-        let before = &seen;
-        Ok(self
-            .tokens
-            .exclusive(request, answered, |user| Box::pin(self.ask_public_token(user, before, refresh)), invocation)
-            .await?)
+            LeaseRequest { user: None, seen: Some(seen), ..LeaseRequest::of(user, store::Request::PublicToken) };
+        // an error of the row does not answer the call: another call may be about to change the row
+        let answered = |row: &Row| matches!(self.decide(row, refresh), Some(Ok(()))).then_some(Ok(false));
+        self.tokens
+            .exclusive(request, answered, |user| Box::pin(self.ask_public_token(user, seen, refresh)), invocation)
+            .await
     }
 
-    /// Asks under the user's lease. `true`: the publicToken is another one than before.
+    /// Returns `true` if the publicToken is another one than before.
     async fn ask_public_token(&self, user: &mut LeasedUser<'_>, before: &Row, refresh: bool) -> Result<bool, Error> {
         if let Some(decision) = self.decide(&user.row().as_released(), refresh) {
             return decision.map(|()| user.record().public_token != before.record.public_token);

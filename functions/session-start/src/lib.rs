@@ -1,19 +1,16 @@
-//! `POST /connect/session`: what the page needs to open the widget for this user.
+//! `POST /connect/session`: returns the data that the page needs to open the widget for this user.
 
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
+use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};
-use shared::http::body::Fields;
 use shared::http::caller::{Claims, User};
-use shared::http::{self, Problem, Route};
-use shared::identity::EmailAddress;
-use shared::invocation::Invocation;
+use shared::http::{self, Problem, Route, body::Fields};
+use shared::identity::{EmailAddress, UserId};
 use shared::lambda::{Deps, Function};
 use shared::record::{Flow, REFRESH_WINDOW};
-use shared::seal::Kind;
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
+use shared::{invocation::Invocation, seal::Kind};
 
 pub struct SessionStart {
     tokens: TokenService,
@@ -22,8 +19,8 @@ pub struct SessionStart {
     public_base_url: Option<String>,
 }
 
-/// The page's request.
 struct SessionRequest {
+    user: UserId,
     flow: Flow,
     email: Option<EmailAddress>,
     refresh: bool,
@@ -46,71 +43,54 @@ impl Function for SessionStart {
         self.tokens.prepare().await;
     }
 
-    async fn handle(
-        &self,
-        route: Route,
-        request: &Request,
-        invocation: &Invocation,
-    ) -> Result<Response<Body>, Problem> {
+    async fn handle(&self, route: Route, request: &Request, invocation: &Invocation) -> http::Result {
         let user = self.claims.user(request)?;
         invocation.set_user(&user.id);
-        let wanted = self.read(request, &user)?;
-        let record = self.tokens.store.read(&user.id.key(), invocation).await?;
-        if wanted.flow == Flow::Popup && !record.as_ref().is_some_and(|row| row.record.must_reconnect()) {
-            let base = self.public_base_url.clone().or_else(|| route.base_url(request));
-            self.popup(base, &user, &wanted, record, invocation).await
-        } else {
-            self.widget(&user, &wanted, record, invocation).await
+        let wanted = self.read(request, user)?;
+        let row = self.tokens.store.read(&wanted.user.key(), invocation).await?;
+        if wanted.flow == Flow::Connect || row.as_ref().is_some_and(|row| row.record.must_reconnect()) {
+            return self.widget(&wanted, row, invocation).await;
         }
+        let base = self.public_base_url.clone().or_else(|| route.base_url(request));
+        let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
+        self.popup(&base, &wanted, row, invocation).await
     }
 }
 
 impl SessionStart {
-    fn read(&self, request: &Request, user: &User) -> Result<SessionRequest, Problem> {
+    fn read(&self, request: &Request, user: User) -> http::Result<SessionRequest> {
         let fields = Fields::json(request)?;
-        let flow = match fields.optional_text("flow")? {
-            None => self.default_flow,
-            Some(name) => {
-                Flow::parse(&name).ok_or_else(|| Problem::invalid_request("flow must be connect or popup"))?
-            }
-        };
-        let email = match fields.optional_text("clientUserEmail")? {
-            None => None,
-            Some(text) => Some(EmailAddress::parse(&text).ok_or_else(|| {
-                Problem::invalid_request("clientUserEmail must be an e-mail address of at most 254 bytes")
-            })?),
-        };
-        Ok(SessionRequest { flow, email: user.email.clone().or(email), refresh: fields.flag("refresh")? })
+        let flow = fields.parsed("flow", "must be connect or popup", Flow::parse)?;
+        let problem = "must be an e-mail address of at most 254 bytes";
+        let email = fields.parsed("clientUserEmail", problem, EmailAddress::parse)?;
+        Ok(SessionRequest {
+            user: user.id,
+            flow: flow.unwrap_or(self.default_flow),
+            email: user.email.or(email),
+            refresh: fields.flag("refresh")?,
+        })
     }
 
-    /// The Connect widget: a session or id token, the stored one while it lasts.
-    async fn widget(
-        &self,
-        user: &User,
-        wanted: &SessionRequest,
-        seen: Option<Row>,
-        invocation: &Invocation,
-    ) -> Result<Response<Body>, Problem> {
+    /// Answers with a session or id token for the Connect widget: the stored one while it lasts.
+    async fn widget(&self, wanted: &SessionRequest, seen: Option<Row>, invocation: &Invocation) -> http::Result {
         if let Some(row) = seen.as_ref().filter(|row| self.serves(row, wanted)) {
-            return self.widget_answer(user, row).await;
+            return self.widget_answer(&wanted.user, row).await;
         }
         // an unresolved request, or one under way, may make the user known
-        let is_known = seen
-            .as_ref()
-            .is_some_and(|row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved());
-        if wanted.email.is_none() && !is_known {
+        let is_known = |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved();
+        if wanted.email.is_none() && !seen.as_ref().is_some_and(is_known) {
             return Err(Error::EmailRequired.into());
         }
-        let request = LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&user.id, store::Request::WidgetToken) };
+        let request =
+            LeaseRequest { seen: seen.as_ref(), ..LeaseRequest::of(&wanted.user, store::Request::WidgetToken) };
         let answered = |row: &Row| self.serves(row, wanted).then_some(Ok(()));
         let ((), row) = self
             .tokens
             .exclusive(request, answered, |user| Box::pin(self.ask_widget_token(user, wanted)), invocation)
             .await?;
-        self.widget_answer(user, &row).await
+        self.widget_answer(&wanted.user, &row).await
     }
 
-    /// The row's widget token serves this request.
     fn serves(&self, row: &Row, wanted: &SessionRequest) -> bool {
         let now = self.tokens.store.now();
         let just_refreshed = row.record.widget_token_refreshed_at.is_some_and(|at| now - at < REFRESH_WINDOW);
@@ -128,58 +108,52 @@ impl SessionStart {
         Ok(())
     }
 
-    async fn widget_answer(&self, user: &User, row: &Row) -> Result<Response<Body>, Problem> {
+    async fn widget_answer(&self, user: &UserId, row: &Row) -> http::Result {
         let start = row.record.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
-        let token = self.tokens.open(&user.id, Kind::Start, &start.token).await?;
+        let token = self.tokens.open(user, Kind::Start, &start.token).await?;
         let left: Millis = start.expires_at - self.tokens.store.now();
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "flow": "connect",
-                "mode": start.kind.mode(),
-                "token": token,
-                "tokenType": start.kind,
-                "humanId": row.record.human_id,
-                "expiresAt": rfc3339(start.expires_at),
-                "expiresIn": left.max(0) / 1000,
-            }),
-        ))
+        let body = json!({
+            "flow": "connect",
+            "mode": start.kind.mode(),
+            "token": token,
+            "tokenType": start.kind,
+            "humanId": row.record.human_id,
+            "expiresAt": rfc3339(start.expires_at),
+            "expiresIn": left.max(0) / 1000,
+        });
+        Ok(http::json(StatusCode::OK, &body))
     }
 
-    /// The popup: create mode for a new user, edit mode with the publicToken for a known one.
+    /// Answers with the popup's data: create mode for a new user, edit mode with the publicToken for a known one.
     async fn popup(
         &self,
-        base: Option<String>,
-        user: &User,
+        base: &str,
         wanted: &SessionRequest,
         seen: Option<Row>,
         invocation: &Invocation,
-    ) -> Result<Response<Body>, Problem> {
-        let base = base.ok_or_else(|| Problem::invalid_request("the event names no domain for finishUrl"))?;
+    ) -> http::Result {
         let row = match seen {
-            Some(row) if self.needs_recovery(&row) => Some(self.recover(user, row, invocation).await?),
+            Some(row) if self.needs_recovery(&row) => Some(self.recover(&wanted.user, &row, invocation).await?),
             other => other,
         };
         // a humanId without a publicToken: Human API has none to give
         if row.as_ref().is_some_and(|row| row.record.must_reconnect() || row.record.lacks_public_token()) {
-            return self.widget(user, wanted, row, invocation).await;
+            return self.widget(wanted, row, invocation).await;
         }
         let public_token = match row.as_ref().and_then(|row| row.record.public_token.as_ref()) {
-            Some(sealed) => self.tokens.open(&user.id, Kind::Public, sealed).await?,
+            Some(sealed) => self.tokens.open(&wanted.user, Kind::Public, sealed).await?,
             None => String::new(),
         };
-        let ticket = self.tokens.store.issue_ticket(&user.id, row, invocation).await?;
-        Ok(http::json(
-            StatusCode::OK,
-            &json!({
-                "flow": "popup",
-                "mode": if public_token.is_empty() { "create" } else { "edit" },
-                "clientId": self.tokens.human_api.client_id(),
-                "clientUserId": user.id.percent_encoded(),
-                "publicToken": public_token,
-                "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
-            }),
-        ))
+        let ticket = self.tokens.store.issue_ticket(&wanted.user, row, invocation).await?;
+        let body = json!({
+            "flow": "popup",
+            "mode": if public_token.is_empty() { "create" } else { "edit" },
+            "clientId": self.tokens.human_api.client_id(),
+            "clientUserId": wanted.user.percent_encoded(),
+            "publicToken": public_token,
+            "finishUrl": format!("{base}/connect/finish/{}", ticket.expose()),
+        });
+        Ok(http::json(StatusCode::OK, &body))
     }
 
     fn needs_recovery(&self, row: &Row) -> bool {
@@ -187,8 +161,8 @@ impl SessionStart {
     }
 
     /// Resolves what is unresolved, and fetches the publicToken of a proven humanId.
-    async fn recover(&self, user: &User, seen: Row, invocation: &Invocation) -> Result<Row, Problem> {
-        let request = LeaseRequest { seen: Some(&seen), ..LeaseRequest::of(&user.id, store::Request::PublicToken) };
+    async fn recover(&self, user: &UserId, seen: &Row, invocation: &Invocation) -> http::Result<Row> {
+        let request = LeaseRequest { seen: Some(seen), ..LeaseRequest::of(user, store::Request::PublicToken) };
         let answered = |row: &Row| (!self.needs_recovery(row) || row.record.must_reconnect()).then_some(Ok(()));
         Ok(self.tokens.exclusive(request, answered, |user| Box::pin(fetch_public_token(user)), invocation).await?.1)
     }

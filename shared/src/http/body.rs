@@ -1,58 +1,52 @@
 //! Request bodies: JSON objects and forms. Each field is read by itself, so a problem names the field and never its value.
-//! A field that nobody needs may be broken: a name cut in the middle of an emoji, or a number out of range.
+//! If nobody reads a field, the field may be invalid: a name cut in the middle of an emoji, or a number out of range.
 
 use std::collections::HashMap;
 
-use lambda_http::Request;
-use lambda_http::http::header::CONTENT_TYPE;
+use lambda_http::{Request, http::header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::problem::Problem;
+use super::{Code, Problem, Result};
 
-/// Longest body that is read, in bytes after decoding.
+/// Longest body, in bytes after decoding.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// Longest field, in bytes.
 pub const FIELD_LIMIT: usize = 4 * 1024;
 
-/// The fields of a body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Fields {
     fields: HashMap<String, Box<RawValue>>,
-    /// The body is a form.
     pub is_form: bool,
 }
 
 impl Fields {
     /// Reads a JSON object. An empty body has no fields.
-    pub fn json(request: &Request) -> Result<Self, Problem> {
+    pub fn json(request: &Request) -> Result<Self> {
         let body = bytes(request)?;
-        if body.is_empty() {
-            return Ok(Self { fields: HashMap::new(), is_form: false });
-        }
         match media_type(request).as_deref() {
+            _ if body.is_empty() => Ok(Self::default()),
             None | Some("application/json") => Self::from_json(body),
-            Some(_) => Err(Problem::unsupported_media_type("send application/json")),
+            Some(_) => Err(Problem::new(Code::UnsupportedMediaType, "send application/json")),
         }
     }
 
     /// Reads a JSON object or a form. An empty body is a problem.
-    pub fn json_or_form(request: &Request) -> Result<Self, Problem> {
+    pub fn json_or_form(request: &Request) -> Result<Self> {
         let body = bytes(request)?;
-        if body.is_empty() {
-            return Err(Problem::invalid_request("the body is empty"));
-        }
         match media_type(request).as_deref() {
+            _ if body.is_empty() => Err(Problem::invalid_request("the body is empty")),
             None | Some("application/json") => Self::from_json(body),
-            Some("application/x-www-form-urlencoded") => Self::from_form(body),
+            Some("application/x-www-form-urlencoded") => Ok(Self::from_form(body)),
             Some(_) => {
-                Err(Problem::unsupported_media_type("send application/json or application/x-www-form-urlencoded"))
+                let detail = "send application/json or application/x-www-form-urlencoded";
+                Err(Problem::new(Code::UnsupportedMediaType, detail))
             }
         }
     }
 
-    fn from_json(body: &[u8]) -> Result<Self, Problem> {
+    fn from_json(body: &[u8]) -> Result<Self> {
         match serde_json::from_slice(body) {
             Ok(fields) => Ok(Self { fields, is_form: false }),
             Err(error) if error.is_data() => Err(Problem::invalid_request("the body is not a JSON object")),
@@ -60,34 +54,34 @@ impl Fields {
         }
     }
 
-    fn from_form(body: &[u8]) -> Result<Self, Problem> {
+    fn from_form(body: &[u8]) -> Self {
         let mut fields = HashMap::new();
         for (name, value) in form_urlencoded::parse(body) {
-            // nobody can say which one is meant if a field comes twice: a list is an error for whoever reads it
+            // a field that comes twice becomes a list: nobody can say which value counts, so reading it as text fails
             let is_second = fields.contains_key(&*name);
             let value = if is_second { to_raw_value(&[value]) } else { to_raw_value(&value) };
             // text: cannot fail
             fields.insert(name.into_owned(), value.unwrap_or_default());
         }
-        Ok(Self { fields, is_form: true })
+        Self { fields, is_form: true }
     }
 
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// The body has one of these fields, whatever its value.
+    /// The body has one of these fields, with any value.
     pub fn has_any<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> bool {
         names.into_iter().any(|name| self.fields.contains_key(name))
     }
 
-    /// A field, if it is there and of this type.
+    /// A field, or `None` if it is absent or of another type.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.fields.get(name)?.get()).ok()
     }
 
-    /// A text that must be there, under one of two names. Two different values are a problem.
-    pub fn text_of(&self, name: &'static str, alias: &'static str) -> Result<String, Problem> {
+    /// A required text under one of two names. Two different values are a problem.
+    pub fn text_of(&self, name: &str, alias: &str) -> Result<String> {
         match (self.optional_text(name)?, self.optional_text(alias)?) {
             (Some(one), Some(other)) if one != other => {
                 Err(Problem::invalid_request(format!("{name} and {alias} have different values; send one of them")))
@@ -97,54 +91,61 @@ impl Fields {
         }
     }
 
-    /// A text that must be there.
-    pub fn text(&self, name: &'static str) -> Result<String, Problem> {
+    /// A required text.
+    pub fn text(&self, name: &str) -> Result<String> {
         self.optional_text(name)?.ok_or_else(|| Problem::invalid_request(format!("{name} is missing")))
     }
 
-    /// A text that may be absent or null.
-    pub fn optional_text(&self, name: &'static str) -> Result<Option<String>, Problem> {
-        self.optional(name, "must be a string")?.map(|text| check_text(name, text)).transpose()
+    /// A text that may be absent or null, but not blank or too long.
+    pub fn optional_text(&self, name: &str) -> Result<Option<String>> {
+        let text: Option<String> = self.optional(name, "must be a string")?;
+        match &text {
+            Some(text) if text.trim().is_empty() => Err(Problem::invalid_request(format!("{name} is empty"))),
+            Some(text) if text.len() > FIELD_LIMIT => {
+                Err(Problem::invalid_request(format!("{name} is longer than {FIELD_LIMIT} bytes")))
+            }
+            _ => Ok(text),
+        }
     }
 
-    /// `true`, `false`, or absent, which is `false`.
-    pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+    /// An optional text that `parse` accepts. Otherwise, `problem` says how the text must be.
+    pub fn parsed<T>(&self, name: &str, problem: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| Problem::invalid_request(format!("{name} {problem}")))
+    }
+
+    /// A boolean. Absent or null is `false`.
+    pub fn flag(&self, name: &str) -> Result<bool> {
         Ok(self.optional(name, "must be true or false")?.unwrap_or(false))
     }
 
-    fn optional<T: DeserializeOwned>(&self, name: &'static str, problem: &'static str) -> Result<Option<T>, Problem> {
+    fn optional<T: DeserializeOwned>(&self, name: &str, problem: &str) -> Result<Option<T>> {
         let Some(field) = self.fields.get(name) else { return Ok(None) };
         serde_json::from_str(field.get()).map_err(|_| Problem::invalid_request(format!("{name} {problem}")))
     }
 }
 
-fn bytes(request: &Request) -> Result<&[u8], Problem> {
+fn bytes(request: &Request) -> Result<&[u8]> {
     let bytes = request.body().as_ref();
-    if bytes.len() > BODY_LIMIT { Err(Problem::body_too_large()) } else { Ok(bytes) }
+    if bytes.len() > BODY_LIMIT {
+        return Err(Problem::new(Code::BodyTooLarge, "the body is longer than 64 KiB"));
+    }
+    Ok(bytes)
 }
 
-/// The media type without its parameters, in lower case; `None` if the request names none.
+/// The media type without its parameters, in lower case.
 fn media_type(request: &Request) -> Option<String> {
     let content_type = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
 
-/// A text that is not empty and not too long; `name` is for the problem.
-fn check_text(name: &'static str, text: String) -> Result<String, Problem> {
-    if text.trim().is_empty() {
-        Err(Problem::invalid_request(format!("{name} is empty")))
-    } else if text.len() > FIELD_LIMIT {
-        Err(Problem::invalid_request(format!("{name} is longer than {FIELD_LIMIT} bytes")))
-    } else {
-        Ok(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    const FORM: Option<&str> = Some("application/x-www-form-urlencoded; charset=UTF-8");
 
     fn request(content_type: Option<&str>, body: &str) -> Request {
         let mut request = Request::new(body.into());
@@ -171,38 +172,31 @@ mod tests {
     }
 
     #[test]
-    fn json_forms_and_a_missing_type_are_read() {
-        for (content_type, body) in [
-            (None, r#"{"a":"x y"}"#),
-            (Some("application/json;charset=UTF-8"), r#"{"a":"x y"}"#),
-            (Some("application/x-www-form-urlencoded; charset=UTF-8"), "a=x+y&b=%F0%9F%92%A7"),
+    fn json_and_forms_are_read_and_bad_bodies_are_problems_that_do_not_echo_them() {
+        for (content_type, body, expected) in [
+            (None, r#"{"a":"x y"}"#, Ok("x y")),
+            (Some("application/json;charset=UTF-8"), r#"{"a":"x y"}"#, Ok("x y")),
+            (FORM, "a=x+y&b=%F0%9F%92%A7", Ok("x y")),
+            (None, "", Err(400)),
+            (None, "{", Err(400)),
+            (None, "[\"canary\"]", Err(400)),
+            (None, "\"canary\"", Err(400)),
+            (Some("text/plain"), "canary", Err(415)),
+            (Some("multipart/form-data; boundary=x"), "canary", Err(415)),
         ] {
-            let fields = Fields::json_or_form(&request(content_type, body)).unwrap();
-            assert_eq!(fields.text("a").unwrap(), "x y");
-        }
-    }
-
-    #[test]
-    fn bad_bodies_are_problems_that_do_not_echo_them() {
-        for (content_type, body, status) in [
-            (None, "", 400),
-            (None, "{", 400),
-            (None, "[\"canary\"]", 400),
-            (None, "\"canary\"", 400),
-            (Some("text/plain"), "canary", 415),
-            (Some("multipart/form-data; boundary=x"), "canary", 415),
-        ] {
-            let problem = Fields::json_or_form(&request(content_type, body)).unwrap_err();
-            assert_eq!(problem.status(), status, "{body}");
-            assert!(!format!("{problem:?}").contains("canary"));
+            match Fields::json_or_form(&request(content_type, body)) {
+                Ok(fields) => assert_eq!(Ok(fields.text("a").unwrap().as_str()), expected, "{body}"),
+                Err(problem) => {
+                    assert_eq!(Err(problem.status()), expected, "{body}");
+                    assert!(!format!("{problem:?}").contains("canary"));
+                }
+            }
         }
     }
 
     #[test]
     fn a_form_field_that_comes_twice_is_an_error_where_it_is_read() {
-        let fields =
-            Fields::json_or_form(&request(Some("application/x-www-form-urlencoded"), "a=1&x[]=1&x[]=2&b=1&b=2"));
-        let fields = fields.unwrap();
+        let fields = Fields::json_or_form(&request(FORM, "a=1&x[]=1&x[]=2&b=1&b=2")).unwrap();
         assert_eq!(fields.text("a").unwrap(), "1");
         assert_eq!(fields.text("b").unwrap_err().status(), 400);
     }
@@ -221,18 +215,22 @@ mod tests {
 
     #[test]
     fn a_field_with_two_names_has_one_value() {
-        let text = |body: Value| {
+        for (body, expected) in [
+            (json!({"humanId": "h"}), Some("h")),
+            (json!({"human_id": "h"}), Some("h")),
+            (json!({"humanId": "h", "human_id": "h"}), Some("h")),
+            (json!({"humanId": null, "human_id": "h"}), Some("h")),
+            (json!({"humanId": "canary", "human_id": "h"}), None),
+            (json!({"humanId": "h", "human_id": 1}), None),
+            (json!({}), None),
+        ] {
             let fields = Fields::json(&request(None, &body.to_string())).unwrap();
-            fields.text_of("humanId", "human_id").map_err(|problem| format!("{problem:?}"))
-        };
-        for body in [json!({"humanId": "h"}), json!({"human_id": "h"}), json!({"humanId": "h", "human_id": "h"})] {
-            assert_eq!(text(body).as_deref(), Ok("h"));
-        }
-        assert_eq!(text(json!({"humanId": null, "human_id": "h"})).as_deref(), Ok("h"));
-        for body in [json!({"humanId": "canary", "human_id": "h"}), json!({"humanId": "h", "human_id": 1}), json!({})] {
-            let problem = text(body).unwrap_err();
-            assert!(problem.contains("humanId") || problem.contains("human_id"), "{problem}");
-            assert!(!problem.contains("canary"), "{problem}");
+            let text = fields.text_of("humanId", "human_id").map_err(|problem| format!("{problem:?}"));
+            if let Err(problem) = &text {
+                assert!(problem.contains("humanId") || problem.contains("human_id"), "{problem}");
+                assert!(!problem.contains("canary"), "{problem}");
+            }
+            assert_eq!(text.ok().as_deref(), expected, "{body}");
         }
     }
 

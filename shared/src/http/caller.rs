@@ -1,35 +1,30 @@
 //! Callers: API Gateway's authorizer names them, and nothing else does.
 
-use lambda_http::request::RequestContext;
-use lambda_http::{Request, RequestExt};
+use lambda_http::{Request, RequestExt, request::RequestContext};
 use serde_json::Value;
 use tracing::warn;
 
-use super::problem::Problem;
+use super::{Code, Problem};
 use crate::config::Config;
 use crate::identity::{EmailAddress, UserId};
 
-/// `identity.apiKey` of a call that the console of a REST API makes as a test. Its `userArn` is the console user's.
+/// `identity.apiKey` of a test call from a REST API's console. Its `userArn` is the console user's.
 /// Source: API Gateway's mapping template reference, `$context.identity.apiKey`.
 const CONSOLE_TEST_KEY: &str = "test-invoke-api-key";
 
 /// A user whom the authorizer vouches for.
 pub struct User {
-    /// The user's id.
     pub id: UserId,
-    /// The user's e-mail address, if the claim is one.
     pub email: Option<EmailAddress>,
 }
 
-/// The claims that name a user.
-#[derive(Clone)]
+/// The names of the claims that identify a user.
 pub struct Claims {
     id: String,
     email: String,
 }
 
 impl Claims {
-    /// The claims that the configuration names.
     pub fn new(config: &Config) -> Self {
         Self { id: config.user_id_claim.clone(), email: config.user_email_claim.clone() }
     }
@@ -44,8 +39,8 @@ impl Claims {
     }
 }
 
-/// A claim of the authorizer's context. The first shape that is present decides: an HTTP API (2.0) has `jwt` or `lambda`; a REST API
-/// (1.0) has the `claims` of Cognito, or a Lambda authorizer's context at the top level.
+/// A claim of the authorizer's context. The first shape that is present decides. An HTTP API (2.0) has `jwt` or `lambda`.
+/// A REST API (1.0) has Cognito's `claims`, or a Lambda authorizer's context at the top level.
 fn claim(request: &Request, name: &str) -> Option<Value> {
     let value = match request.request_context_ref()? {
         RequestContext::ApiGatewayV2(context) => {
@@ -73,8 +68,8 @@ fn user_id(claim: Option<&Value>) -> Result<UserId, &'static str> {
     UserId::new(id).ok_or(if id.trim().is_empty() { "blank" } else { "too long" })
 }
 
-/// The address in an e-mail claim. Some issuers (Azure AD B2C) send a list. API Gateway passes a list on as a JSON array, or as
-/// text: `[a@b.c]` or `["a@b.c"]`. A list of one element counts as its element.
+/// The address in an e-mail claim. Some issuers (Azure AD B2C) send a list. API Gateway passes a list on as a JSON array,
+/// or as text: `[a@b.c]` or `["a@b.c"]`. A list of one element counts as its element.
 fn email_address(claim: &Value) -> Option<EmailAddress> {
     match claim {
         Value::Array(list) => match list.as_slice() {
@@ -104,7 +99,7 @@ pub fn aws_arn(request: &Request) -> Option<&str> {
     arn.filter(|arn| !arn.trim().is_empty())
 }
 
-/// Refuses every caller that IAM has not let in: 403 for a user's token, a Cognito identity or the console's test; 401 for nobody.
+/// Refuses a user's token, a Cognito identity and the console's test with 403, and a request without a caller with 401.
 pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
     let forbidden = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.authorizer.as_ref().is_some_and(|authorizer| {
@@ -120,7 +115,7 @@ pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
         _ => false,
     };
     if forbidden {
-        return Err(Problem::forbidden());
+        return Err(Problem::new(Code::Forbidden, "this route is for other backends, by IAM"));
     }
     aws_arn(request).map(drop).ok_or_else(Problem::unauthenticated)
 }
@@ -147,7 +142,7 @@ pub(super) mod tests {
         lambda_http::request::from_str(&event.to_string()).ok()
     }
 
-    fn user(version: &str, authorizer: Value) -> Result<String, u16> {
+    fn user(version: &str, authorizer: &Value) -> Result<String, u16> {
         let claims = Claims { id: "sub".into(), email: "email".into() };
         let request = decode(version, json!({"authorizer": authorizer})).ok_or(400_u16)?;
         let user = claims.user(&request);
@@ -155,141 +150,109 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_user_comes_from_the_four_shapes_and_from_nowhere_else() {
+    fn a_user_comes_from_the_first_of_four_shapes_and_from_nowhere_else() {
         let ada = || Ok("ada".to_owned());
-        assert_eq!(user("2.0", json!({"jwt": {"claims": {"sub": "ada"}}})), ada());
-        assert_eq!(user("2.0", json!({"lambda": {"sub": "ada"}})), ada());
-        assert_eq!(user("1.0", json!({"claims": {"sub": "ada"}})), ada());
-        assert_eq!(user("1.0", json!({"sub": "ada", "principalId": "p"})), ada());
-        for (version, authorizer) in [
-            ("2.0", json!(null)),
-            ("2.0", json!({})),
-            ("2.0", json!({"sub": "ada"})),
-            ("2.0", json!({"claims": {"sub": "ada"}})),
-            ("2.0", json!({"iam": {"sub": "ada", "userArn": "arn"}})),
-            ("2.0", json!({"jwt": {"sub": "ada"}})),
-            ("1.0", json!({"jwt": {"claims": {"sub": "ada"}}})),
-            ("1.0", json!({"lambda": {"sub": "ada"}})),
+        for (version, authorizer, expected) in [
+            ("2.0", json!({"jwt": {"claims": {"sub": "ada"}}}), ada()),
+            ("2.0", json!({"lambda": {"sub": "ada"}}), ada()),
+            ("1.0", json!({"claims": {"sub": "ada"}}), ada()),
+            ("1.0", json!({"sub": "ada", "principalId": "p"}), ada()),
+            ("2.0", json!(null), Err(401)),
+            ("2.0", json!({}), Err(401)),
+            ("2.0", json!({"sub": "ada"}), Err(401)),
+            ("2.0", json!({"claims": {"sub": "ada"}}), Err(401)),
+            ("2.0", json!({"iam": {"sub": "ada", "userArn": "arn"}}), Err(401)),
+            ("2.0", json!({"jwt": {"sub": "ada"}}), Err(401)),
+            ("1.0", json!({"jwt": {"claims": {"sub": "ada"}}}), Err(401)),
+            ("1.0", json!({"lambda": {"sub": "ada"}}), Err(401)),
+            ("1.0", json!("ada"), Err(400)),
+            ("2.0", json!({"jwt": {"claims": {}}, "lambda": {"sub": "ada"}}), Err(401)),
+            ("2.0", json!({"jwt": {}, "lambda": {"sub": "ada"}}), Err(401)),
+            ("2.0", json!({"jwt": null, "lambda": {"sub": "ada"}}), ada()),
+            ("1.0", json!({"claims": {}, "sub": "ada"}), Err(401)),
         ] {
-            assert_eq!(user(version, authorizer.clone()), Err(401), "{version} {authorizer}");
-        }
-        assert_eq!(user("1.0", json!("ada")), Err(400));
-    }
-
-    #[test]
-    fn the_first_shape_that_is_present_decides() {
-        assert_eq!(user("2.0", json!({"jwt": {"claims": {}}, "lambda": {"sub": "ada"}})), Err(401));
-        assert_eq!(user("2.0", json!({"jwt": {}, "lambda": {"sub": "ada"}})), Err(401));
-        assert_eq!(user("2.0", json!({"jwt": null, "lambda": {"sub": "ada"}})), Ok("ada".to_owned()));
-        assert_eq!(user("1.0", json!({"claims": {}, "sub": "ada"})), Err(401));
-    }
-
-    #[test]
-    fn a_subject_is_a_string_that_is_not_blank_and_not_too_long() {
-        for sub in [json!(""), json!("  "), json!(1), json!(["ada"]), json!({}), json!(null), json!("x".repeat(1025))] {
-            assert_eq!(user("2.0", json!({"lambda": {"sub": sub}})), Err(401), "{sub}");
-            let refused = if sub.is_string() { 401 } else { 400 };
-            assert_eq!(user("2.0", json!({"jwt": {"claims": {"sub": sub}}})), Err(refused), "{sub}");
+            assert_eq!(user(version, &authorizer), expected, "{version} {authorizer}");
         }
     }
 
     #[test]
     fn a_refused_user_id_has_a_reason() {
-        let reason = |claim: Value| user_id(Some(&claim)).err();
-        assert_eq!(user_id(None).err(), Some("absent"));
-        assert_eq!(reason(json!(4711)), Some("not a string"));
-        assert_eq!(reason(json!(["ada"])), Some("not a string"));
-        assert_eq!(reason(json!(" \t")), Some("blank"));
-        assert_eq!(reason(json!("x".repeat(1025))), Some("too long"));
-        assert_eq!(reason(json!("x".repeat(1024))), None);
+        for (sub, reason) in [
+            (json!(""), Some("blank")),
+            (json!("  "), Some("blank")),
+            (json!(" \t"), Some("blank")),
+            (json!(4711), Some("not a string")),
+            (json!(["ada"]), Some("not a string")),
+            (json!({}), Some("not a string")),
+            (json!(null), Some("absent")),
+            (json!("x".repeat(1025)), Some("too long")),
+            (json!("x".repeat(1024)), None),
+        ] {
+            let claim = Some(&sub).filter(|sub| !sub.is_null());
+            assert_eq!(user_id(claim).err(), reason, "{sub}");
+            let status = |expected: u16| reason.map(|_| expected);
+            assert_eq!(user("2.0", &json!({"lambda": {"sub": sub}})).err(), status(401), "{sub}");
+            let undecodable = if sub.is_string() { 401 } else { 400 };
+            assert_eq!(user("2.0", &json!({"jwt": {"claims": {"sub": sub}}})).err(), status(undecodable), "{sub}");
+        }
     }
 
     #[test]
     fn an_email_claim_is_an_address_or_a_list_of_one_address() {
         let claims = Claims { id: "sub".into(), email: "emails".into() };
-        let shapes = |emails: &Value| {
-            let claims = json!({"sub": "ada", "emails": emails.as_str().unwrap_or_default()});
-            [
-                (
-                    "2.0",
-                    if emails.is_string() {
-                        json!({"jwt": {"claims": claims}})
-                    } else {
-                        json!({"lambda": {"sub": "ada", "emails": emails}})
-                    },
-                ),
-                ("2.0", json!({"lambda": {"sub": "ada", "emails": emails}})),
-                ("1.0", json!({"claims": {"sub": "ada", "emails": emails}})),
-                ("1.0", json!({"sub": "ada", "emails": emails})),
-            ]
-        };
-        let email = |emails: &Value| {
-            let found = shapes(emails).map(|(version, authorizer)| {
+        let check = |emails: &Value, expected: Option<&str>| {
+            let context = json!({"sub": "ada", "emails": emails});
+            let mut shapes = vec![
+                ("2.0", json!({"lambda": context})),
+                ("1.0", json!({"claims": context})),
+                ("1.0", context.clone()),
+            ];
+            if emails.is_string() {
+                shapes.push(("2.0", json!({"jwt": {"claims": context}})));
+            }
+            for (version, authorizer) in shapes {
                 let user = claims.user(&request(version, json!({"authorizer": authorizer}))).unwrap();
-                user.email.map(|email| email.as_str().to_owned())
-            });
-            assert!(found.iter().all(|email| *email == found[0]), "{emails}: {found:?}");
-            found[0].clone()
+                assert_eq!(user.email.as_ref().map(EmailAddress::as_str), expected, "{authorizer}");
+            }
         };
-        for emails in [
-            json!("ada@example.test"),
-            json!("[ada@example.test]"),
-            json!(r#"["ada@example.test"]"#),
-            json!(r#"["ada\u0040example.test"]"#),
-            json!(["ada@example.test"]),
-        ] {
-            assert_eq!(email(&emails).as_deref(), Some("ada@example.test"), "{emails}");
-        }
-        for emails in [
-            json!(null),
-            json!(true),
-            json!({"0": "ada@example.test"}),
-            json!([]),
-            json!([4711]),
-            json!(["ada@example.test", "bob@example.test"]),
-            json!([["ada@example.test"]]),
-            json!("[]"),
-            json!("[ada@example.test bob@example.test]"),
-            json!("[ada@example.test,bob@example.test]"),
-            json!(r#"["ada@example.test","bob@example.test"]"#),
-            json!("[[ada@example.test]]"),
-            json!("[\"ada@example.test]"),
-            json!("[ada@example.test"),
-            json!("ada"),
-            json!(""),
-        ] {
-            assert_eq!(email(&emails), None, "{emails}");
-        }
-    }
-
-    #[test]
-    fn a_test_call_of_the_rest_console_is_refused() {
-        let context = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "test-invoke-api-key"}});
-        assert_eq!(require_aws_caller(&request("1.0", context)).map_err(|problem| problem.status()), Err(403));
-        let key = json!({"identity": {"userArn": "arn:aws:iam::1:user/x", "apiKey": "made-up-key"}});
-        assert!(require_aws_caller(&request("1.0", key)).is_ok());
+        let good = json!([
+            "ada@example.test",
+            "[ada@example.test]",
+            r#"["ada@example.test"]"#,
+            r#"["ada\u0040example.test"]"#,
+            ["ada@example.test"],
+        ]);
+        let bad = json!([
+            null, true, {"0": "ada@example.test"}, [], [4711], ["ada@example.test", "bob@example.test"],
+            [["ada@example.test"]], "[]", "[ada@example.test bob@example.test]", "[ada@example.test,bob@example.test]",
+            r#"["ada@example.test","bob@example.test"]"#, "[[ada@example.test]]", "[\"ada@example.test]",
+            "[ada@example.test", "ada", "",
+        ]);
+        good.as_array().unwrap().iter().for_each(|emails| check(emails, Some("ada@example.test")));
+        bad.as_array().unwrap().iter().for_each(|emails| check(emails, None));
     }
 
     #[test]
     fn an_aws_caller_is_let_in_and_users_are_not() {
-        let caller =
-            |version, context| require_aws_caller(&request(version, context)).map_err(|problem| problem.status());
         let iam = |cognito: Value| json!({"authorizer": {"iam": {"userArn": "arn:x", "cognitoIdentity": cognito}}});
-        assert_eq!(caller("2.0", iam(Value::Null)), Ok(()));
-        assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": null}})), Ok(()));
-        let nulls = json!({"authorizer": {"claims": null, "scopes": null}, "identity": {"userArn": "arn:x"}});
-        assert_eq!(caller("1.0", nulls), Ok(()));
-        assert_eq!(caller("2.0", iam(json!({"identityId": "i", "amr": []}))), Err(403));
-        assert_eq!(caller("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": "i"}})), Err(403));
-        assert_eq!(caller("2.0", json!({"authorizer": {"jwt": {"claims": {"sub": "ada"}}}})), Err(403));
-        assert_eq!(caller("2.0", json!({"authorizer": {"jwt": {}, "iam": {"userArn": "arn:x"}}})), Err(403));
-        assert_eq!(
-            caller("1.0", json!({"authorizer": {"claims": {"sub": "ada"}}, "identity": {"userArn": "arn:x"}})),
-            Err(403)
-        );
-        assert_eq!(caller("2.0", json!({})), Err(401));
-        assert_eq!(caller("2.0", json!({"authorizer": {"iam": {}}})), Err(401));
-        assert_eq!(caller("2.0", json!({"identity": {"userArn": "arn:x"}})), Err(401));
-        assert_eq!(caller("1.0", json!({"identity": {"userArn": ""}})), Err(401));
+        for (version, context, expected) in [
+            ("2.0", iam(Value::Null), Ok(())),
+            ("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": null}}), Ok(())),
+            ("1.0", json!({"authorizer": {"claims": null, "scopes": null}, "identity": {"userArn": "arn:x"}}), Ok(())),
+            ("1.0", json!({"identity": {"userArn": "arn:x", "apiKey": "made-up-key"}}), Ok(())),
+            ("1.0", json!({"identity": {"userArn": "arn:x", "apiKey": "test-invoke-api-key"}}), Err(403)),
+            ("2.0", iam(json!({"identityId": "i", "amr": []})), Err(403)),
+            ("1.0", json!({"identity": {"userArn": "arn:x", "cognitoIdentityId": "i"}}), Err(403)),
+            ("2.0", json!({"authorizer": {"jwt": {"claims": {"sub": "ada"}}}}), Err(403)),
+            ("2.0", json!({"authorizer": {"jwt": {}, "iam": {"userArn": "arn:x"}}}), Err(403)),
+            ("1.0", json!({"authorizer": {"claims": {"sub": "a"}}, "identity": {"userArn": "arn:x"}}), Err(403)),
+            ("2.0", json!({}), Err(401)),
+            ("2.0", json!({"authorizer": {"iam": {}}}), Err(401)),
+            ("2.0", json!({"identity": {"userArn": "arn:x"}}), Err(401)),
+            ("1.0", json!({"identity": {"userArn": ""}}), Err(401)),
+        ] {
+            let caller = require_aws_caller(&request(version, context.clone())).map_err(|problem| problem.status());
+            assert_eq!(caller, expected, "{version} {context}");
+        }
     }
 }

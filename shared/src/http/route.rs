@@ -1,12 +1,10 @@
-//! Routes, and the URL under which the caller reached the API. Both come from API Gateway's own context, never from a header or a
-//! raw path.
+//! Routes, and the URL under which the caller reached the API. Both come from API Gateway's context, never from a header
+//! or a raw path.
 
-use lambda_http::request::RequestContext;
-use lambda_http::{Request, RequestExt};
+use lambda_http::{Request, RequestExt, request::RequestContext};
 
-use super::problem::Problem;
+use super::{Code, Problem};
 
-/// A route, as API Gateway names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub method: &'static str,
@@ -17,25 +15,25 @@ pub struct Route {
 impl Route {
     /// The route of a request: `routeKey` (payload 2.0), or resource and method (payload 1.0).
     pub fn of(request: &Request, routes: &'static [Self]) -> Result<Self, Problem> {
-        let (method, path) = match request.request_context_ref() {
+        let named = match request.request_context_ref() {
             Some(RequestContext::ApiGatewayV2(context)) => {
-                context.route_key.as_deref().and_then(|key| key.split_once(' ')).ok_or_else(Problem::not_found)?
+                context.route_key.as_deref().and_then(|key| key.split_once(' '))
             }
             Some(RequestContext::ApiGatewayV1(context)) => {
-                (request.method().as_str(), context.resource_path.as_deref().unwrap_or_default())
+                context.resource_path.as_deref().map(|path| (request.method().as_str(), path))
             }
-            _ => return Err(Problem::not_found()),
+            _ => None,
         };
+        let (method, path) = named.unwrap_or_default();
         let on_path = || routes.iter().filter(|route| route.path == path);
         match on_path().find(|route| route.method == method) {
             Some(route) => Ok(*route),
-            None if on_path().next().is_none() => Err(Problem::not_found()),
+            None if on_path().next().is_none() => Err(Problem::new(Code::NotFound, "no such route")),
             None => Err(Problem::method_not_allowed(on_path().map(|route| route.method).collect())),
         }
     }
 
-    /// The URL that leads to this route's API: the domain, then the path up to the route (the stage, or the mapping key of a
-    /// custom domain).
+    /// The URL of this route's API: the domain, then the path up to the route (the stage, or a custom domain's mapping key).
     pub fn base_url(&self, request: &Request) -> Option<String> {
         let (domain, path) = match request.request_context_ref()? {
             RequestContext::ApiGatewayV2(context) => (context.domain_name.as_deref()?, context.http.path.as_deref()),
@@ -78,21 +76,21 @@ mod tests {
         Route { method: "GET", path: "/b/{c}" },
     ];
 
-    fn v2(route_key: &str) -> Request {
-        request("2.0", json!({"routeKey": route_key}))
-    }
-
     #[test]
     fn the_route_key_or_resource_and_method_decide_and_never_the_path() {
-        let route = |request: Request| Route::of(&request, ROUTES).map_err(|problem| problem.status());
-        assert_eq!(route(v2("POST /a")), Ok(ROUTES[0]));
-        assert_eq!(route(v2("GET /b/{c}")), Ok(ROUTES[2]));
-        assert_eq!(route(v2("PUT /a")), Err(405));
-        assert_eq!(route(v2("$default")), Err(404));
-        assert_eq!(route(v2("GET /b/1")), Err(404));
-        assert_eq!(route(request("1.0", json!({"resourcePath": "/a", "path": "/b/1"}))), Ok(ROUTES[0]));
-        assert_eq!(route(request("1.0", json!({"resourcePath": "/b/{c}"}))), Err(405));
-        assert_eq!(route(request("1.0", json!({"resourcePath": "/c", "path": "/a"}))), Err(404));
+        for (version, context, expected) in [
+            ("2.0", json!({"routeKey": "POST /a"}), Ok(ROUTES[0])),
+            ("2.0", json!({"routeKey": "GET /b/{c}"}), Ok(ROUTES[2])),
+            ("2.0", json!({"routeKey": "PUT /a"}), Err(405)),
+            ("2.0", json!({"routeKey": "$default"}), Err(404)),
+            ("2.0", json!({"routeKey": "GET /b/1"}), Err(404)),
+            ("1.0", json!({"resourcePath": "/a", "path": "/b/1"}), Ok(ROUTES[0])),
+            ("1.0", json!({"resourcePath": "/b/{c}"}), Err(405)),
+            ("1.0", json!({"resourcePath": "/c", "path": "/a"}), Err(404)),
+        ] {
+            let route = Route::of(&request(version, context.clone()), ROUTES).map_err(|problem| problem.status());
+            assert_eq!(route, expected, "{context}");
+        }
     }
 
     #[test]
@@ -103,8 +101,7 @@ mod tests {
             assert_eq!(ROUTES[0].base_url(&v1), ROUTES[0].base_url(&v2));
             ROUTES[0].base_url(&v2)
         };
-        assert_eq!(base("api.example.test", json!("/a")).as_deref(), Some("https://api.example.test"));
-        for prefix in ["/prod", "/health", "/health/v1.2", "/a", "/-_."] {
+        for prefix in ["", "/prod", "/health", "/health/v1.2", "/a", "/-_."] {
             for path in [format!("{prefix}/a"), format!("{prefix}/a/")] {
                 assert_eq!(base("api.example.test", json!(path)), Some(format!("https://api.example.test{prefix}")));
             }
@@ -115,7 +112,8 @@ mod tests {
             assert_eq!(base("api.example.test", json!(path)).as_deref(), Some("https://api.example.test"), "{path}");
         }
         assert_eq!(base("api.example.test", Value::Null).as_deref(), Some("https://api.example.test"));
-        assert_eq!(base("evil.example/x?", json!("/a")), None);
-        assert_eq!(base("", json!("/a")), None);
+        for domain in ["evil.example/x?", ""] {
+            assert_eq!(base(domain, json!("/a")), None);
+        }
     }
 }

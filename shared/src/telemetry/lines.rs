@@ -1,17 +1,16 @@
-//! Events as JSON lines with the keys that AWS Powertools uses; an enclosing span's fields stand beside the event's own.
+//! Events as JSON lines with the keys that AWS Powertools uses. The enclosing spans' fields stand beside the event's own.
 
-use std::fmt;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
+
+use crate::invocation::lock;
 
 /// The destination of lines: standard output on Lambda, a file in the local program. Clones share it.
 #[derive(Clone)]
@@ -26,7 +25,7 @@ impl Output {
         Self(Arc::new(Mutex::new(Box::new(writer))))
     }
 
-    /// Writes one line at once, so that no two can mix.
+    /// Writes the line in one piece, so that no two lines mix.
     pub(crate) fn line(&self, line: &impl Serialize) {
         // strings and numbers: cannot fail
         self.write(serde_json::to_vec(line).unwrap_or_default());
@@ -34,22 +33,16 @@ impl Output {
 
     fn write(&self, mut line: Vec<u8>) {
         line.push(b'\n');
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // nowhere to complain to
+        let mut writer = lock(&self.0);
+        // a failure has nowhere to be reported
         let _ = writer.write_all(&line).and_then(|()| writer.flush());
     }
 }
 
 pub(super) struct JsonLines {
-    service: String,
-    function: String,
-    output: Output,
-}
-
-impl JsonLines {
-    pub(super) fn new(service: &str, function: &str, output: Output) -> Self {
-        Self { service: service.to_owned(), function: function.to_owned(), output }
-    }
+    pub(super) service: String,
+    pub(super) function: String,
+    pub(super) output: Output,
 }
 
 /// The fields of a span or an event, as members of a JSON object: `,"name":value` each.
@@ -105,7 +98,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
 }
 
 impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.add(field.name(), format!("{value:?}"));
     }
 
