@@ -3,7 +3,6 @@
 //! Only our own code logs below WARN, whatever `LOG_LEVEL` says: the libraries' debug and trace lines would carry
 //! requests with secrets in them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -24,9 +23,9 @@ pub use lines::Output;
 /// The metrics' namespace.
 const NAMESPACE: &str = "HumanConnect";
 /// The dimension sets of a metric. CloudWatch counts each set as a metric of its own.
-type Dimensions = &'static [&'static [&'static str]];
-const BY_SERVICE: Dimensions = &[&["service"]];
-const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
+pub type Dimensions = &'static [&'static [&'static str]];
+pub const BY_SERVICE: Dimensions = &[&["service"]];
+pub const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
 const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
 /// The crates that are ours.
 const OURS: [&str; 8] =
@@ -124,47 +123,6 @@ impl Outcome<'_> {
     }
 }
 
-/// The outcome of one scheduled run. Nobody requested it, so `Requests` is not among its metrics.
-pub struct RunOutcome<'a> {
-    /// `SERVICE_NAME`, a dimension of every metric.
-    pub service: &'a str,
-    /// The function's name, a dimension of some metrics.
-    pub function: &'a str,
-    /// Lambda's id of the invocation.
-    pub request_id: &'a str,
-    /// The run could not do its work.
-    pub fault: bool,
-    /// The errors by code, with their counts.
-    pub errors: &'a BTreeMap<&'static str, u64>,
-    /// Metrics that only this function has.
-    pub counts: &'a [(&'static str, u64)],
-    /// The first invocation of this process.
-    pub cold_start: bool,
-    pub measurements: &'a Measurements,
-    /// When it ended.
-    pub at: Millis,
-}
-
-impl RunOutcome<'_> {
-    /// The metrics: one line, and one more for each code, for a line has one value of a dimension.
-    pub fn metrics(&self) -> Vec<MetricLine<'_>> {
-        let new = || MetricLine::new(self.service, self.function, self.request_id, self.at);
-        let mut line = new();
-        line.count(BY_FUNCTION, "Faults", u64::from(self.fault));
-        line.count(BY_FUNCTION, "ColdStart", u64::from(self.cold_start));
-        line.measurements(self.measurements);
-        for (name, count) in self.counts {
-            line.count(BY_SERVICE, name, *count);
-        }
-        let errors = self.errors.iter().map(|(code, count)| {
-            let mut line = new();
-            line.errors(code, *count);
-            line
-        });
-        [line].into_iter().chain(errors).collect()
-    }
-}
-
 /// A line of CloudWatch's [embedded metric format](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 #[derive(Serialize)]
 pub struct MetricLine<'a> {
@@ -206,7 +164,7 @@ fn as_members<S: Serializer>(values: &[(&'static str, Value)], serializer: S) ->
 }
 
 impl<'a> MetricLine<'a> {
-    fn new(service: &'a str, function: &'a str, request_id: &'a str, at: Millis) -> Self {
+    pub fn new(service: &'a str, function: &'a str, request_id: &'a str, at: Millis) -> Self {
         let about = About { timestamp: at, cloud_watch_metrics: Vec::new() };
         Self { service, function, function_request_id: request_id, code: None, values: Vec::new(), about }
     }
@@ -223,12 +181,12 @@ impl<'a> MetricLine<'a> {
         self.values.push((name, value));
     }
 
-    fn count(&mut self, dimensions: Dimensions, name: &'static str, count: u64) {
+    pub fn count(&mut self, dimensions: Dimensions, name: &'static str, count: u64) {
         self.add(dimensions, name, "Count", count.into());
     }
 
     /// An invocation's measurements, without those that are zero.
-    fn measurements(&mut self, measurements: &Measurements) {
+    pub fn measurements(&mut self, measurements: &Measurements) {
         if measurements.upstream_calls > 0 {
             self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(measurements.upstream).into());
         }
@@ -251,7 +209,7 @@ impl<'a> MetricLine<'a> {
         }
     }
 
-    fn errors(&mut self, code: &'a str, count: u64) {
+    pub fn errors(&mut self, code: &'a str, count: u64) {
         self.code = Some(code);
         self.count(BY_CODE, "Errors", count);
     }
@@ -291,37 +249,20 @@ mod tests {
     }
 
     #[test]
-    fn a_run_has_a_line_for_each_code_and_no_request() {
-        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
-        let (measurements, counts) = (Measurements::default(), [("Swept", 3)]);
-        let run = RunOutcome {
-            service: "human-connect",
-            function: "sweeper",
-            request_id: "r",
-            fault: false,
-            errors: &errors,
-            counts: &counts,
-            cold_start: false,
-            measurements: &measurements,
-            at: 1,
-        };
-        let lines: Vec<Value> = run.metrics().iter().map(|line| json!(line)).collect();
-        lines.iter().for_each(names_what_it_has);
-        let line = |code: &str| lines.iter().find(|line| line["code"] == code).unwrap();
-        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
-        assert_eq!(
-            (&line("upstream_timeout")["Errors"], &line("upstream_unauthorized")["Errors"]),
-            (&json!(2), &json!(1))
-        );
-    }
-
-    #[test]
     fn every_named_metric_has_its_value_beside_it() {
         let measurements =
             Measurements { tokens_stored: 1, unresolved_age: Some(Duration::from_secs(7)), ..Measurements::default() };
         let line = outcome(503, "store_unavailable", measurements);
         names_what_it_has(&line);
         assert_eq!((&line["Faults"], &line["UnresolvedAgeSeconds"]), (&json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn a_line_of_single_counts_names_them_too() {
+        let mut line = MetricLine::new("human-connect", "sweeper", "r", 1);
+        line.count(BY_SERVICE, "Swept", 3);
+        line.errors("upstream_timeout", 2);
+        names_what_it_has(&json!(line));
     }
 
     fn names_what_it_has(line: &Value) {

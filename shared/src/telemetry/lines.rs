@@ -27,7 +27,7 @@ impl Output {
     }
 
     /// Writes one line at once, so that no two can mix.
-    pub(crate) fn line(&self, line: &impl Serialize) {
+    pub fn line(&self, line: &impl Serialize) {
         // strings and numbers: cannot fail
         self.write(serde_json::to_vec(line).unwrap_or_default());
     }
