@@ -115,7 +115,7 @@ impl<F> Runner<F> {
         let http = network::http_client(config)?;
         let secrets = aws::secrets_manager(&config.aws, &http);
         let key = Secret::new(secrets.clone(), config.token_key_id.clone(), config.secret_ttl, SealingKey::parse);
-        let sealer = Arc::new(Sealer::new(key));
+        let sealer = Arc::new(Sealer { key });
         let deps = Deps { config, http: &http, secrets, clock: &clock, sealer: &sealer, output: &output };
         let (function, service) = (function(deps), config.service.clone());
         Ok(Self { function, service, sealer, clock, output, cold: AtomicBool::new(true) })
@@ -310,36 +310,23 @@ fn report_panics_without_their_message() {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::Mutex;
+    use std::io::Read;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Heard {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_panic_is_reported_by_its_place_and_without_its_message() {
-        let heard = Heard::default();
-        let subscriber = telemetry::subscriber(telemetry::info(), "test", "test", Output::new(heard.clone()));
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let subscriber = telemetry::subscriber(telemetry::info(), "test", "test", Output::new(writer));
         let hook = std::panic::take_hook();
         report_panics_without_their_message();
         let caught = tracing::subscriber::with_default(subscriber, || {
             std::panic::catch_unwind(|| panic!("{}", "made-up-access-token"))
         });
         std::panic::set_hook(hook);
-        let heard = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
-        assert!(caught.is_err() && heard.contains("lambda.rs:"), "{heard}");
-        assert!(!heard.contains("made-up"), "{heard}");
+        let mut lines = String::new();
+        reader.read_to_string(&mut lines).unwrap();
+        assert!(caught.is_err() && lines.contains("lambda.rs:"), "{lines}");
+        assert!(!lines.contains("made-up"), "{lines}");
     }
 }
