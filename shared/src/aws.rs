@@ -145,12 +145,10 @@ fn connector_error(error: reqwest::Error) -> ConnectorError {
 #[cfg(test)]
 pub(crate) mod tests {
     use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
-    use crate::config::Config;
-    use crate::network::http_client;
+    use crate::{config::Config, network::http_client};
 
     pub(crate) fn config(changes: &[(&str, &str)]) -> Config {
         Config::read(|name| match (changes.iter().find(|(changed, _)| *changed == name), name) {

@@ -1,13 +1,9 @@
 //! Start-up and the runtime loop, the same for every function; and one invocation of a function, from event to response,
 //! which the local program's API Gateway and the tests use too. [`job`] is for the scheduled function.
 
-use std::convert::Infallible;
-use std::error::Error;
-use std::panic::AssertUnwindSafe;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{convert::Infallible, error::Error, panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
 use futures_util::FutureExt;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
@@ -19,16 +15,13 @@ use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
-use crate::clock::Clock;
-use crate::config::Config;
 use crate::http::{Problem, Route, route::request_id};
-use crate::human_api::HumanApi;
-use crate::invocation::Invocation;
 use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
 use crate::telemetry::{self, AuditLine, Outcome, Output, error_chain, milliseconds};
-use crate::{aws, store::Store, tokens::TokenService};
+use crate::{aws, clock::Clock, config::Config, human_api::HumanApi, invocation::Invocation};
+use crate::{store::Store, tokens::TokenService};
 
 pub mod job;
 

@@ -8,8 +8,7 @@ use futures_util::future::join_all;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
 
-use crate::aws::dynamodb_address;
-use crate::config::Config;
+use crate::{aws::dynamodb_address, config::Config};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Load balancers drop idle connections after 60 s and more; ours go first.
@@ -93,8 +92,7 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
     use crate::aws::tests::config;

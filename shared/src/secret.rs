@@ -4,21 +4,16 @@
 //! the configuration chain), and knows neither a re-read on refusal with a cool-down, nor AWSPREVIOUS, nor reading
 //! by VersionId whatever the cache's age.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use aws_sdk_secretsmanager::operation::list_secret_version_ids::ListSecretVersionIdsError;
+use aws_sdk_secretsmanager::{Client, error::SdkError};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 use tracing::{error, warn};
 
-use crate::invocation::Invocation;
-use crate::token::ClientSecret;
+use crate::{invocation::Invocation, token::ClientSecret};
 
 /// A refused secret is read again at most this often; a failed read is tried again no sooner where an old value serves.
 pub const COOL_DOWN: Duration = Duration::from_secs(10);

@@ -1,17 +1,14 @@
 //! The scheduled function. It resolves requests that a crash left unresolved and whose user does not come back, and reseals rows
 //! that an older key sealed. Each run does a bounded part of the work.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json, value::RawValue};
-use shared::clock::Millis;
-use shared::identity::UserKey;
-use shared::invocation::Invocation;
 use shared::lambda::{Call, Deps, guarded, job::Job};
 use shared::store::{IndexPage, LeaseRequest, Request, Row, StoreError};
 use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain, milliseconds};
 use shared::tokens::{Error, TokenService};
+use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
 use tracing::{info, warn};
 
 /// A younger request may be one that a call still waits for: a lease ends within 30 s.

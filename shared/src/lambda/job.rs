@@ -7,10 +7,7 @@ use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
 use super::{Call, Deps, Runner, exit_code, serve};
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::network::NetworkError;
-use crate::telemetry::Output;
+use crate::{clock::Clock, config::Config, network::NetworkError, telemetry::Output};
 
 pub trait Job: Send + Sync + Sized + 'static {
     const NAME: &'static str;
