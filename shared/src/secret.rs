@@ -23,17 +23,9 @@ const VERSIONS_KEPT: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("Secrets Manager did not give {id}")]
-    Unavailable {
-        id: String,
-        #[source]
-        source: Box<SdkError<GetSecretValueError>>,
-    },
+    Unavailable { id: String, source: Box<SdkError<GetSecretValueError>> },
     #[error("Secrets Manager did not list the versions of {id}")]
-    Unlisted {
-        id: String,
-        #[source]
-        source: Box<SdkError<ListSecretVersionIdsError>>,
-    },
+    Unlisted { id: String, source: Box<SdkError<ListSecretVersionIdsError>> },
     #[error("Secrets Manager does not have {id}")]
     Missing { id: String },
     #[error("Secrets Manager does not have version {version} of {id}")]
