@@ -5,7 +5,7 @@ import * as localStack from "./local-stack.js";
 export class StandIn {
   /**
    * @param {{singleUse: boolean, delayMs: number}} now
-   * @param {(title: string, action: () => Promise<any>) => void} run runs the action, reports it (with the returned text, if there is one), and shows the changes
+   * @param {(title: string, action: () => Promise<any>) => void} run runs the action. It reports the title and the returned text.
    * @param {() => string} user returns the user that the switches change
    */
   constructor(now, run, user) {

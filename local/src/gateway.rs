@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::config::Config;
-use shared::lambda::job::{Job, Scheduled};
+use shared::lambda::job::Job;
 use shared::lambda::{Function, Runner};
 use shared::network::NetworkError;
 use shared::telemetry::Output;
@@ -64,7 +64,7 @@ struct Functions {
     public_token: Runner<public_token::PublicToken>,
     access_token: Runner<access_token::AccessToken>,
     connection: Runner<connection::Connection>,
-    sweeper: Scheduled<sweeper::Sweeper>,
+    sweeper: Runner<sweeper::Sweeper>,
 }
 
 impl Functions {
@@ -75,7 +75,7 @@ impl Functions {
             public_token: Runner::new(config, clock.clone(), output.clone())?,
             access_token: Runner::new(config, clock.clone(), output.clone())?,
             connection: Runner::new(config, clock.clone(), output.clone())?,
-            sweeper: Scheduled::new(config, clock.clone(), output.clone())?,
+            sweeper: Runner::of_job(config, clock.clone(), output.clone())?,
         })
     }
 }
@@ -205,7 +205,8 @@ impl Gateway {
     pub async fn sweep(&self) -> Value {
         let functions = lock(&self.functions).clone();
         let request = self.calls.run("schedule", sweeper::Sweeper::NAME);
-        let report = Box::pin(functions.sweeper.run(&invocation())).await;
+        let report =
+            Box::pin(functions.sweeper.run_job(LambdaEvent::new(RawValue::NULL.to_owned(), invocation()))).await;
         request.answer(report.clone());
         request.end(200);
         report

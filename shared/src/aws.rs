@@ -5,27 +5,22 @@
 use std::time::Duration;
 
 use ::http::header::{HeaderValue, USER_AGENT};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_dynamodb::operation::{delete_item::DeleteItemError, update_item::UpdateItemError};
-use aws_smithy_runtime::client::identity::IdentityCache;
-use aws_smithy_runtime::client::retries::RetryPartition;
-use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+use aws_smithy_runtime::client::{identity::IdentityCache, retries::RetryPartition};
+use aws_smithy_runtime_api::client::{
+    behavior_version::BehaviorVersion,
+    http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+    interceptors::context::InterceptorContext,
+    orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
+    result::ConnectorError,
+    retries::classifiers::{ClassifyRetry, RetryAction},
+    runtime_components::RuntimeComponents,
+    stalled_stream_protection::StalledStreamProtectionConfig,
 };
-use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use aws_smithy_types::retry::RetryConfig;
-use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::SdkConfig;
-use aws_types::region::Region;
+use aws_smithy_types::{body::SdkBody, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_types::{SdkConfig, region::Region};
 
 use crate::config::Aws;
 
@@ -35,7 +30,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
 const MAX_ATTEMPTS: u32 = 3;
 
-/// A client of DynamoDB.
 pub fn dynamodb(aws: &Aws, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
     let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk_config(aws, http))
         .retry_partition(RetryPartition::custom("dynamodb").build())
@@ -44,7 +38,6 @@ pub fn dynamodb(aws: &Aws, http: &reqwest::Client) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
-/// A client of Secrets Manager.
 pub fn secrets_manager(aws: &Aws, http: &reqwest::Client) -> aws_sdk_secretsmanager::Client {
     let mut config = aws_sdk_secretsmanager::config::Builder::from(&sdk_config(aws, http))
         .retry_partition(RetryPartition::custom("secretsmanager").build());
@@ -56,10 +49,8 @@ pub fn secrets_manager(aws: &Aws, http: &reqwest::Client) -> aws_sdk_secretsmana
 /// process in the local program.
 fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
     let credentials = Credentials::from_keys(&aws.access_key_id, &aws.secret_access_key, aws.session_token.clone());
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(OPERATION_TIMEOUT)
-        .build();
+    let timeouts =
+        TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT);
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(aws.region.clone()))
@@ -68,7 +59,7 @@ fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
         .identity_cache(IdentityCache::no_cache())
         .http_client(SdkHttp(http.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
-        .timeout_config(timeouts)
+        .timeout_config(timeouts.build())
         // the attempt's timeout limits a stalled body too
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build()
@@ -124,9 +115,8 @@ impl HttpConnector for SdkHttp {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
             let (mut parts, body) = request.into_parts();
             // for CloudTrail
-            parts
-                .headers
-                .insert(USER_AGENT, HeaderValue::from_static(concat!("human-connect/", env!("CARGO_PKG_VERSION"))));
+            let user_agent = HeaderValue::from_static(concat!("human-connect/", env!("CARGO_PKG_VERSION")));
+            parts.headers.insert(USER_AGENT, user_agent);
             // all requests here are JSON in memory; a streaming body would be a mistake of ours
             let body = body.bytes().ok_or_else(|| ConnectorError::user("a streaming body".into()))?.to_vec();
             let request = ::http::Request::from_parts(parts, body);
@@ -153,21 +143,19 @@ fn connector_error(error: reqwest::Error) -> ConnectorError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
-    use crate::config::Config;
-    use crate::network::http_client;
+    use crate::{config::Config, network::http_client};
 
-    fn config(region: &str, endpoint: &str) -> Config {
-        Config::read(|name| match name {
-            "AWS_REGION" => Some(region.to_owned()),
-            "AWS_ENDPOINT_URL" => Some(endpoint.to_owned()),
-            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => Some("made-up".to_owned()),
-            "TABLE_NAME" | "HUMAN_API_CLIENT_ID" | "HUMAN_API_SECRET_ID" | "TOKEN_KEY_SECRET_ID" => {
+    pub(crate) fn config(changes: &[(&str, &str)]) -> Config {
+        Config::read(|name| match (changes.iter().find(|(changed, _)| *changed == name), name) {
+            (Some((_, value)), _) => Some((*value).to_owned()),
+            (None, "AWS_REGION") => Some("eu-west-1".to_owned()),
+            (None, "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN") => Some("made-up".to_owned()),
+            (None, "TABLE_NAME" | "HUMAN_API_CLIENT_ID" | "HUMAN_API_SECRET_ID" | "TOKEN_KEY_SECRET_ID") => {
                 Some(name.to_owned())
             }
             _ => None,
@@ -179,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_signed_for_its_service_and_region_with_the_session_token() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = config("eu-west-1", &format!("http://{}", listener.local_addr().unwrap()));
+        let config = config(&[("AWS_ENDPOINT_URL", &format!("http://{}", listener.local_addr().unwrap()))]);
         let http = http_client(&config).unwrap();
         let received = async || {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -209,7 +197,7 @@ mod tests {
         for region in ["us-east-1", "eu-central-2", "us-gov-west-1", "ap-southeast-7", "cn-north-1", "eusc-de-east-1"] {
             let params = Params::builder().region(region).build().unwrap();
             let endpoint = ResolveEndpoint::resolve_endpoint(&DefaultResolver::new(), &params).await.unwrap();
-            assert_eq!(endpoint.url(), dynamodb_address(&config(region, "").aws));
+            assert_eq!(endpoint.url(), dynamodb_address(&config(&[("AWS_REGION", region)]).aws));
         }
     }
 }

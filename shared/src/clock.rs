@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Milliseconds since the Unix epoch.
@@ -18,7 +17,6 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The system's clock.
     pub fn system() -> Self {
         Self::new(|| {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -26,12 +24,11 @@ impl Clock {
         })
     }
 
-    /// A clock that answers what `now` answers; its pauses are real.
+    /// `now` gives the time. The pauses are real.
     pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
         Self::with_sleep(now, |pause| tokio::time::sleep(pause).boxed())
     }
 
-    /// A clock whose pauses are made up too.
     pub fn with_sleep(
         now: impl Fn() -> Millis + Send + Sync + 'static,
         sleep: impl Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync + 'static,

@@ -12,7 +12,6 @@ pub const BUDGET: Duration = Duration::from_secs(22);
 /// Kept back at the end of the budget, so that what Human API answered last can still be written.
 const COMMIT_RESERVE: Duration = Duration::from_secs(2);
 
-/// The budget and the measurements of one invocation. Handlers pass it to whatever leaves the process.
 pub struct Invocation {
     started: Instant,
     measurements: Arc<Mutex<Measurements>>,
@@ -20,7 +19,7 @@ pub struct Invocation {
     aws_caller: Mutex<Option<String>>,
 }
 
-/// The measurements of one invocation, for its log line and its metrics.
+/// For the log line and the metrics of one invocation.
 #[derive(Debug, Clone, Default)]
 pub struct Measurements {
     /// Time spent in calls to Human API.
@@ -43,14 +42,7 @@ pub struct Measurements {
     pub unresolved_age: Option<Duration>,
 }
 
-impl Default for Invocation {
-    fn default() -> Self {
-        Self::start()
-    }
-}
-
 impl Invocation {
-    /// Starts the budget now.
     pub fn start() -> Self {
         Self {
             started: Instant::now(),
@@ -65,17 +57,16 @@ impl Invocation {
         Self { measurements: self.measurements.clone(), ..Self::start() }
     }
 
-    /// How long it has been running.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// When all work must have ended.
+    /// All work must have ended by then.
     pub fn deadline(&self) -> Instant {
         self.started + BUDGET
     }
 
-    /// When the last request to Human API must have ended.
+    /// The last request to Human API must have ended by then.
     pub fn upstream_deadline(&self) -> Instant {
         self.deadline() - COMMIT_RESERVE
     }
@@ -84,27 +75,24 @@ impl Invocation {
         record(&mut lock(&self.measurements));
     }
 
-    /// The measurements so far.
     pub fn measurements(&self) -> Measurements {
         lock(&self.measurements).clone()
     }
 
-    /// Says whom the invocation is about. In the log only a keyed hash of it appears.
+    /// The log has only a keyed hash of the user.
     pub fn set_user(&self, user: &UserId) {
         *lock(&self.user) = Some(user.clone());
     }
 
-    /// Whom the invocation is about, as far as it is known.
     pub fn user(&self) -> Option<UserId> {
         lock(&self.user).clone()
     }
 
-    /// Says which AWS identity calls: its ARN is for the audit line.
+    /// The ARN of the AWS identity that calls. The audit line has it.
     pub fn set_caller(&self, arn: &str) {
         *lock(&self.aws_caller) = Some(arn.to_owned());
     }
 
-    /// The AWS identity that calls, where one does.
     pub fn aws_caller(&self) -> Option<String> {
         lock(&self.aws_caller).clone()
     }

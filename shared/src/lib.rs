@@ -1,13 +1,15 @@
 //! The functions' common crate. One noun per module; dependencies point one way:
 //!
 //! ```text
-//! functions ──► lambda ──► http ──► tokens ──► human_api ──► secret
-//!                                      └─────► store ──► record, seal
+//! functions ──► lambda ──► http ──► tokens ──► human_api
+//!                                      ├─────► store ──► record
+//!                                      └─────► seal ──► secret
 //! ```
 //!
 //! | module | purpose |
 //! |---|---|
 //! | [`config`] | the environment, read once and checked |
+//! | [`clock`] | the time, which tests set |
 //! | [`identity`] | user IDs, keys, e-mail addresses; the comparison with what Human API says |
 //! | [`token`] | tokens, tickets and secrets as types that cannot be printed |
 //! | [`invocation`] | one invocation's deadline and measurements |

@@ -1,7 +1,6 @@
 //! The one HTTP client: Human API is called with it, and so are [DynamoDB and Secrets Manager](crate::aws).
 //!
-//! One TLS stack (rustls on ring), one connection pool, roots compiled in. The SDK's own HTTP stack and its
-//! configuration chain are left out; they cost more at a cold start than everything else together.
+//! One TLS stack (rustls on ring), one connection pool, roots compiled in.
 
 use std::time::Duration;
 
@@ -9,47 +8,38 @@ use futures_util::future::join_all;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
 
-use crate::aws::dynamodb_address;
-use crate::config::Config;
+use crate::{aws::dynamodb_address, config::Config};
 
-/// How long a connection attempt may take, to any host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Load balancers drop idle connections after 60 s and more; ours go first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-
-/// The whole of Mozilla's roots is a quarter of this.
+/// In bytes. The whole of Mozilla's roots is a quarter of this.
 const CA_BUNDLE_LIMIT: u64 = 1024 * 1024;
 
-/// Why no client could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// `AWS_CA_BUNDLE` cannot be used.
     #[error("AWS_CA_BUNDLE is not a readable PEM file of certificates")]
     CaBundle,
-    /// TLS could not be set up.
     #[error("TLS could not be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// The HTTP client could not be built.
     #[error("the HTTP client could not be built: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// The client. Redirects are not followed; no request is repeated behind our back.
+/// Builds the client. It follows no redirect, and repeats no request.
 pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = &config.ca_bundle {
         if !std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= CA_BUNDLE_LIMIT) {
             return Err(NetworkError::CaBundle);
         }
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|_| NetworkError::CaBundle)?;
-        let certificates: Result<Vec<_>, _> = certificates.collect();
+        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let (added, _) = roots.add_parsable_certificates(certificates.map_err(|_| NetworkError::CaBundle)?);
         if added == 0 {
             return Err(NetworkError::CaBundle);
         }
     }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -70,23 +60,23 @@ pub fn http_client(config: &Config) -> Result<reqwest::Client, NetworkError> {
         .build()?)
 }
 
-/// The hosts that a function will talk to.
+/// The hosts that a function will call.
 pub struct Connections {
     http: reqwest::Client,
     urls: Vec<Url>,
 }
 
 impl Connections {
-    /// DynamoDB, and these.
+    /// `others` are the hosts beside DynamoDB.
     pub fn new(config: &Config, http: &reqwest::Client, others: &[&Url]) -> Self {
         let dynamodb = Url::parse(&dynamodb_address(&config.aws)).ok();
-        let mut urls: Vec<Url> = dynamodb.into_iter().chain(others.iter().copied().cloned()).collect();
+        let mut urls: Vec<Url> = dynamodb.iter().chain(others.iter().copied()).cloned().collect();
         urls.dedup();
         Self { http: http.clone(), urls }
     }
 
     /// Opens a connection to each and leaves it in the pool, all at the same time. `GET /` means nothing to any of them.
-    /// A failure is nobody's business: the first request opens its own.
+    /// Failures are ignored, because the first request then opens its own connection.
     pub async fn open(&self) {
         let open = async |url: &Url| {
             if let Ok(answer) = self.http.get(url.clone()).timeout(CONNECT_TIMEOUT).send().await
@@ -102,26 +92,10 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
-
-    fn config(proxy: &str, bundle: &str) -> Config {
-        let variable = |name: &str| match name {
-            "AWS_REGION" => Some("eu-west-1".to_owned()),
-            "HTTPS_PROXY" => Some(proxy.to_owned()),
-            "AWS_CA_BUNDLE" => Some(bundle.to_owned()),
-            "TABLE_NAME"
-            | "HUMAN_API_CLIENT_ID"
-            | "HUMAN_API_SECRET_ID"
-            | "TOKEN_KEY_SECRET_ID"
-            | "AWS_ACCESS_KEY_ID"
-            | "AWS_SECRET_ACCESS_KEY" => Some("made-up".to_owned()),
-            _ => None,
-        };
-        Config::read(variable).unwrap()
-    }
+    use crate::aws::tests::config;
 
     #[tokio::test]
     async fn https_goes_through_the_proxy_as_a_tunnel_and_plain_http_past_it() {
@@ -131,7 +105,7 @@ mod tests {
             (listener, address)
         };
         let ((proxy, proxy_url), (plain, plain_url)) = (listen().await, listen().await);
-        let client = http_client(&config(&proxy_url, "")).unwrap();
+        let client = http_client(&config(&[("HTTPS_PROXY", &proxy_url)])).unwrap();
         let heard = async |listener: TcpListener| {
             let mut text = [0; 64];
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -147,7 +121,8 @@ mod tests {
     #[test]
     fn a_bundle_that_is_no_file_or_has_no_certificate_is_refused() {
         for bundle in ["/dev/zero", "/", "/made-up/roots.pem", file!()] {
-            assert!(matches!(http_client(&config("", bundle)), Err(NetworkError::CaBundle)), "{bundle}");
+            let config = config(&[("AWS_CA_BUNDLE", bundle)]);
+            assert!(matches!(http_client(&config), Err(NetworkError::CaBundle)), "{bundle}");
         }
     }
 }

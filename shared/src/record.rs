@@ -159,7 +159,8 @@ impl Record {
 
     /// Says that a response with tokens is lost for good, and the session that was spent on it.
     pub fn set_reconnect(&mut self, lost_session: Option<SessionHash>) {
-        (self.reconnect, self.lost_session) = (true, lost_session);
+        self.reconnect = true;
+        self.lost_session = lost_session.or_else(|| self.lost_session.take());
     }
 
     /// The user has connected again. Returns the session that was lost: it counts as finished, because Human API would only refuse it.

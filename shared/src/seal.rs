@@ -51,11 +51,9 @@ mod base64_text {
 /// The kind of token that a sealed value is. It is part of the associated data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An access token.
     Access,
     /// The refresh token that came with an access token.
     AccessRefresh,
-    /// A publicToken.
     Public,
     /// A session or id token.
     Start,
@@ -81,13 +79,10 @@ impl Kind {
     }
 }
 
-/// Why a text was not sealed or a value not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// The key is not to be had.
     #[error(transparent)]
     Key(#[from] SecretError),
-    /// No random bytes.
     #[error(transparent)]
     Random(#[from] NoRandomness),
     /// The value was not sealed for this user and field with this key, or was changed since.
@@ -105,11 +100,12 @@ impl SealError {
 /// One version of the sealing key. Not printable.
 pub struct SealingKey(hkdf::Prk);
 
-struct Length(usize);
+/// The length of an AES key and a nonce together.
+struct KeyAndNonce;
 
-impl hkdf::KeyType for Length {
+impl hkdf::KeyType for KeyAndNonce {
     fn len(&self) -> usize {
-        self.0
+        KEY_LEN + NONCE_LEN
     }
 }
 
@@ -119,11 +115,10 @@ impl SealingKey {
         if text.chars().count() < 32 {
             return Err("is shorter than 32 characters");
         }
-        if text.starts_with('{') || text.starts_with('[') || text.starts_with('"') {
+        if text.starts_with(['{', '[', '"']) {
             return Err("is JSON; a plain string is wanted");
         }
-        let first = text.chars().next();
-        if text.chars().all(|c| Some(c) == first) {
+        if text.chars().all(|c| text.starts_with(c)) {
             return Err("is one character repeated");
         }
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"human-connect/token-key/1");
@@ -132,23 +127,14 @@ impl SealingKey {
 
     /// Seals with these 32 bytes, which must be fresh and random each time: see [`CurrentKey::seal`].
     pub fn seal(&self, user: &UserKey, kind: Kind, text: &str, salt: [u8; SALT_LEN]) -> Result<Vec<u8>, SealError> {
-        let mut sealed = Vec::with_capacity(1 + SALT_LEN + text.len() + AES_256_GCM.tag_len());
-        sealed.push(FORMAT);
-        sealed.extend_from_slice(&salt);
         let (key, nonce) = self.key_and_nonce(&salt).ok_or(SealError::Corrupt(kind))?;
         let mut body = text.as_bytes().to_vec();
         key.seal_in_place_append_tag(nonce, aad(user, kind), &mut body).map_err(|_| SealError::Corrupt(kind))?;
-        sealed.append(&mut body);
-        Ok(sealed)
+        Ok([&[FORMAT], salt.as_slice(), &body].concat())
     }
 
-    /// Opens what was sealed for this user and field with this key.
     pub fn open(&self, user: &UserKey, kind: Kind, sealed: &[u8]) -> Option<String> {
-        let (&format, rest) = sealed.split_first()?;
-        let (salt, body) = rest.split_first_chunk::<SALT_LEN>()?;
-        if format != FORMAT {
-            return None;
-        }
+        let (salt, body) = sealed.strip_prefix(&[FORMAT])?.split_first_chunk::<SALT_LEN>()?;
         let (key, nonce) = self.key_and_nonce(salt)?;
         let mut body = body.to_vec();
         let text = key.open_in_place(nonce, aad(user, kind), &mut body).ok()?;
@@ -157,20 +143,15 @@ impl SealingKey {
 
     fn key_and_nonce(&self, salt: &[u8; SALT_LEN]) -> Option<(LessSafeKey, Nonce)> {
         let mut material = [0; KEY_LEN + NONCE_LEN];
-        self.expand(&[b"seal", salt], &mut material)?;
+        self.0.expand(&[b"seal", salt], KeyAndNonce).ok()?.fill(&mut material).ok()?;
         let (key, nonce) = material.split_first_chunk::<KEY_LEN>()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
         Some((key, Nonce::try_assume_unique_for_key(nonce).ok()?))
     }
 
-    fn expand(&self, info: &[&[u8]], out: &mut [u8]) -> Option<()> {
-        self.0.expand(info, Length(out.len())).ok()?.fill(out).ok()
-    }
-
     fn user_hash(&self, user: &UserId) -> Option<String> {
-        let mut key = [0; KEY_LEN];
-        self.expand(&[b"log"], &mut key)?;
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), user.as_str().as_bytes());
+        let key = hmac::Key::from(self.0.expand(&[b"log"], hmac::HMAC_SHA256).ok()?);
+        let tag = hmac::sign(&key, user.as_str().as_bytes());
         tag.as_ref().first_chunk::<12>().map(|short| URL_SAFE_NO_PAD.encode(short))
     }
 }
@@ -181,15 +162,10 @@ fn aad(user: &UserKey, kind: Kind) -> Aad<Vec<u8>> {
 
 /// Seals and opens with the versions of one secret.
 pub struct Sealer {
-    key: Secret<SealingKey>,
+    pub key: Secret<SealingKey>,
 }
 
 impl Sealer {
-    /// A sealer on this secret.
-    pub fn new(key: Secret<SealingKey>) -> Self {
-        Self { key }
-    }
-
     /// AWSCURRENT: what is sealed now is sealed with it.
     pub async fn current(&self) -> Result<CurrentKey, SealError> {
         Ok(CurrentKey(self.key.current().await?))
@@ -220,7 +196,6 @@ impl Sealer {
 pub struct CurrentKey(Arc<Version<SealingKey>>);
 
 impl CurrentKey {
-    /// Seals a text for this user and field.
     pub fn seal(&self, user: &UserKey, kind: Kind, text: &str) -> Result<Sealed, SealError> {
         let bytes = self.0.value.seal(user, kind, text, random_bytes()?)?;
         Ok(Sealed { version: self.0.id.clone(), bytes })
@@ -254,11 +229,15 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_for_the_same_user_and_kind_only() {
         let sealed = key().seal(&user("ada"), Kind::Access, "a token", [7; 32]).unwrap();
-        assert_eq!(key().open(&user("ada"), Kind::Access, &sealed).as_deref(), Some("a token"));
-        assert_eq!(key().open(&user("eve"), Kind::Access, &sealed), None);
-        assert_eq!(key().open(&user("ada"), Kind::AccessRefresh, &sealed), None);
         let other = SealingKey::parse("another-made-up-sealing-key-32-chars").unwrap();
-        assert_eq!(other.open(&user("ada"), Kind::Access, &sealed), None);
+        for (key, id, kind, text) in [
+            (key(), "ada", Kind::Access, Some("a token")),
+            (key(), "eve", Kind::Access, None),
+            (key(), "ada", Kind::AccessRefresh, None),
+            (other, "ada", Kind::Access, None),
+        ] {
+            assert_eq!(key.open(&user(id), kind, &sealed).as_deref(), text, "{id} {kind:?}");
+        }
     }
 
     #[test]
@@ -277,9 +256,7 @@ mod tests {
         // Known answer, computed with Python's `cryptography`: HKDF(SHA256, length=44, salt=b"human-connect/token-key/1",
         // info=b"seal" + b"\x07"*32), AESGCM(first 32).encrypt(last 12, b"a token", b"human-connect/1\0" + key + b"access")
         let sealed = key().seal(&user("ada"), Kind::Access, "a token", [7; 32]).unwrap();
-        assert_eq!(sealed.len(), 1 + 32 + 7 + 16);
-        assert_eq!(sealed[0], 1);
-        assert_eq!(&sealed[1..33], &[7; 32]);
+        assert_eq!((sealed.len(), sealed[0], &sealed[1..33]), (1 + 32 + 7 + 16, 1, &[7; 32][..]));
         assert_eq!(URL_SAFE_NO_PAD.encode(&sealed[33..]), "slBNHtPIUCdCDV50UsjOrlZnRnkGh8E");
     }
 

@@ -17,6 +17,7 @@ use crate::token::NoRandomness;
 
 mod commit;
 mod index;
+mod item;
 mod lease;
 mod row;
 mod tickets;
@@ -24,9 +25,9 @@ mod write;
 
 pub use commit::Release;
 pub use index::IndexPage;
+pub use item::{Item, encode};
 pub use lease::{Acquired, Lease, LeaseRequest};
-
-pub use row::{Exchange, Item, LEASE_DURATION, Pending, Request, Row, StoredTicket, encode};
+pub use row::{Exchange, LEASE_DURATION, Pending, Request, Row, StoredTicket};
 
 use row::IDLE_ROW_TTL;
 use write::Write;
@@ -39,7 +40,7 @@ pub enum StoreError {
     Unavailable(#[source] BoxError),
     /// A row that this project did not write so, and the attribute.
     #[error("the stored {0} cannot be read")]
-    Unreadable(String),
+    Unreadable(&'static str),
     #[error(transparent)]
     Random(#[from] NoRandomness),
     #[error("another call has this user's lease")]
@@ -141,7 +142,8 @@ impl Store {
 
     async fn run<T>(&self, invocation: &Invocation, operation: impl Future<Output = T>) -> Result<T, StoreError> {
         let started = Instant::now();
-        let outcome = timeout_at(invocation.deadline(), operation).await;
+        // boxed: the SDK's future is large, and each layer around it would move it
+        let outcome = timeout_at(invocation.deadline(), Box::pin(operation)).await;
         invocation.record(|measured| measured.store += started.elapsed());
         outcome.map_err(|_| StoreError::Unavailable("no answer within the invocation's time".into()))
     }

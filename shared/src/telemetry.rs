@@ -3,7 +3,6 @@
 //! Only our own code logs below WARN, whatever `LOG_LEVEL` says: the libraries' debug and trace lines would carry
 //! requests with secrets in them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -22,9 +21,9 @@ pub use lines::Output;
 
 const NAMESPACE: &str = "HumanConnect";
 /// The dimension sets of a metric. CloudWatch counts each set as a metric of its own.
-type Dimensions = &'static [&'static [&'static str]];
-const BY_SERVICE: Dimensions = &[&["service"]];
-const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
+pub type Dimensions = &'static [&'static [&'static str]];
+pub const BY_SERVICE: Dimensions = &[&["service"]];
+pub const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
 const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
 const OURS: [&str; 8] =
     ["shared", "session_start", "finish", "public_token", "access_token", "connection", "sweeper", "local"];
@@ -112,44 +111,6 @@ impl Outcome<'_> {
     }
 }
 
-/// The outcome of one scheduled run. Nobody requested it, so `Requests` is not among its metrics.
-pub struct RunOutcome<'a> {
-    pub service: &'a str,
-    pub function: &'a str,
-    pub request_id: &'a str,
-    /// The run could not do its work.
-    pub fault: bool,
-    /// The number of errors by code.
-    pub errors: &'a BTreeMap<&'static str, u64>,
-    /// Metrics that only this function has.
-    pub counts: &'a [(&'static str, u64)],
-    pub cold_start: bool,
-    pub measurements: &'a Measurements,
-    /// The run's end.
-    pub at: Millis,
-}
-
-impl RunOutcome<'_> {
-    /// Returns one line, and one more for each code: a line has one value for each dimension.
-    pub fn metrics(&self) -> Vec<MetricLine<'_>> {
-        let new = || MetricLine::new(self.service, self.function, self.request_id, self.at);
-        let mut line = new();
-        line.count(BY_FUNCTION, "Faults", self.fault.into());
-        line.count(BY_FUNCTION, "ColdStart", self.cold_start.into());
-        line.measurements(self.measurements);
-        for (name, count) in self.counts {
-            line.count(BY_SERVICE, name, *count);
-        }
-        let mut lines = vec![line];
-        for (code, count) in self.errors {
-            let mut line = new();
-            line.errors(code, *count);
-            lines.push(line);
-        }
-        lines
-    }
-}
-
 /// A line of CloudWatch's [embedded metric format](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 #[derive(Serialize)]
 pub struct MetricLine<'a> {
@@ -191,7 +152,7 @@ fn as_members<S: Serializer>(values: &[(&'static str, Value)], serializer: S) ->
 }
 
 impl<'a> MetricLine<'a> {
-    fn new(service: &'a str, function: &'a str, request_id: &'a str, at: Millis) -> Self {
+    pub fn new(service: &'a str, function: &'a str, request_id: &'a str, at: Millis) -> Self {
         let about = About { timestamp: at, cloud_watch_metrics: Vec::new() };
         Self { service, function, function_request_id: request_id, code: None, values: Vec::new(), about }
     }
@@ -208,12 +169,12 @@ impl<'a> MetricLine<'a> {
         self.values.push((name, value));
     }
 
-    fn count(&mut self, dimensions: Dimensions, name: &'static str, count: u64) {
+    pub fn count(&mut self, dimensions: Dimensions, name: &'static str, count: u64) {
         self.add(dimensions, name, "Count", count.into());
     }
 
     /// Leaves out measurements that are zero.
-    fn measurements(&mut self, measurements: &Measurements) {
+    pub fn measurements(&mut self, measurements: &Measurements) {
         if measurements.upstream_calls > 0 {
             self.add(BY_FUNCTION, "UpstreamLatency", "Milliseconds", milliseconds(measurements.upstream).into());
         }
@@ -236,7 +197,7 @@ impl<'a> MetricLine<'a> {
         }
     }
 
-    fn errors(&mut self, code: &'a str, count: u64) {
+    pub fn errors(&mut self, code: &'a str, count: u64) {
         self.code = Some(code);
         self.count(BY_CODE, "Errors", count);
     }
@@ -287,22 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_has_a_line_for_each_code_and_no_request() {
-        let run = RunOutcome {
-            service: "human-connect",
-            function: "sweeper",
-            request_id: "r",
-            fault: false,
-            errors: &BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]),
-            counts: &[("Swept", 3)],
-            cold_start: false,
-            measurements: &Measurements::default(),
-            at: 1,
-        };
-        let lines: Vec<Value> = run.metrics().iter().map(|line| check(json!(line))).collect();
-        let errors = |code: &str| &lines.iter().find(|line| line["code"] == code).unwrap()["Errors"];
-        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
-        assert_eq!((errors("upstream_timeout"), errors("upstream_unauthorized")), (&json!(2), &json!(1)));
+    fn a_line_of_single_counts_names_them_too() {
+        let mut line = MetricLine::new("human-connect", "sweeper", "r", 1);
+        line.count(BY_SERVICE, "Swept", 3);
+        line.errors("upstream_timeout", 2);
+        check(json!(line));
     }
 
     #[test]

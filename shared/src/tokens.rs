@@ -1,4 +1,4 @@
-//! The protocol: Human API and the store joined, so that no token is lost, stale or mixed up.
+//! The protocol: Human API and the store joined. A response that was lost is found, and what it brought is fetched again.
 //!
 //! A call that asks Human API about a user runs under the user's lease: [`TokenService::exclusive`] acquires it, resolves what an
 //! earlier call left pending, lends the leased user to the call, and commits. `docs/token-protocol.md` describes it.
@@ -23,6 +23,7 @@ use crate::store::{Acquired, Exchange, Lease, LeaseRequest, Release, Request, Ro
 use crate::token::{ClientSecret, SessionHash, SessionToken, TicketHash};
 
 mod exchange;
+mod fetch;
 mod reseal;
 mod resolve;
 mod send;
@@ -99,46 +100,49 @@ impl TokenService {
     /// Runs `work` under the user's lease, and commits what it has changed in the record. Before that, it resolves what an earlier
     /// call left pending. If `answered` finds an answer in the row while another call has the lease, this is the answer.
     ///
-    /// The future is boxed because an async closure cannot say that its future is `Send`, and `lambda_http` wants it to be.
-    pub async fn exclusive<'a, T>(
+    /// Both futures are boxed. `work` cannot say that its future is `Send`, which `lambda_http` requires. The future of this method is
+    /// large, and many calls need no lease.
+    pub fn exclusive<'a, T: Send + 'a>(
         &'a self,
-        request: LeaseRequest<'_>,
-        answered: impl FnMut(&Row) -> Option<Result<T, Error>>,
-        work: impl for<'b> FnOnce(&'b mut LeasedUser<'a>) -> BoxFuture<'b, Result<T, Error>>,
+        request: LeaseRequest<'a>,
+        answered: impl FnMut(&Row) -> Option<Result<T, Error>> + Send + 'a,
+        work: impl for<'b> FnOnce(&'b mut LeasedUser<'a>) -> BoxFuture<'b, Result<T, Error>> + Send + 'a,
         invocation: &'a Invocation,
-    ) -> Result<(T, Row), Error> {
-        // the sealing key first: without it, Human API's response could not be stored
-        let key = self.sealer.current().await?;
-        let next = request.request.clone();
-        let failed_before = request.shares_failure.then(|| request.seen.and_then(|seen| seen.record.failed_at));
-        let lease = match self.store.acquire(request, answered, invocation).await? {
-            Acquired::Answered(answer, row) => return Ok((answer?, row)),
-            Acquired::Lease(lease) => lease,
-        };
-        let mut leased = LeasedUser {
-            service: self,
-            invocation,
-            user: lease.row.user.clone(),
-            key,
-            lease,
-            response_at_risk: false,
-            overdue: false,
-            resolved: None,
-            unsaved: Unsaved::default(),
-        };
-        if failed_before.is_some_and(|before| leased.record().failed_at.is_some_and(|at| before != Some(at))) {
-            let cause = Cause::Unavailable { retry_after: None };
-            return leased.end(Err(cause.not_performed().into())).await;
-        }
-        let outcome = AssertUnwindSafe(async {
-            leased.resolve_pending(next).await?;
-            work(&mut leased).await
-        });
-        let outcome = outcome.catch_unwind().await.unwrap_or(Err(Error::Panicked));
-        if failed_before.is_some() && matches!(outcome, Err(Error::HumanApi(_))) {
-            leased.record_mut().failed_at = Some(leased.now());
-        }
-        leased.end(outcome).await
+    ) -> BoxFuture<'a, Result<(T, Row), Error>> {
+        Box::pin(async move {
+            // the sealing key first: without it, Human API's response could not be stored
+            let key = self.sealer.current().await?;
+            let next = request.request.clone();
+            let failed_before = request.shares_failure.then(|| request.seen.and_then(|seen| seen.record.failed_at));
+            let lease = match self.store.acquire(request, answered, invocation).await? {
+                Acquired::Answered(answer, row) => return Ok((answer?, row)),
+                Acquired::Lease(lease) => lease,
+            };
+            let mut leased = LeasedUser {
+                service: self,
+                invocation,
+                user: lease.row.user.clone(),
+                key,
+                lease,
+                response_at_risk: false,
+                overdue: false,
+                resolved: None,
+                unsaved: Unsaved::default(),
+            };
+            if failed_before.is_some_and(|before| leased.record().failed_at.is_some_and(|at| before != Some(at))) {
+                let cause = Cause::Unavailable { retry_after: None };
+                return leased.end(Err(cause.not_performed().into())).await;
+            }
+            let outcome = AssertUnwindSafe(async {
+                leased.resolve_pending(next).await?;
+                work(&mut leased).await
+            });
+            let outcome = outcome.catch_unwind().await.unwrap_or(Err(Error::Panicked));
+            if failed_before.is_some() && matches!(outcome, Err(Error::HumanApi(_))) {
+                leased.record_mut().failed_at = Some(leased.now());
+            }
+            leased.end(outcome).await
+        })
     }
 
     /// The pending request of a popup's exchange.

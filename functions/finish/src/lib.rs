@@ -61,8 +61,8 @@ impl Function for Finish {
             self.finish_popup(&caller, &fields, invocation).await?
         } else if let Some(user) = &caller.user {
             let report = Report::read(&fields);
-            let request = LeaseRequest::of(user, store::Request::Access);
-            self.tokens.exclusive(request, |_| None, |user| Box::pin(ask_access(user, &report)), invocation).await?
+            let wanted = LeaseRequest::of(user, store::Request::Access);
+            self.tokens.exclusive(wanted, |_| None, |leased| Box::pin(ask_access(leased, &report)), invocation).await?
         } else {
             let detail =
                 "this route takes humanId, clientId and sessionToken; post a Connect response to /connect/finish";
@@ -74,7 +74,7 @@ impl Function for Finish {
 }
 
 impl Finish {
-    /// The popup's callback: signed, exchanged, stored. Returns the response's status.
+    /// The popup's callback: signed, exchanged, stored. Returns the response's status, and the row for its body.
     async fn finish_popup(
         &self,
         caller: &Caller,
@@ -87,7 +87,7 @@ impl Finish {
             return Err(Problem::new(Code::ClientMismatch, "clientId is not the client of this backend"));
         }
         let popup = Popup { human_id: &human_id, session: &session, ticket: caller.ticket.clone() };
-        let request = LeaseRequest {
+        let wanted = LeaseRequest {
             key: caller.key,
             user: caller.user.as_ref(),
             seen: None,
@@ -96,8 +96,13 @@ impl Finish {
             ticket: caller.ticket.as_ref(),
             shares_failure: false,
         };
-        let replayed = |row: &Row| self.replayed(&popup, row);
-        match self.tokens.exclusive(request, replayed, |user| Box::pin(exchange(user, &popup)), invocation).await {
+        let finished = self.tokens.exclusive(
+            wanted,
+            |row| self.replayed(&popup, row),
+            |leased| Box::pin(self.exchange(leased, &popup)),
+            invocation,
+        );
+        match finished.await {
             Err(Error::Store(StoreError::Absent)) if caller.ticket.is_some() => Err(Problem::bad_ticket()),
             outcome => Ok(outcome?),
         }
@@ -118,6 +123,21 @@ impl Finish {
         (row.has_finished(&session, now) && !row.is_unresolved(now)).then_some(Ok(StatusCode::OK))
     }
 
+    /// Exchanges the popup's session, unless an earlier call or the resolving of its pending request has finished it.
+    async fn exchange(&self, leased: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<StatusCode, Error> {
+        let session = popup.session.hash();
+        match self.replayed(popup, leased.row()) {
+            Some(Ok(_)) if leased.has_resolved(&session) => return Ok(StatusCode::CREATED),
+            Some(answer) => return answer,
+            None => {}
+        }
+        if leased.record().lost_session.as_ref() == Some(&session) {
+            return Err(Error::ReconnectRequired);
+        }
+        leased.exchange(popup).await?;
+        Ok(StatusCode::CREATED)
+    }
+
     async fn respond(&self, status: StatusCode, row: &Row, key: &UserKey) -> http::Result {
         let record = &row.record;
         let public_token = match &record.public_token {
@@ -136,37 +156,19 @@ impl Finish {
     }
 }
 
-/// Exchanges the popup's session under the user's lease.
-async fn exchange(user: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<StatusCode, Error> {
-    let session = popup.session.hash();
-    let row = user.row();
-    let spent_by = popup.ticket.as_ref().and_then(|ticket| row.tickets.get(ticket)?.spent_by.as_ref());
-    if row.has_finished(&session, user.now()) || spent_by == Some(&session) {
-        return Ok(if user.has_resolved(&session) { StatusCode::CREATED } else { StatusCode::OK });
-    }
-    if spent_by.is_some() {
-        return Err(Error::BadTicket);
-    }
-    if row.record.lost_session.as_ref() == Some(&session) {
-        return Err(Error::ReconnectRequired);
-    }
-    user.exchange(popup).await?;
-    Ok(StatusCode::CREATED)
-}
-
 /// Asks Human API for an access token under the user's lease. The widget's report is a hint for display only: Human API's
 /// response decides.
-async fn ask_access(user: &mut LeasedUser<'_>, report: &Report) -> Result<StatusCode, Error> {
-    if report.session_token_failed && user.record_mut().widget_token.take().is_some() {
+async fn ask_access(leased: &mut LeasedUser<'_>, report: &Report) -> Result<StatusCode, Error> {
+    if report.session_token_failed && leased.record_mut().widget_token.take().is_some() {
         // at once, whatever `access` says
-        user.checkpoint(store::Request::Access).await?;
+        leased.checkpoint(store::Request::Access).await?;
     }
-    if !user.access_token().await? {
-        user.end_if_revoked();
+    if !leased.access_token().await? {
+        leased.end_if_revoked();
         return Ok(StatusCode::OK);
     }
-    user.clear_reconnect();
-    let record = user.record_mut();
+    leased.clear_reconnect();
+    let record = leased.record_mut();
     record.flow = Some(Flow::Connect);
     record.set_sources(report.sources(&record.sources));
     Ok(StatusCode::CREATED)

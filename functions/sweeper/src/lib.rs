@@ -1,18 +1,14 @@
 //! The scheduled function. It resolves requests that a crash left unresolved and whose user does not come back, and reseals rows
 //! that an older key sealed. Each run does a bounded part of the work.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::json;
-use shared::clock::Millis;
-use shared::identity::UserKey;
-use shared::invocation::Invocation;
-use shared::lambda::Deps;
-use shared::lambda::job::{Job, Report, Run};
+use serde_json::{Value, json, value::RawValue};
+use shared::lambda::{Call, Deps, guarded, job::Job};
 use shared::store::{IndexPage, LeaseRequest, Request, Row, StoreError};
-use shared::telemetry::milliseconds;
+use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain, milliseconds};
 use shared::tokens::{Error, TokenService};
+use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
 use tracing::{info, warn};
 
 /// A younger request may be one that a call still waits for: a lease ends within 30 s.
@@ -29,8 +25,8 @@ const SEALS_UNTIL: Duration = Duration::from_secs(90);
 
 pub struct Sweeper {
     tokens: TokenService,
-    /// Number of the run. It begins anywhere.
-    run: AtomicUsize,
+    service: String,
+    output: Output,
 }
 
 /// The purpose of a visit.
@@ -42,16 +38,11 @@ enum Want {
 
 /// The result of a visit.
 enum Visit {
-    /// It is done.
     Done,
     /// There was nothing to do: the index was behind, or the user is deleted.
     Nothing,
-    /// Another call is at it, or has to be first.
-    Busy,
-    /// The row cannot be read.
-    Unreadable(StoreError),
-    /// Something does not open.
-    StillSealed,
+    /// The row stays in the index. Another call is at work, the row cannot be read or opened, or the run has no time left.
+    Left,
 }
 
 /// The numbers of a run.
@@ -61,69 +52,73 @@ struct Sums {
     resealed: u64,
     skipped: u64,
     failed: u64,
-    /// Since when what is left is unresolved.
+    /// For each request left unresolved: since when.
     unresolved: Vec<Millis>,
-    /// Rows left under older keys, where they could be counted.
+    /// Rows left under older keys. `None` if the run could not count them.
     under_older_keys: Option<u64>,
-    /// The index has more than was looked at: what is left is more.
+    /// The index has more rows than the run has read.
     more: bool,
-    report: Report,
+    /// The code of the last error that kept the run from half of its work.
+    fault: Option<&'static str>,
+    /// The number of errors by code, with the faults.
+    errors: BTreeMap<&'static str, u64>,
 }
 
 impl Job for Sweeper {
     const NAME: &'static str = "sweeper";
 
     fn new(deps: Deps<'_>) -> Self {
-        let number = usize::try_from(deps.clock.now()).unwrap_or_default();
-        Self { tokens: deps.tokens(), run: AtomicUsize::new(number) }
+        Self { tokens: deps.tokens(), service: deps.config.service.clone(), output: deps.output.clone() }
     }
 
     async fn prepare(&self) {
         self.tokens.prepare().await;
     }
 
-    async fn run(&self, run: &Run<'_>) -> Report {
-        let number = self.run.fetch_add(1, Ordering::Relaxed);
+    async fn run(&self, _: &RawValue, call: &Call) -> Value {
         let mut sums = Sums::default();
-        if let Err(code) = self.resolve_lost(number, run, &mut sums).await {
-            sums.fault(code);
+        let resolved = self.resolve_lost(&call.invocation, &mut sums).await;
+        let resealed = self.reseal(&call.invocation, &mut sums).await;
+        for code in [resolved, resealed].into_iter().filter_map(Result::err) {
+            sums.fault = Some(code);
+            *sums.errors.entry(code).or_default() += 1;
         }
-        if let Err(code) = self.reseal(number, run, &mut sums).await {
-            sums.fault(code);
-        }
-        sums.report(self.tokens.store.now(), run)
+        let now = self.tokens.store.now();
+        let answer = sums.report(now, &call.invocation);
+        sums.metrics(&self.service, call, now).iter().for_each(|line| self.output.line(line));
+        answer
     }
 }
 
 impl Sweeper {
     /// Resolves what a call left unresolved that nobody has come back for.
-    async fn resolve_lost(&self, number: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
-        let part = run.invocation.child();
+    async fn resolve_lost(&self, run: &Invocation, sums: &mut Sums) -> Result<(), &'static str> {
+        let part = run.child();
         let found = async { Ok(self.tokens.store.unresolved(&part).await?) };
-        let IndexPage { rows, more } = run.attempt(&part, found).await?;
+        let IndexPage { rows, more } = self.attempt(&part, found).await?;
         let now = self.tokens.store.now();
         let mut lost: Vec<_> = rows.into_iter().filter(|(since, _)| now - since >= ABANDONED).collect();
         lost.sort_unstable_by_key(|(since, _)| *since);
         sums.more |= more;
 
-        let (chosen, later) = choose(lost, MAX_RESOLVED, number);
+        let (chosen, later) = choose(lost, MAX_RESOLVED, now);
         sums.unresolved.extend(later.into_iter().map(|(since, _)| since));
         for (since, key) in chosen {
             match self.visit(key, Want::Resolved, run, sums).await {
-                Some(Visit::Done) => sums.resolved += 1,
-                Some(Visit::Nothing) => {}
-                _ => sums.unresolved.push(since),
+                Visit::Done => sums.resolved += 1,
+                Visit::Nothing => {}
+                Visit::Left => sums.unresolved.push(since),
             }
         }
         Ok(())
     }
 
     /// Reseals what is under older versions of the key, and counts the rest.
-    async fn reseal(&self, number: usize, run: &Run<'_>, sums: &mut Sums) -> Result<(), &'static str> {
-        if run.invocation.elapsed() >= SEALS_UNTIL {
+    async fn reseal(&self, run: &Invocation, sums: &mut Sums) -> Result<(), &'static str> {
+        if run.elapsed() >= SEALS_UNTIL {
             return Ok(());
         }
-        let part = run.invocation.child();
+        let part = run.child();
         let found = async {
             let mut found = IndexPage { rows: Vec::new(), more: false };
             for version in self.tokens.sealer.older_versions().await? {
@@ -133,52 +128,63 @@ impl Sweeper {
             }
             Ok(found)
         };
-        let IndexPage { rows, more } = run.attempt(&part, found).await?;
+        let IndexPage { rows, more } = self.attempt(&part, found).await?;
         sums.more |= more;
 
-        let (chosen, later) = choose(rows, MAX_RESEALED, number);
-        let mut left = later.len();
+        let (chosen, later) = choose(rows, MAX_RESEALED, self.tokens.store.now());
+        let mut left = later.len() as u64;
         for key in chosen {
             match self.visit(key, Want::Sealed, run, sums).await {
-                Some(Visit::Done) => sums.resealed += 1,
-                Some(Visit::Nothing) => {}
-                _ => left += 1,
+                Visit::Done => sums.resealed += 1,
+                Visit::Nothing => {}
+                Visit::Left => left += 1,
             }
         }
-        sums.under_older_keys = Some(left as u64);
+        sums.under_older_keys = Some(left);
         Ok(())
     }
 
-    /// Visits one user, with a deadline of its own. `None`: the visit failed, or the run has no time left for it.
-    async fn visit(&self, key: UserKey, want: Want, run: &Run<'_>, sums: &mut Sums) -> Option<Visit> {
+    /// Does one part of the run, in its own time. An error or a panic is logged and ends nothing else. Returns its code.
+    async fn attempt<T>(
+        &self,
+        part: &Invocation,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, &'static str> {
+        guarded(part, async { Ok(work.await?) }).await.map_err(|problem| {
+            let (code, cause) = (problem.code().name(), problem.cause().map(|cause| error_chain(cause)));
+            let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
+            warn!(code, cause, user, "a part of the run failed");
+            code
+        })
+    }
+
+    /// Visits one user, with a deadline of its own.
+    async fn visit(&self, key: UserKey, want: Want, run: &Invocation, sums: &mut Sums) -> Visit {
         let until = if want == Want::Resolved { RESOLVES_UNTIL } else { SEALS_UNTIL };
-        if run.invocation.elapsed() >= until {
-            return None;
+        if run.elapsed() >= until {
+            return Visit::Left;
         }
-        let part = run.invocation.child();
+        let part = run.child();
         // a visit's future is large
         let outcome = Box::pin(async {
             match self.visit_row(key, want, &part).await {
                 Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
-                Err(Error::Store(error @ StoreError::Unreadable(_))) => Ok(Visit::Unreadable(error)),
+                Err(Error::Store(error @ StoreError::Unreadable(_))) => {
+                    warn!(%error, "a row is left unresolved");
+                    Ok(Visit::Left)
+                }
                 outcome => outcome,
             }
         });
-        match run.attempt(&part, outcome).await {
+        match self.attempt(&part, outcome).await {
             Ok(visit) => {
-                let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
-                match &visit {
-                    Visit::Unreadable(error) => warn!(%error, "a row is left unresolved"),
-                    Visit::StillSealed => warn!(user, "something in a row does not open, and stays under an older key"),
-                    Visit::Done | Visit::Nothing | Visit::Busy => {}
-                }
                 sums.skipped += u64::from(!matches!(visit, Visit::Done));
-                Some(visit)
+                visit
             }
             Err(code) => {
                 sums.failed += 1;
-                *sums.report.errors.entry(code).or_default() += 1;
-                None
+                *sums.errors.entry(code).or_default() += 1;
+                Visit::Left
             }
         }
     }
@@ -190,33 +196,27 @@ impl Sweeper {
         invocation.set_user(&row.user);
         let now = store.now();
         if row.is_leased(now) {
-            return Ok(Visit::Busy);
+            return Ok(Visit::Left);
         }
-        match (want, row.is_unresolved(now), self.is_under_older_key(&row).await?) {
-            (Want::Resolved, true, _) | (Want::Sealed, false, true) => {}
+        let request = match (want, row.is_unresolved(now), self.is_under_older_key(&row).await?) {
+            (Want::Resolved, true, _) => Request::Access,
+            (Want::Sealed, false, true) => Request::Nothing,
             // resolving it seals it anew too
-            (Want::Sealed, true, _) => return Ok(Visit::Busy),
+            (Want::Sealed, true, _) => return Ok(Visit::Left),
             (Want::Resolved, false, _) | (Want::Sealed, false, false) => return Ok(Visit::Nothing),
-        }
-        let request = if want == Want::Resolved { Request::Access } else { Request::Nothing };
-        let request = LeaseRequest {
-            key,
-            user: None,
-            seen: Some(&row),
-            request,
-            session: None,
-            ticket: None,
-            shares_failure: false,
         };
-        let leased_meanwhile = |_: &Row| Some(Ok(Visit::Busy));
-        let done = self
-            .tokens
-            .exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), invocation)
-            .await?;
-        Ok(match done {
-            (Visit::Done, row) if want == Want::Sealed && self.is_under_older_key(&row).await? => Visit::StillSealed,
-            (visit, _) => visit,
-        })
+        // without a user, it makes no row
+        let request = LeaseRequest { user: None, seen: Some(&row), ..LeaseRequest::of(&row.user, request) };
+        let leased_meanwhile = |_: &Row| Some(Ok(Visit::Left));
+        let exclusive =
+            self.tokens.exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), invocation);
+        let (visit, row) = exclusive.await?;
+        if matches!(visit, Visit::Done) && want == Want::Sealed && self.is_under_older_key(&row).await? {
+            let user = self.tokens.sealer.user_hash(&row.user);
+            warn!(user, "something in a row does not open, and stays under an older key");
+            return Ok(Visit::Left);
+        }
+        Ok(visit)
     }
 
     async fn is_under_older_key(&self, row: &Row) -> Result<bool, Error> {
@@ -226,17 +226,12 @@ impl Sweeper {
 }
 
 impl Sums {
-    /// Counts an error that kept the run from half of its work.
-    fn fault(&mut self, code: &'static str) {
-        self.report.fault = Some(code);
-        *self.report.errors.entry(code).or_default() += 1;
-    }
-
-    fn report(mut self, now: Millis, run: &Run<'_>) -> Report {
+    /// Logs the run, and returns its answer.
+    fn report(&self, now: Millis, run: &Invocation) -> Value {
         let oldest = self.unresolved.iter().min().map(|since| Duration::from_millis((now - since).unsigned_abs()));
-        run.invocation.record(|measured| measured.unresolved_age = oldest);
-        let measured = run.invocation.measurements();
-        let outcome = self.report.fault.unwrap_or("ok");
+        run.record(|measured| measured.unresolved_age = oldest);
+        let measured = run.measurements();
+        let outcome = self.fault.unwrap_or("ok");
         let (unresolved, oldest) = (self.unresolved.len(), oldest.map(|age| age.as_secs()));
         let Self { resolved, resealed, skipped, failed, under_older_keys, more, .. } = self;
         info!(
@@ -249,12 +244,12 @@ impl Sums {
             oldest_unresolved_seconds = oldest,
             left_under_older_keys = under_older_keys,
             more,
-            duration_ms = milliseconds(run.invocation.elapsed()),
+            duration_ms = milliseconds(run.elapsed()),
             upstream_ms = milliseconds(measured.upstream),
             store_ms = milliseconds(measured.store),
             "run"
         );
-        self.report.answer = json!({
+        json!({
             "outcome": outcome,
             "resolved": resolved,
             "failed": failed,
@@ -264,28 +259,42 @@ impl Sums {
             "oldestUnresolvedSeconds": oldest,
             "leftUnderOlderKeys": under_older_keys,
             "more": more,
-        });
-        self.report.counts = vec![("Swept", resolved), ("Resealed", resealed)];
-        self.report.counts.extend(under_older_keys.map(|left| ("SealedWithOlderKey", left)));
-        self.report
+        })
+    }
+
+    /// The run's metrics, and one more line for each code, because a line has one value of a dimension. Nobody has requested a
+    /// run, so `Requests` is not among them.
+    fn metrics<'a>(&self, service: &'a str, call: &'a Call, at: Millis) -> Vec<MetricLine<'a>> {
+        let new_line = || MetricLine::new(service, Sweeper::NAME, &call.request_id, at);
+        let mut line = new_line();
+        line.count(BY_FUNCTION, "Faults", u64::from(self.fault.is_some()));
+        line.count(BY_FUNCTION, "ColdStart", u64::from(call.cold_start));
+        line.measurements(&call.invocation.measurements());
+        line.count(BY_SERVICE, "Swept", self.resolved);
+        line.count(BY_SERVICE, "Resealed", self.resealed);
+        if let Some(left) = self.under_older_keys {
+            line.count(BY_SERVICE, "SealedWithOlderKey", left);
+        }
+        let mut lines = vec![line];
+        for (code, count) in &self.errors {
+            let mut line = new_line();
+            line.errors(code, *count);
+            lines.push(line);
+        }
+        lines
     }
 }
 
-/// The rows that a run visits, in their order, and the rows that are left for later. The oldest row comes first. After it, each run
-/// begins at another row, so that slow or failing rows keep no other row waiting for long.
-fn choose<T>(mut rows: Vec<T>, most: usize, run: usize) -> (Vec<T>, Vec<T>) {
-    if let Some(others) = rows.get_mut(1..).filter(|others| !others.is_empty()) {
-        others.rotate_left(elsewhere(run, others.len()));
+/// Splits rows into those that a run visits and those that it leaves for later. The oldest row comes first. After it, each run
+/// starts at another row, so that slow or failing rows keep no other row waiting for long. The milliseconds of `now` are random.
+fn choose<T>(mut rows: Vec<T>, most: usize, now: Millis) -> (Vec<T>, Vec<T>) {
+    if let Some((_, others)) = rows.split_first_mut()
+        && !others.is_empty()
+    {
+        others.rotate_left(now.unsigned_abs() as usize % others.len());
     }
     let later = rows.split_off(most.min(rows.len()));
     (rows, later)
-}
-
-/// A place among so many, each time far from the last ones, and in time everywhere: multiples of the golden ratio.
-fn elsewhere(run: usize, places: usize) -> usize {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let part = (run as u64).wrapping_mul(GOLDEN) >> 32;
-    usize::try_from((part * places as u64) >> 32).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -295,32 +304,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_there_is_room_for_all_all_are_chosen() {
-        for run in 0..9 {
-            let (mut chosen, later) = choose(vec![1, 2, 3], 3, run);
-            assert_eq!(chosen[0], 1, "the oldest first");
-            chosen.sort_unstable();
-            assert_eq!((chosen, later), (vec![1, 2, 3], vec![]));
+    fn every_run_visits_the_oldest_row_and_several_runs_visit_all() {
+        // the number of rows, the most that a run visits, and for how many of them it has time
+        let room_for_all = [(0, 3, 3), (3, 3, 3)];
+        let room_for_some = [(10, 4, 4)];
+        let early_end = [2, 3, 10, 37, 300].map(|count| (count, 100, 7));
+        for (count, most, in_time) in room_for_all.into_iter().chain(room_for_some).chain(early_end) {
+            let all: BTreeSet<usize> = (0..count).collect();
+            let mut visited = BTreeSet::new();
+            for now in 5..15.max(5 + count as Millis) {
+                let (chosen, later) = choose((0..count).collect(), most, now);
+                assert_eq!((chosen.first(), chosen.len()), (all.first(), most.min(count)), "{count} rows at {now}");
+                assert_eq!(chosen.iter().chain(&later).copied().collect::<BTreeSet<_>>(), all, "{count} rows at {now}");
+                assert_eq!(chosen.len() + later.len(), count);
+                visited.extend(chosen.into_iter().take(in_time));
+            }
+            assert_eq!(visited, all, "{count} rows");
         }
-        assert_eq!(choose(Vec::<u8>::new(), 3, 7), (vec![], vec![]));
     }
 
     #[test]
-    fn the_oldest_is_always_chosen_and_the_others_in_turn() {
-        let mut seen = BTreeSet::new();
-        for run in 5..15 {
-            let (chosen, later) = choose((0..10).collect(), 4, run);
-            assert_eq!((chosen[0], chosen.len(), later.len()), (0, 4, 6));
-            seen.extend(chosen);
-        }
-        assert_eq!(seen, (0..10).collect());
-    }
-
-    #[test]
-    fn where_time_ends_a_run_early_each_has_a_turn_all_the_same() {
-        for count in [2, 3, 10, 37, 300] {
-            let reached = (0..count).flat_map(|run| choose((0..count).collect(), 100, run).0.into_iter().take(7));
-            assert_eq!(reached.collect::<BTreeSet<_>>(), (0..count).collect(), "{count}");
+    fn a_run_has_a_metric_line_for_each_code_and_no_request() {
+        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
+        let sums = Sums { resolved: 3, errors, ..Sums::default() };
+        let call = Call { request_id: "r".into(), cold_start: false, invocation: Invocation::start() };
+        let lines = sums.metrics("human-connect", &call, 1).into_iter().map(|line| json!(line)).collect::<Vec<_>>();
+        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
+        for (line, code, count) in [(&lines[1], "upstream_timeout", 2), (&lines[2], "upstream_unauthorized", 1)] {
+            assert_eq!((&line["code"], &line["Errors"]), (&json!(code), &json!(count)));
         }
     }
 }

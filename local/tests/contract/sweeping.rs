@@ -267,8 +267,9 @@ async fn many_rows_that_cannot_be_resolved_do_not_starve_other_rows() {
     world.pass_seconds(1);
     lose(&world, "ada").await;
     world.pass_seconds(61);
+    // Each run starts at a random row. A row is missed by five runs once in 10 billion times.
     let mut resolved = 0;
-    for _ in 0..2 {
+    for _ in 0..5 {
         resolved += resolving(&world.sweep().await)[0];
     }
     assert_eq!(resolved, 1);

@@ -93,6 +93,21 @@ async fn a_spent_session_that_human_api_answers_with_403_blocks_nobody() {
 }
 
 #[tokio::test]
+async fn a_429_to_a_pending_exchange_discards_no_unspent_session() {
+    let world = World::new().await;
+    world.stack.human_api.with(|state| state.single_use = false);
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    world.take_requests();
+    world.fault([refuse(429, "{}"), refuse(429, "{}"), refuse(429, "{}")]);
+    is(&world.access("ada", false).await, 503, "upstream_unavailable");
+    assert_eq!(world.take_requests(), ["tokens"; 3], "Human API has not performed the exchange");
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(world.take_requests(), ["tokens"]);
+}
+
+#[tokio::test]
 async fn a_recovered_finish_has_its_flow() {
     let world = World::new().await;
     world.session("ada", json!({})).await;

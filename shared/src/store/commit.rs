@@ -6,8 +6,9 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use tokio::time::Instant;
 
+use super::item::encode;
 use super::lease::{Lease, POLL_MAX, jittered};
-use super::row::{LEASE_DURATION, Pending, Request, Row, encode};
+use super::row::{LEASE_DURATION, Pending, Request, Row};
 use super::write::Write;
 use super::{Store, StoreError, USER_KEY, idle_row_expiry, key_value};
 use crate::clock::Millis;
@@ -15,7 +16,7 @@ use crate::invocation::Invocation;
 
 /// The lease after the write.
 pub enum Release {
-    /// It ends: everything is resolved and stored.
+    /// It ends, and nothing is unresolved.
     Done,
     /// It ends, and the pending request is unresolved: the next call sends it again.
     Unresolved,

@@ -1,5 +1,5 @@
-//! What the two indexes say: which rows are unresolved, and which are sealed with an older key. An index follows the table
-//! a little later and has only keys, so it says where to look, and nothing else. Only the sweeper asks.
+//! The two sparse indexes: rows that are unresolved, and rows that an older key has sealed. An index follows the table a little later
+//! and has only keys, so it says where to look, and nothing else. Only the sweeper reads the indexes.
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::row::{CLOCK_MARGIN, FINISHED_TTL, LEASE_DURATION, Pending, Request, Row, encode};
+use super::item::encode;
+use super::row::{CLOCK_MARGIN, FINISHED_TTL, LEASE_DURATION, Pending, Request, Row};
 use super::write::Write;
 use super::{Store, StoreError};
 use crate::clock::Millis;

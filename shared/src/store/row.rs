@@ -1,12 +1,11 @@
-//! A user's row: the record, and the attributes of the protocol beside it. Nothing else knows attribute names.
+//! A user's row: the record, and the attributes of the protocol beside it. The writes of this module's parent name them too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
-use serde_dynamo::AttributeValue as Decoded;
 
 use super::StoreError;
+use super::item::{Item, take};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::record::Record;
@@ -26,12 +25,8 @@ pub(super) const MAX_TICKETS: usize = 8;
 /// DynamoDB may drop a row without content after this time. It is longer than anything in such a row is good for.
 pub(super) const IDLE_ROW_TTL: Millis = 25 * 3_600_000;
 
-pub type Item = HashMap<String, AttributeValue>;
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    #[serde(rename = "clientUserId")]
     pub user: UserId,
     /// ID made with the row: tells it from one that is made after a delete.
     pub(super) born: String,
@@ -42,17 +37,12 @@ pub struct Row {
     /// The request that was about to be sent. After the lease has ended, it is unresolved.
     pub(super) pending: Option<Pending>,
     /// A waiting call has seen this row without content. The row must not be deleted, or the call would report a DELETE.
-    #[serde(default)]
     pub(super) waited: bool,
     /// Leases that were taken over after they had asked Human API: its responses came too late to be stored.
-    #[serde(default)]
     pub(super) doubts: Vec<String>,
     /// The last finished sessions, and when.
-    #[serde(default)]
     pub(super) finished: BTreeMap<SessionHash, Millis>,
-    #[serde(default)]
     pub tickets: BTreeMap<TicketHash, StoredTicket>,
-    #[serde(rename = "userRecord", default)]
     pub record: Record,
 }
 
@@ -99,20 +89,21 @@ pub struct Exchange {
 
 impl Row {
     /// Reads an item of this user. An item that was copied from another user's key is not read.
-    pub fn decode(key: &UserKey, item: Item) -> Result<Self, StoreError> {
-        let unreadable = |attribute: &str| StoreError::Unreadable(attribute.to_owned());
-        let item: HashMap<String, Decoded> = item.into_iter().map(|(name, value)| (name, value.into())).collect();
-        if let Some((name, _)) = item.iter().find(|(_, value)| !has_bounded_numbers(value)) {
-            return Err(unreadable(name));
-        }
-        let deserializer = serde_dynamo::Deserializer::from_attribute_value(Decoded::M(item));
-        let row: Self =
-            serde_path_to_error::deserialize(deserializer).map_err(|error| match error.path().to_string() {
-                // a missing attribute has no path, but a name in the message
-                path if path == "." => unreadable(&error.inner().to_string()),
-                path => unreadable(&path),
-            })?;
-        if row.user.key() == *key { Ok(row) } else { Err(unreadable("clientUserId")) }
+    pub fn decode(key: &UserKey, mut item: Item) -> Result<Self, StoreError> {
+        let item = &mut item;
+        let row = Self {
+            user: take(item, "clientUserId")?,
+            born: take(item, "born")?,
+            lease_id: take(item, "leaseId")?,
+            lease_until: take(item, "leaseUntil")?,
+            pending: take(item, "pending")?,
+            waited: take::<Option<_>>(item, "waited")?.unwrap_or_default(),
+            doubts: take::<Option<_>>(item, "doubts")?.unwrap_or_default(),
+            finished: take::<Option<_>>(item, "finished")?.unwrap_or_default(),
+            tickets: take::<Option<_>>(item, "tickets")?.unwrap_or_default(),
+            record: take::<Option<_>>(item, "userRecord")?.unwrap_or_default(),
+        };
+        if row.user.key() == *key { Ok(row) } else { Err(StoreError::Unreadable("clientUserId")) }
     }
 
     /// A call has the lease: no other call may take it over yet.
@@ -174,37 +165,13 @@ impl Row {
     }
 }
 
-/// A value as an attribute, without its nulls.
-pub fn encode(value: &impl Serialize) -> AttributeValue {
-    // strings, numbers and lists of them: cannot fail
-    let value: Decoded = serde_dynamo::to_attribute_value(value).unwrap_or(Decoded::Null(true));
-    without_nulls(value).into()
-}
-
-fn without_nulls(value: Decoded) -> Decoded {
-    match value {
-        Decoded::M(fields) => {
-            let fields = fields.into_iter().filter(|(_, value)| !matches!(value, Decoded::Null(_)));
-            Decoded::M(fields.map(|(name, value)| (name, without_nulls(value))).collect())
-        }
-        other => other,
-    }
-}
-
-/// Numbers are times in milliseconds. A number that arithmetic on times cannot bear is none of ours.
-fn has_bounded_numbers(value: &Decoded) -> bool {
-    match value {
-        Decoded::N(text) => text.parse().is_ok_and(|number: Millis| number.unsigned_abs() < 1 << 60),
-        Decoded::M(fields) => fields.values().all(has_bounded_numbers),
-        Decoded::L(list) => list.iter().all(has_bounded_numbers),
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::types::AttributeValue;
+
     use super::*;
     use crate::record::{Flow, Source, StoredAccessToken, StoredWidgetToken, WidgetTokenKind};
+    use crate::store::encode;
 
     fn hash(text: &str) -> SessionHash {
         SessionHash(text.to_owned())
@@ -308,8 +275,8 @@ mod tests {
         };
         let text = || AttributeValue::S("made-up".into());
         assert_eq!(change(&["leaseUntil"], text()), "the stored leaseUntil cannot be read");
-        assert_eq!(change(&["userRecord", "flow"], text()), "the stored userRecord.flow cannot be read");
-        assert!(change(&["userRecord", "accessToken", "token", "sealed"], text()).contains("accessToken"));
+        assert_eq!(change(&["userRecord", "flow"], text()), "the stored userRecord cannot be read");
+        assert!(change(&["userRecord", "accessToken", "token", "sealed"], text()).contains("userRecord"));
         assert!(change(&["pending", "request"], text()).contains("pending"));
         assert!(change(&["born"], AttributeValue::N("1".into())).contains("born"));
         for number in ["1152921504606846976", "-9223372036854775808", "1e3", "1.5"] {

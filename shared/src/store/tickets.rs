@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::row::{MAX_TICKETS, Row, StoredTicket, TICKET_TTL, encode};
+use super::item::encode;
+use super::row::{MAX_TICKETS, Row, StoredTicket, TICKET_TTL};
 use super::write::Write;
 use super::{Store, StoreError, idle_row_expiry};
 use crate::clock::Millis;

@@ -26,7 +26,7 @@ impl Output {
     }
 
     /// Writes the line in one piece, so that no two lines mix.
-    pub(crate) fn line(&self, line: &impl Serialize) {
+    pub fn line(&self, line: &impl Serialize) {
         // strings and numbers: cannot fail
         self.write(serde_json::to_vec(line).unwrap_or_default());
     }

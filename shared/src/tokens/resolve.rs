@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exchange::unauthorized_if_forbidden;
+use super::fetch::unauthorized_if_forbidden;
 use super::{Error, LeasedUser};
 use crate::human_api::{AccessRequest, Cause, ExchangeRequest, Failure};
 use crate::record::Flow;
@@ -71,8 +71,10 @@ impl LeasedUser<'_> {
         let is_spent = match &failure.cause {
             Cause::Refused(status) if status.as_u16() == 403 => self.credentials_are_good().await?,
             Cause::Refused(_) => true,
-            // Human API fails on this session each time; for a proven humanId there is another way
-            Cause::Unavailable { .. } | Cause::Invalid(_) => self.record().human_id.is_some(),
+            // Human API has failed on this session twice; for a proven humanId there is another way
+            Cause::Unavailable { .. } | Cause::Invalid(_) if failure.maybe_performed => {
+                self.proven_human_id().await?.is_some()
+            }
             _ => false,
         };
         if is_spent {
@@ -108,24 +110,12 @@ impl LeasedUser<'_> {
         Ok(())
     }
 
-    /// As [`LeasedUser::public_token`]. Whatever Human API has refused for so long, in any way, is not to be had.
+    /// As [`LeasedUser::public_token`]. What Human API still refuses after an hour is not to be had.
     async fn public_token_if_any(&mut self) -> Result<bool, Error> {
         match self.public_token().await {
             Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) if self.overdue => Ok(false),
             other => other,
         }
-    }
-
-    /// Ends a connection that came from `access`, after Human API has refused `access`. `true` if it did.
-    pub fn end_if_revoked(&mut self) -> bool {
-        let now = self.now();
-        let record = self.record_mut();
-        let from_access = record.access_token.as_ref().is_some_and(|access| access.from == Flow::Connect);
-        if from_access {
-            record.disconnect(now);
-            record.revoked = true;
-        }
-        from_access
     }
 
     /// Fetches what Human API gives without a session, after a response with tokens was lost for good: a publicToken, if the humanId

@@ -14,7 +14,7 @@ use crate::token::{ClientSecret, random_bytes};
 
 /// Attempts of one request, those with another secret included.
 const MAX_ATTEMPTS: u32 = 3;
-/// First back-off; it doubles with each attempt, with full jitter.
+/// Half of the longest first back-off. The back-off doubles with each attempt, with full jitter.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 impl LeasedUser<'_> {
