@@ -103,6 +103,10 @@ async fn a_request_that_is_refused_for_its_form_or_its_caller_makes_no_call() {
     let before = stack.calls.after(0).1;
     for (route, body, code) in [
         ("POST /connect/finish", json!({"status": "x".repeat(70_000)}), "body_too_large"),
+        ("POST /connect/session", json!({"flow": "x".repeat(70_000)}), "body_too_large"),
+        ("POST /connect/public-token", json!({"x": "x".repeat(70_000)}), "body_too_large"),
+        ("GET /connect/connection", json!({"x": "x".repeat(70_000)}), "body_too_large"),
+        ("DELETE /connect/connection", json!({"x": "x".repeat(70_000)}), "body_too_large"),
         ("POST /connect/finish", session("sessionToken", &long), "invalid_request"),
         ("POST /connect/finish", session("humanId", &long), "invalid_request"),
         ("POST /connect/finish", session("clientId", "another-client"), "client_mismatch"),

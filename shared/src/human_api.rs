@@ -12,6 +12,7 @@ use tracing::warn;
 use url::Url;
 
 use crate::config::Config;
+use crate::telemetry::error_chain;
 use crate::token::ClientSecret;
 
 mod requests;
@@ -60,7 +61,7 @@ pub enum Cause {
     Unauthorized,
     #[error("Human API's answer {0}")]
     Invalid(&'static str),
-    /// No connection, 429 or 5xx.
+    /// No connection, a broken one, 429 or 5xx.
     #[error("Human API is not available")]
     Unavailable {
         /// The wait that its `Retry-After` asks for.
@@ -141,7 +142,12 @@ impl HumanApi {
         let mut response = http_request.send().await.map_err(|error| {
             // a connection that was never made carried nothing; any other failure came after the sending began
             let maybe_performed = !error.is_connect();
-            warn!(path = url.path(), error = %error.without_url(), maybe_performed, "Human API could not be reached");
+            warn!(
+                path = url.path(),
+                error = error_chain(&error.without_url()),
+                maybe_performed,
+                "Human API could not be reached"
+            );
             Failure { cause: Cause::Unavailable { retry_after: None }, maybe_performed, is_retryable: true }
         })?;
         let unavailable = |headers: &HeaderMap| Cause::Unavailable { retry_after: requested_wait(headers) };

@@ -30,15 +30,15 @@ pub struct Measurements {
     pub store: Duration,
     /// Commits that stored tokens.
     pub tokens_stored: u32,
-    /// publicTokens recovered, and exchanges resolved after a lost answer.
+    /// publicTokens recovered, and exchanges resolved after a lost response.
     pub tokens_recovered: u32,
     /// Times that a refused secret was read again.
     pub secret_refreshed: u32,
     /// Times that another call had the user's lease.
     pub finish_conflicts: u32,
-    /// Exchanges left unresolved.
+    /// Requests left unresolved.
     pub unresolved: u32,
-    /// Age of the unresolved exchange that was found.
+    /// Age of the unresolved request that was found.
     pub unresolved_age: Option<Duration>,
 }
 

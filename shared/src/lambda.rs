@@ -1,5 +1,5 @@
-//! Start-up and the runtime loop, the same for every function; and one invocation of a function, from event to response,
-//! which the local program's API Gateway and the tests use too. [`job`] is for the scheduled function.
+//! Start-up and the runtime loop, the same for every function, and one invocation from event to response. The local program and the
+//! tests use it too. [`job`] is for the scheduled function.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
-use crate::http::{Problem, Route, route::request_id};
+use crate::http::{Problem, Route, body, route::request_id};
 use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
@@ -117,7 +117,7 @@ impl<F> Runner<F> {
     async fn prepare_with(&self, function: impl Future<Output = ()>) {
         let key = async {
             if let Err(error) = self.sealer.current().await {
-                error!(error = %error, "the sealing key cannot be read");
+                error!(error = error_chain(&error), "the sealing key cannot be read");
             }
         };
         let all = async { tokio::join!(key, function) };
@@ -193,6 +193,7 @@ impl<F: Function> Runner<F> {
     async fn respond(&self, request: &Request, call: &Call) -> Response<Body> {
         let handled = guarded(&call.invocation, async {
             let route = Route::of(request, F::ROUTES)?;
+            body::bytes(request)?;
             Span::current().record("route", format!("{} {}", route.method, route.path));
             // boxed: a handler's future is large, and each layer around it would move it
             Box::pin(self.function.handle(route, request, &call.invocation)).await

@@ -129,8 +129,8 @@ impl Record {
         self.widget_token.as_ref().filter(|token| token.expires_at - now >= MIN_REMAINING)
     }
 
-    /// The popup cannot be opened for this user: Human API knows the user, but there is neither a publicToken nor a proven humanId to
-    /// recover one.
+    /// The popup cannot be opened for this user. Human API knows the user, but there is no publicToken, and no proven humanId to recover
+    /// one.
     pub fn must_reconnect(&self) -> bool {
         let known = self.connected_at.is_some() || self.revoked;
         self.reconnect || (known && self.public_token.is_none() && self.human_id.is_none())

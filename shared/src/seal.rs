@@ -1,8 +1,8 @@
 //! AES-256-GCM around every token that reaches the table.
 //!
-//! Each value is sealed with a key of its own: HKDF-SHA256 over the secret of `TOKEN_KEY_SECRET_ID`, with 32 fresh
-//! random bytes in its info, gives the AES key and the nonce together. A (key, nonce) pair would repeat only if 256
-//! random bits did, so there is no count of messages after which a key has to be changed.
+//! Each value is sealed with a key of its own. HKDF-SHA256 over the secret of `TOKEN_KEY_SECRET_ID`, with 32 fresh random bytes
+//! in its info, gives the AES key and the nonce. A pair of key and nonce repeats only if 256 random bits do. So no count of
+//! messages demands another key.
 //! The associated data names the user and the kind of token: a value copied to another row or field does not open.
 //!
 //! Layout of a sealed value: one byte `1`, 32 random bytes, ciphertext, 16-byte tag. Beside it stands the VersionId of
@@ -56,9 +56,9 @@ pub enum Kind {
     AccessRefresh,
     Public,
     /// A session or id token.
-    Start,
+    Widget,
     /// The refresh token that came with an id token.
-    StartRefresh,
+    WidgetRefresh,
     /// The session token of an exchange under way.
     Session,
     /// A proven humanId: no secret, but nobody else may say whose it is.
@@ -71,8 +71,8 @@ impl Kind {
             Self::Access => "access",
             Self::AccessRefresh => "access-refresh",
             Self::Public => "public",
-            Self::Start => "start",
-            Self::StartRefresh => "start-refresh",
+            Self::Widget => "widget",
+            Self::WidgetRefresh => "widget-refresh",
             Self::Session => "session",
             Self::HumanId => "human-id",
         }
@@ -242,12 +242,12 @@ mod tests {
 
     #[test]
     fn every_changed_or_missing_byte_is_noticed() {
-        let sealed = key().seal(&user("ada"), Kind::Start, "a token", [7; 32]).unwrap();
+        let sealed = key().seal(&user("ada"), Kind::Widget, "a token", [7; 32]).unwrap();
         for i in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[i] ^= 1;
-            assert_eq!(key().open(&user("ada"), Kind::Start, &changed), None, "byte {i}");
-            assert_eq!(key().open(&user("ada"), Kind::Start, &sealed[..i]), None, "length {i}");
+            assert_eq!(key().open(&user("ada"), Kind::Widget, &changed), None, "byte {i}");
+            assert_eq!(key().open(&user("ada"), Kind::Widget, &sealed[..i]), None, "length {i}");
         }
     }
 

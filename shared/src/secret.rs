@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{error, warn};
 
+use crate::telemetry::error_chain;
 use crate::{invocation::Invocation, token::ClientSecret};
 
 /// A refused secret is read again at most this often; a failed read is tried again no sooner where an old value serves.
@@ -84,7 +85,7 @@ impl<T> Secret<T> {
             Err(error) => {
                 let Some((version, fresh_until)) = &mut cache.current else { return Err(error) };
                 *fresh_until = Instant::now() + COOL_DOWN;
-                warn!(error = %error, "a secret could not be read again; the last value serves on");
+                warn!(error = error_chain(&error), "a secret could not be read again; the last value serves on");
                 Ok(version.clone())
             }
         }
@@ -119,7 +120,7 @@ impl<T> Secret<T> {
         match self.fetch(VersionSelector::Stage("AWSCURRENT")).await {
             Ok((version, _)) => Some(cache.set_current(version, self.ttl)).filter(|version| version.id != refused),
             Err(error) => {
-                warn!(error = %error, "a refused secret could not be read again");
+                warn!(error = error_chain(&error), "a refused secret could not be read again");
                 None
             }
         }

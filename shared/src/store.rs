@@ -75,12 +75,13 @@ impl Store {
         self.clock.now()
     }
 
-    /// A strongly consistent read.
+    /// A strongly consistent read. A row that has expired counts as absent.
     pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Row>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let request = request.key(USER_KEY, key_value(key)).send();
         let answer = self.run(invocation, request).await?.map_err(unavailable)?;
-        answer.item.map(|item| Row::decode(key, item)).transpose()
+        let row = answer.item.map(|item| Row::decode(key, item)).transpose()?;
+        Ok(row.filter(|row| !row.has_expired(self.now())))
     }
 
     pub async fn delete(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! The protocol: Human API and the store joined. A response that was lost is found, and what it brought is fetched again.
 //!
-//! A call that asks Human API about a user runs under the user's lease: [`TokenService::exclusive`] acquires it, resolves what an
-//! earlier call left pending, lends the leased user to the call, and commits. `docs/token-protocol.md` describes it.
+//! A call that asks Human API about a user runs under the user's lease. [`TokenService::exclusive`] acquires it and resolves what an
+//! earlier call left pending. Then it lends the leased user to the call, and commits. See `docs/token-protocol.md`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::record::Record;
 use crate::seal::{CurrentKey, Kind, SealError, Sealed, Sealer};
 use crate::secret::{Secret, SecretError};
 use crate::store::{Acquired, Exchange, Lease, LeaseRequest, Release, Request, Row, Store, StoreError};
+use crate::telemetry::error_chain;
 use crate::token::{ClientSecret, SessionHash, SessionToken, TicketHash};
 
 mod exchange;
@@ -41,7 +42,7 @@ pub enum Error {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The lease could not be renewed before an attempt, so nothing was sent.
+    /// The lease could not be renewed before an attempt, so this attempt was not sent.
     #[error(transparent)]
     LeaseNotRenewed(StoreError),
     #[error(transparent)]
@@ -91,7 +92,7 @@ impl TokenService {
             match self.client_secret.current_or_previous().await {
                 // the read itself has logged it
                 Ok(_) | Err(SecretError::Malformed { .. }) => {}
-                Err(error) => error!(error = %error, "the client secret cannot be read"),
+                Err(error) => error!(error = error_chain(&error), "the client secret cannot be read"),
             }
         };
         tokio::join!(secrets, self.connections.open());
@@ -255,7 +256,7 @@ impl LeasedUser<'_> {
             // what Human API said may be about what another call has done meanwhile
             Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),
             Err(other) => {
-                warn!(error = %other, "the lease could not be released; it expires");
+                warn!(error = error_chain(&other), "the lease could not be released; it expires");
                 error
             }
             Ok(()) => error,

@@ -165,7 +165,7 @@ pub fn answer(data: &[u8]) {
 /// Sealed values. Only a value that was sealed for this user and field opens, byte by byte.
 pub fn sealed(data: &[u8]) {
     const KINDS: [Kind; 6] =
-        [Kind::Access, Kind::AccessRefresh, Kind::Public, Kind::Start, Kind::StartRefresh, Kind::Session];
+        [Kind::Access, Kind::AccessRefresh, Kind::Public, Kind::Widget, Kind::WidgetRefresh, Kind::Session];
     static KEY: LazyLock<SealingKey> = LazyLock::new(|| {
         SealingKey::parse("made-up-sealing-key-of-32-chars-or-more").unwrap_or_else(|problem| panic!("{problem}"))
     });

@@ -93,12 +93,12 @@ impl AccessToken {
         };
         let ((), row) = self
             .tokens
-            .exclusive(request, answered, |user| Box::pin(self.ask_access_token(user, force)), invocation)
+            .exclusive(request, answered, |user| Box::pin(self.request_access_token(user, force)), invocation)
             .await?;
         Ok(row)
     }
 
-    async fn ask_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {
+    async fn request_access_token(&self, user: &mut LeasedUser<'_>, force: bool) -> Result<(), Error> {
         if let Some(decision) = self.decide(&user.row().as_released(), force) {
             return decision;
         }

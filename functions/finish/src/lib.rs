@@ -62,7 +62,9 @@ impl Function for Finish {
         } else if let Some(user) = &caller.user {
             let report = Report::read(&fields);
             let wanted = LeaseRequest::of(user, store::Request::Access);
-            self.tokens.exclusive(wanted, |_| None, |leased| Box::pin(ask_access(leased, &report)), invocation).await?
+            self.tokens
+                .exclusive(wanted, |_| None, |leased| Box::pin(finish_widget(leased, &report)), invocation)
+                .await?
         } else {
             let detail =
                 "this route takes humanId, clientId and sessionToken; post a Connect response to /connect/finish";
@@ -99,7 +101,7 @@ impl Finish {
         let finished = self.tokens.exclusive(
             wanted,
             |row| self.replayed(&popup, row),
-            |leased| Box::pin(self.exchange(leased, &popup)),
+            |leased| Box::pin(exchange(leased, &popup)),
             invocation,
         );
         match finished.await {
@@ -123,21 +125,6 @@ impl Finish {
         (row.has_finished(&session, now) && !row.is_unresolved(now)).then_some(Ok(StatusCode::OK))
     }
 
-    /// Exchanges the popup's session, unless an earlier call or the resolving of its pending request has finished it.
-    async fn exchange(&self, leased: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<StatusCode, Error> {
-        let session = popup.session.hash();
-        match self.replayed(popup, leased.row()) {
-            Some(Ok(_)) if leased.has_resolved(&session) => return Ok(StatusCode::CREATED),
-            Some(answer) => return answer,
-            None => {}
-        }
-        if leased.record().lost_session.as_ref() == Some(&session) {
-            return Err(Error::ReconnectRequired);
-        }
-        leased.exchange(popup).await?;
-        Ok(StatusCode::CREATED)
-    }
-
     async fn respond(&self, status: StatusCode, row: &Row, key: &UserKey) -> http::Result {
         let record = &row.record;
         let public_token = match &record.public_token {
@@ -156,9 +143,28 @@ impl Finish {
     }
 }
 
+/// Exchanges the popup's session, unless an earlier call or the resolving of its pending request has finished it. The ticket was good
+/// when the lease was acquired, so its expiry does not count any more.
+async fn exchange(leased: &mut LeasedUser<'_>, popup: &Popup<'_>) -> Result<StatusCode, Error> {
+    let session = popup.session.hash();
+    let row = leased.row();
+    let spent_by = popup.ticket.as_ref().and_then(|ticket| row.tickets.get(ticket)?.spent_by.as_ref());
+    if row.has_finished(&session, leased.now()) || spent_by == Some(&session) {
+        return Ok(if leased.has_resolved(&session) { StatusCode::CREATED } else { StatusCode::OK });
+    }
+    if spent_by.is_some() {
+        return Err(Error::BadTicket);
+    }
+    if row.record.lost_session.as_ref() == Some(&session) {
+        return Err(Error::ReconnectRequired);
+    }
+    leased.exchange(popup).await?;
+    Ok(StatusCode::CREATED)
+}
+
 /// Asks Human API for an access token under the user's lease. The widget's report is a hint for display only: Human API's
 /// response decides.
-async fn ask_access(leased: &mut LeasedUser<'_>, report: &Report) -> Result<StatusCode, Error> {
+async fn finish_widget(leased: &mut LeasedUser<'_>, report: &Report) -> Result<StatusCode, Error> {
     if report.session_token_failed && leased.record_mut().widget_token.take().is_some() {
         // at once, whatever `access` says
         leased.checkpoint(store::Request::Access).await?;

@@ -55,7 +55,9 @@ fn read_source(source: &RawValue) -> Option<Source> {
         id: Raw,
         name: String,
     }
-    let Reported { id, name } = serde_json::from_str(source.get()).ok()?;
+    // serde reads a struct from an array too
+    let object = Some(source.get()).filter(|text| text.starts_with('{'))?;
+    let Reported { id, name } = serde_json::from_str(object).ok()?;
     let id = match id.get() {
         number if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => number.to_owned(),
         text => serde_json::from_str(text).ok()?,
@@ -116,7 +118,7 @@ mod tests {
         let long = "x".repeat(FIELD_LIMIT + 1);
         let report = read(json!({"currentConnections": [
             {"id": 4711, "name": "A"}, {"id": 1.5, "name": "B"}, {"id": -1, "name": "C"},
-            1, null, "x", [], {}, {"id": "1"}, {"name": "x"}, {"id": "", "name": "x"}, {"id": "1", "name": " "},
+            1, null, "x", [], ["1", "A"], {}, {"id": "1"}, {"name": "x"}, {"id": "", "name": "x"}, {"id": "1", "name": " "},
             {"id": true, "name": "x"}, {"id": "1", "name": 4711}, {"id": long, "name": "x"}, {"id": "1", "name": long},
             {"id": "d", "name": "D", "more": 1},
         ]}));

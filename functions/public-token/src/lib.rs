@@ -72,12 +72,17 @@ impl PublicToken {
         // an error of the row does not answer the call: another call may be about to change the row
         let answered = |row: &Row| matches!(self.decide(row, refresh), Some(Ok(()))).then_some(Ok(false));
         self.tokens
-            .exclusive(request, answered, |user| Box::pin(self.ask_public_token(user, seen, refresh)), invocation)
+            .exclusive(request, answered, |user| Box::pin(self.request_public_token(user, seen, refresh)), invocation)
             .await
     }
 
     /// Returns `true` if the publicToken is another one than before.
-    async fn ask_public_token(&self, user: &mut LeasedUser<'_>, before: &Row, refresh: bool) -> Result<bool, Error> {
+    async fn request_public_token(
+        &self,
+        user: &mut LeasedUser<'_>,
+        before: &Row,
+        refresh: bool,
+    ) -> Result<bool, Error> {
         if let Some(decision) = self.decide(&user.row().as_released(), refresh) {
             return decision.map(|()| user.record().public_token != before.record.public_token);
         }

@@ -86,7 +86,7 @@ impl SessionStart {
         let answered = |row: &Row| self.serves(row, wanted).then_some(Ok(()));
         let ((), row) = self
             .tokens
-            .exclusive(request, answered, |user| Box::pin(self.ask_widget_token(user, wanted)), invocation)
+            .exclusive(request, answered, |user| Box::pin(self.request_widget_token(user, wanted)), invocation)
             .await?;
         self.widget_answer(&wanted.user, &row).await
     }
@@ -97,7 +97,7 @@ impl SessionStart {
         !row.is_unresolved(now) && row.record.serving_widget_token(now).is_some() && (!wanted.refresh || just_refreshed)
     }
 
-    async fn ask_widget_token(&self, user: &mut LeasedUser<'_>, wanted: &SessionRequest) -> Result<(), Error> {
+    async fn request_widget_token(&self, user: &mut LeasedUser<'_>, wanted: &SessionRequest) -> Result<(), Error> {
         if self.serves(user.row(), wanted) {
             return Ok(());
         }
@@ -109,16 +109,16 @@ impl SessionStart {
     }
 
     async fn widget_answer(&self, user: &UserId, row: &Row) -> http::Result {
-        let start = row.record.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
-        let token = self.tokens.open(user, Kind::Start, &start.token).await?;
-        let left: Millis = start.expires_at - self.tokens.store.now();
+        let stored = row.record.widget_token.as_ref().ok_or(Error::ReconnectRequired)?;
+        let token = self.tokens.open(user, Kind::Widget, &stored.token).await?;
+        let left: Millis = stored.expires_at - self.tokens.store.now();
         let body = json!({
             "flow": "connect",
-            "mode": start.kind.mode(),
+            "mode": stored.kind.mode(),
             "token": token,
-            "tokenType": start.kind,
+            "tokenType": stored.kind,
             "humanId": row.record.human_id,
-            "expiresAt": rfc3339(start.expires_at),
+            "expiresAt": rfc3339(stored.expires_at),
             "expiresIn": left.max(0) / 1000,
         });
         Ok(http::json(StatusCode::OK, &body))

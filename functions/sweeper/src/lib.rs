@@ -170,7 +170,7 @@ impl Sweeper {
             match self.visit_row(key, want, &part).await {
                 Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
                 Err(Error::Store(error @ StoreError::Unreadable(_))) => {
-                    warn!(%error, "a row is left unresolved");
+                    warn!(%error, "a row cannot be read");
                     Ok(Visit::Left)
                 }
                 outcome => outcome,
@@ -201,7 +201,7 @@ impl Sweeper {
         let request = match (want, row.is_unresolved(now), self.is_under_older_key(&row).await?) {
             (Want::Resolved, true, _) => Request::Access,
             (Want::Sealed, false, true) => Request::Nothing,
-            // resolving it seals it anew too
+            // resolving it reseals it too
             (Want::Sealed, true, _) => return Ok(Visit::Left),
             (Want::Resolved, false, _) | (Want::Sealed, false, false) => return Ok(Visit::Nothing),
         };
@@ -306,10 +306,10 @@ mod tests {
     #[test]
     fn every_run_visits_the_oldest_row_and_several_runs_visit_all() {
         // the number of rows, the most that a run visits, and for how many of them it has time
-        let room_for_all = [(0, 3, 3), (3, 3, 3)];
-        let room_for_some = [(10, 4, 4)];
+        let all_fit = [(0, 3, 3), (3, 3, 3)];
+        let some_fit = [(10, 4, 4)];
         let early_end = [2, 3, 10, 37, 300].map(|count| (count, 100, 7));
-        for (count, most, in_time) in room_for_all.into_iter().chain(room_for_some).chain(early_end) {
+        for (count, most, in_time) in all_fit.into_iter().chain(some_fit).chain(early_end) {
             let all: BTreeSet<usize> = (0..count).collect();
             let mut visited = BTreeSet::new();
             for now in 5..15.max(5 + count as Millis) {

@@ -75,6 +75,22 @@ async fn a_widget_that_was_closed_with_its_token_expired_gets_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_row_that_has_expired_counts_as_absent() {
+    let world = World::new().await;
+    is(&world.session("ada", json!({"flow": "connect"})).await, 200, "ok");
+    world.fault([refuse(403, "{}")]);
+    is(&world.finish("ada", &json!({"status": "SESSION_TOKEN_EXPIRED"})).await, 200, "ok");
+    let table = world.table().await.concat();
+    assert!(table.contains("\"humanId\"") && table.contains("\"expires\""), "{table}");
+    world.pass_seconds(25 * 3600 + 1);
+    world.take_requests();
+    is(&world.public_token("ada", false).await, 404, "not_connected");
+    assert_eq!((world.rows().await, world.take_requests().len()), (1, 0), "DynamoDB has not deleted it yet");
+    is(&world.session("ada", json!({"flow": "popup"})).await, 200, "ok");
+    is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
+}
+
+#[tokio::test]
 async fn a_row_of_tickets_expires_and_a_row_with_tokens_does_not() {
     let world = World::new().await;
     world.session("ada", json!({"flow": "popup"})).await;

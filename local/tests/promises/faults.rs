@@ -11,6 +11,7 @@ use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
 use local::issuer::Issuer;
 use local::local_stack::{LocalStack, Options};
+use local::log_capture::LogCapture;
 use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
 use shared::identity::UserId;
@@ -386,6 +387,26 @@ async fn a_slow_human_api_does_not_keep_the_sweeper_from_resealing() {
     let (cold, faults) = (abandoned(&mut world).await, world.stack.faults.clone());
     faults.set([Rule::always(Service::HumanApi, Fault::Hang(Acts::Not))]);
     assert_eq!(world.time.during(&faults, cold.sweep()).await["resealed"], 1);
+}
+
+#[tokio::test]
+async fn tokens_that_the_table_does_not_take_are_not_counted_as_stored() {
+    let capture = LogCapture::default();
+    let mut world = World::writing_to(Output::new(capture.clone()), PausedTime::begin()).await;
+    let (request, cold) = world.prepare(Call::FinishPopup, Known::ByPopup).await;
+    let stored = |capture: &LogCapture| {
+        let lines = capture.lines().unwrap();
+        lines.iter().filter_map(|line| line["TokensStored"].as_u64()).sum::<u64>()
+    };
+    stored(&capture);
+    let down = Fault::refuse(500, "{}");
+    world.stack.faults.set([Rule::always(Service::DynamoDb, down).of("UpdateItem").after(1)]);
+    let reply = world.time.during(&world.stack.faults, request.send(&cold)).await;
+    assert_eq!((reply.status, stored(&capture)), (503, 0));
+    world.stack.faults.set([]);
+    world.time.pass(Duration::from_millis(LEASE_IS_OVER as u64)).await;
+    let reply = world.time.during(&world.stack.faults, request.send(&cold)).await;
+    assert_eq!((reply.status, stored(&capture)), (201, 1), "the next call stores what `access` gives");
 }
 
 #[tokio::test]

@@ -125,7 +125,8 @@ impl Fields {
     }
 }
 
-fn bytes(request: &Request) -> Result<&[u8]> {
+/// The body, of at most 64 KiB.
+pub(crate) fn bytes(request: &Request) -> Result<&[u8]> {
     let bytes = request.body().as_ref();
     if bytes.len() > BODY_LIMIT {
         return Err(Problem::new(Code::BodyTooLarge, "the body is longer than 64 KiB"));
@@ -135,7 +136,7 @@ fn bytes(request: &Request) -> Result<&[u8]> {
 
 /// The media type without its parameters, in lower case.
 fn media_type(request: &Request) -> Option<String> {
-    let content_type = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    let content_type = String::from_utf8_lossy(request.headers().get(CONTENT_TYPE)?.as_bytes());
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     (!essence.is_empty()).then(|| essence.to_ascii_lowercase())
 }
@@ -169,6 +170,7 @@ mod tests {
         let media = |content_type| media_type(&request(content_type, ""));
         assert_eq!(media(Some("Application/JSON; charset=utf-8")).as_deref(), Some("application/json"));
         assert_eq!((media(Some("")), media(Some(" ; x")), media(None)), (None, None, None));
+        assert!(media(Some("made-üp")).is_some(), "415");
     }
 
     #[test]

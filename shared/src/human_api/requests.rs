@@ -26,8 +26,8 @@ pub enum Endpoint {
     Token,
 }
 
-/// Exchanges what the popup handed to the page. A 403 means our credentials, as far as is known; every other refusal means this
-/// session token.
+/// Exchanges what the popup handed to the page. A 403 is ambiguous: bad credentials, or a spent session. Every other refusal is about
+/// this session token.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExchangeRequest<'a> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{Cause, Failure};
@@ -72,8 +72,11 @@ pub struct AccessResponse {
 
 /// Reads the body of a success.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    // serde reads a struct from an array too
+    let object = Some(body).filter(|body| body.trim_ascii_start().starts_with(b"{"));
     // serde's error is not logged: it can quote a token
-    serde_json::from_slice(body).map_err(|_| Cause::Invalid("is not the documented JSON").maybe_performed())
+    let response = object.and_then(|body| serde_json::from_slice(body).ok());
+    response.ok_or_else(|| Cause::Invalid("is not the documented JSON").maybe_performed())
 }
 
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -99,7 +102,8 @@ fn token<'de, D: Deserializer<'de>, T: From<String>>(deserializer: D) -> Result<
 
 /// Refresh tokens are not used: one in another form is dropped, and costs the user nothing.
 fn refresh_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefreshToken>, D::Error> {
-    Ok(token(Value::deserialize(deserializer)?).ok())
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(token(&mut serde_json::Deserializer::from_str(text.get())).ok())
 }
 
 /// `expires_in`: a number of seconds, or the same as text. A fraction of a second is dropped.
@@ -153,6 +157,7 @@ mod tests {
             assert!(access(&format!(r#"{{"access_token":"{token}"}}"#)).is_err(), "{token}");
         }
         assert!(access(r#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
+        assert!(access(r#"["made-up.Token_1~+/="]"#).is_err(), "an array");
     }
 
     #[test]
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_refresh_token_in_another_form_costs_nothing() {
-        for refresh in ["null", "1", "\"\"", "\"made up\"", "[]", "{}"] {
+        for refresh in ["null", "1", "1e999", "\"\"", "\"made up\"", "\"\\ud83d\"", "[]", "{}"] {
             let response = access(&format!(r#"{{"access_token":"t","refresh_token":{refresh}}}"#));
             assert!(response.unwrap().refresh_token.is_none(), "{refresh}");
         }

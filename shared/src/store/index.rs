@@ -33,7 +33,14 @@ impl Store {
             scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
         let (items, more) = self.pages(page, invocation).await?;
-        let since = |item: &Item| item.get("unresolvedSince")?.as_n().ok()?.parse().ok();
+        let since = |item: &Item| {
+            item.get("unresolvedSince")?
+                .as_n()
+                .ok()?
+                .parse()
+                .ok()
+                .filter(|since: &Millis| since.unsigned_abs() < 1 << 60)
+        };
         Ok(IndexPage { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
     }
 

@@ -75,8 +75,8 @@ pub struct Lease {
 }
 
 impl Store {
-    /// Acquires the lease as soon as the row is free. `answered` sees the row each time another call has it; its answer ends the
-    /// wait.
+    /// Acquires the lease as soon as the row is free. `answered` sees the row each time the lease is refused; its answer
+    /// ends the wait.
     pub async fn acquire<T>(
         &self,
         request: LeaseRequest<'_>,

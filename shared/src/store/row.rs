@@ -44,6 +44,8 @@ pub struct Row {
     pub(super) finished: BTreeMap<SessionHash, Millis>,
     pub tickets: BTreeMap<TicketHash, StoredTicket>,
     pub record: Record,
+    /// DynamoDB's time to live, in seconds. DynamoDB may delete the row much later.
+    expires: Option<Millis>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +104,7 @@ impl Row {
             finished: take::<Option<_>>(item, "finished")?.unwrap_or_default(),
             tickets: take::<Option<_>>(item, "tickets")?.unwrap_or_default(),
             record: take::<Option<_>>(item, "userRecord")?.unwrap_or_default(),
+            expires: take(item, "expires")?,
         };
         if row.user.key() == *key { Ok(row) } else { Err(StoreError::Unreadable("clientUserId")) }
     }
@@ -109,6 +112,10 @@ impl Row {
     /// A call has the lease: no other call may take it over yet.
     pub fn is_leased(&self, now: Millis) -> bool {
         self.lease_until.is_some_and(|until| now <= until + CLOCK_MARGIN)
+    }
+
+    pub(super) fn has_expired(&self, now: Millis) -> bool {
+        self.expires.is_some_and(|expires| expires * 1000 <= now)
     }
 
     /// A response of Human API is missing that no call waits for any more.
@@ -242,6 +249,7 @@ mod tests {
             ("finished", encode(&row.finished)),
             ("tickets", encode(&row.tickets)),
             ("userRecord", encode(&row.record)),
+            ("expires", encode(&row.expires)),
         ];
         attributes.map(|(name, value)| (name.to_owned(), value)).into()
     }
@@ -296,6 +304,12 @@ mod tests {
         assert!(!row.has_finished(&hash("0"), 9));
         assert!((1..9).all(|i| row.has_finished(&hash(&i.to_string()), 9)));
         assert!(!row.has_finished(&hash("8"), 8 + FINISHED_TTL));
+    }
+
+    #[test]
+    fn a_row_is_absent_from_the_second_of_its_expiry() {
+        let row = Row { expires: Some(7), ..row() };
+        assert!(!row.has_expired(6_999) && row.has_expired(7_000));
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl LeasedUser<'_> {
             }
             Ok(response) => {
                 let now = self.now();
+                let at_risk = std::mem::replace(&mut self.response_at_risk, true);
                 self.record_mut().public_token = Some(self.seal(Kind::Public, response.public_token.expose())?);
+                self.response_at_risk = at_risk;
                 self.record_mut().updated_at = Some(now);
                 self.unsaved.recovered += 1;
                 Ok(true)
@@ -156,7 +158,7 @@ impl LeasedUser<'_> {
     }
 }
 
-/// The popup's endpoints document no 403, so a 403 is about our credentials.
+/// The popup's endpoints document no 403. Unless `access` has shown that our credentials are good, a 403 is about them.
 pub(super) fn unauthorized_if_forbidden(failure: Failure) -> Failure {
     match failure.cause {
         Cause::Refused(status) if status.as_u16() == 403 => Failure { cause: Cause::Unauthorized, ..failure },

@@ -27,10 +27,9 @@ impl LeasedUser<'_> {
         let access = record.access_token.iter_mut().flat_map(|access| {
             [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
         });
-        let widget = record
-            .widget_token
-            .iter_mut()
-            .flat_map(|widget| [(Kind::Start, Some(&mut widget.token)), (Kind::StartRefresh, widget.refresh.as_mut())]);
+        let widget = record.widget_token.iter_mut().flat_map(|widget| {
+            [(Kind::Widget, Some(&mut widget.token)), (Kind::WidgetRefresh, widget.refresh.as_mut())]
+        });
         let others = [(Kind::Public, record.public_token.as_mut()), (Kind::HumanId, record.sealed_human_id.as_mut())];
         let mut gone = None;
         for (kind, value) in access.chain(widget).chain(others) {

@@ -110,7 +110,7 @@ impl LeasedUser<'_> {
         Ok(())
     }
 
-    /// As [`LeasedUser::public_token`]. What Human API still refuses after an hour is not to be had.
+    /// As [`LeasedUser::public_token`]. A refusal after an hour counts as final.
     async fn public_token_if_any(&mut self) -> Result<bool, Error> {
         match self.public_token().await {
             Err(Error::HumanApi(Failure { cause: Cause::Refused(_), .. })) if self.overdue => Ok(false),
@@ -118,8 +118,8 @@ impl LeasedUser<'_> {
         }
     }
 
-    /// Fetches what Human API gives without a session, after a response with tokens was lost for good: a publicToken, if the humanId
-    /// is proven, and an access token. What was stored before may be superseded and is not served any more.
+    /// Fetches what Human API gives without a session, after a response with tokens was lost: a publicToken, if the humanId is proven,
+    /// and an access token. Tokens that were stored before may be superseded, so they are not served any more.
     pub(super) async fn fetch_without_session(
         &mut self,
         lost: Option<(&SessionHash, Option<&TicketHash>)>,

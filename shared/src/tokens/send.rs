@@ -20,8 +20,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 impl LeasedUser<'_> {
     /// Sends a request, again if that is worth it. Before each attempt, the lease is renewed if it is older than a second.
     ///
-    /// A 401, or a 403 that may mean credentials, is tried with the secret read again, then with AWSPREVIOUS: Human API may know
-    /// either while a rotation is under way.
+    /// After a 401, or a 403 that may mean credentials, the secret is read again, and then AWSPREVIOUS is tried. During a rotation,
+    /// Human API may know either.
     pub(super) async fn send<R: HumanApiRequest>(&mut self, request: &R) -> Result<R::Response, Error> {
         let mut secret = self.service.client_secret.current_or_previous().await?;
         let (mut maybe_performed, mut tried_previous, mut forbidden) = (false, false, None);

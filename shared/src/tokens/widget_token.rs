@@ -7,8 +7,8 @@ use crate::record::{StoredWidgetToken, WidgetTokenKind};
 use crate::seal::Kind;
 
 impl LeasedUser<'_> {
-    /// Asks for a token that opens the widget: for a user who is known to be connected an ID token first, for all others a session
-    /// token first. If Human API refuses one, the other is asked for.
+    /// Requests a token that opens the widget: an ID token first for a user who is known to be connected, else a session token first.
+    /// If Human API refuses one, the other is requested.
     pub async fn widget_token(&mut self, email: Option<&EmailAddress>) -> Result<(), Error> {
         let record = self.record();
         let order = if record.connected_at.is_some() || record.reconnect {
@@ -54,8 +54,8 @@ impl LeasedUser<'_> {
             (WidgetTokenKind::Session, None) => return Err(Error::EmailRequired),
         };
         self.record_mut().widget_token = Some(StoredWidgetToken {
-            token: self.seal(Kind::Start, token.expose())?,
-            refresh: refresh.map(|refresh| self.seal(Kind::StartRefresh, refresh.expose())).transpose()?,
+            token: self.seal(Kind::Widget, token.expose())?,
+            refresh: refresh.map(|refresh| self.seal(Kind::WidgetRefresh, refresh.expose())).transpose()?,
             kind,
             expires_at: requested_at + millis(expires_in),
         });
