@@ -5,6 +5,7 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::TryFutureExt;
 
+use super::item::take;
 use super::{Item, Store, StoreError, USER_KEY, unavailable};
 use crate::clock::Millis;
 use crate::identity::UserKey;
@@ -32,16 +33,9 @@ impl Store {
             let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
             scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
         };
-        let (items, more) = self.pages(page, invocation).await?;
-        let since = |item: &Item| {
-            item.get("unresolvedSince")?
-                .as_n()
-                .ok()?
-                .parse()
-                .ok()
-                .filter(|since: &Millis| since.unsigned_abs() < 1 << 60)
-        };
-        Ok(IndexPage { rows: items.iter().filter_map(|item| Some((since(item)?, key(item)?))).collect(), more })
+        let (mut items, more) = self.pages(page, invocation).await?;
+        let entry = |item: &mut Item| Some((take(item, "unresolvedSince").ok()?, key(item)?));
+        Ok(IndexPage { rows: items.iter_mut().filter_map(entry).collect(), more })
     }
 
     /// Rows in which something is sealed with this version of the sealing key.
