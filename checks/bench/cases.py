@@ -78,7 +78,7 @@ CASES = [
     ),
     Case("public-token", "returns the stored token", event("public-token/stored.json"), 200, ["GetItem"], new_user=False),
     Case("connection", "shows the connection", event("connection/popup-user.json"), 200, ["GetItem"], new_user=False),
-    Case("sweeper", "nothing to sweep", event("sweeper/scheduled.json"), None, None),
+    Case("maintenance", "nothing to sweep", event("maintenance/sweep.json"), None, ["Scan"]),
 ]
 HELLO = dataclasses.replace(FINISH, name="hello", description="answers hello", status=200, calls=[])
 # the peers cache the client secret forever, and have no lease

@@ -3,13 +3,15 @@
 import json
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from botocore.exceptions import ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
-from check import INDEXES, LISTS_VERSIONS_OF, PERMISSIONS, ROUTES, SCHEDULED  # the contract's rules for each function
+from check import INDEXES, PERMISSIONS, ROUTES, SCHEDULE, SCHEDULED  # the contract's rules for each function
 from world import UPSTREAM_TIMEOUT_MS, Api, Counts, World, post_json
 
 STACK = "human-connect"
@@ -226,7 +228,6 @@ def least_privilege(world, outputs):
         needed = {(item, outputs["TableName"]) for item in items} | {("GetSecretValue", kind) for kind in readable}
         if name == SCHEDULED:
             needed |= {(verb, index) for index, (_, _, verb) in INDEXES.items()}
-            needed |= {("ListSecretVersionIds", kind) for kind in LISTS_VERSIONS_OF}
         denied = {what for what, is_refused in calls.items() if is_refused()}
         check(f"{name}: is allowed the {len(needed)} calls that it needs", not needed & denied, needed & denied)
         check(f"{name}: is denied the other {len(calls) - len(needed)}", denied == calls.keys() - needed, calls.keys() - needed - denied)
@@ -273,7 +274,24 @@ def rotation(world, api, outputs, backend):
     check("the table has no token in plain text", "made-up-access-token" not in text and "made-up-id-token" not in text)
 
 
-def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
+def maintain(world, events):
+    """Invokes maintenance with these events at the same time, as several operators would. Returns each payload, and whether it is a
+    Lambda error."""
+    client, function = world.client("lambda"), world.resources(STACK)["MaintenanceFunction"][1]
+
+    def invoke(event):
+        run = client.invoke(FunctionName=function, Qualifier="live", Payload=json.dumps(event).encode())
+        return json.loads(run["Payload"].read()), "FunctionError" in run
+
+    with ThreadPoolExecutor(len(events)) as pool:
+        return list(pool.map(invoke, events))
+
+
+def sweep(world, api, outputs, backend, user="hedy lamarr"):
+    def stored():
+        row, = [row for row in rows(world, outputs) if row["clientUserId"]["S"] == user]
+        return row
+
     session = api.call("POST /connect/session", user, {"flow": "popup"})
     done = json.loads(post_json(world.human_api, "/popup/finish", {
         "clientId": session.clientId, "clientUserId": session.clientUserId, "publicToken": ""}).text)
@@ -281,21 +299,52 @@ def the_sweeper(world, api, outputs, backend, user="hedy lamarr"):
     lost = api.call("POST /connect/finish", user, done)
     world.stand_in("delay", ms=0)
     check("an exchange without an answer is reported as a timeout", (lost.status, lost.code) == (504, "upstream_timeout"), lost)
-    row, = [row for row in rows(world, outputs) if row["clientUserId"]["S"] == user]
-    check("the row is marked as unresolved", "pending" in row and "unresolvedSince" in row, row.keys())
-    # The user does not come back. This update moves the times of the row into the past, so that the step need not wait.
+    row = stored()
+    check("the request is pending, and the lease runs on: Human API may perform the request yet",
+          "pending" in row and int(row.get("leaseUntil", {}).get("N", 0)) > time.time() * 1000, row.keys())
+    # The user does not come back. This update moves the end of the lease into the past, so that the step need not wait.
     world.client("dynamodb").update_item(
-        TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD leaseUntil :ago, unresolvedSince :ago",
+        TableName=outputs["TableName"], Key={"userKey": row["userKey"]}, UpdateExpression="ADD leaseUntil :ago",
         ExpressionAttributeValues={":ago": {"N": "-120000"}})
-    run = world.client("lambda").invoke(FunctionName=world.resources(STACK)["SweeperFunction"][1], Qualifier="live", Payload=b"{}")
-    report = json.loads(run["Payload"].read())
-    check("the sweeper resolves it", (report.get("outcome"), report.get("resolved"), report.get("leftUnresolved")) == ("ok", 1, 0), report)
-    check("the sweeper reseals all rows that the rotation left", report.get("resealed", 0) > 0
-          and report.get("leftUnderOlderKeys") == 0, report)
-    newest = [versions(row) for row in rows(world, outputs)]
-    check("no row is sealed with an older key any more", len(set().union(*newest)) == 1, newest)
+    (answer, is_error), = maintain(world, [json.loads(SCHEDULE["Properties"]["Input"])])
+    check("the event of the schedule resolves it", not is_error and answer == {
+        "resolved": 1, "failed": 0, "skipped": 0, "left": 0, "oldestSeconds": None}, answer)
+    row = stored()
+    check("nothing is pending any more", not {"pending", "leaseUntil", "takenOver"} & row.keys(), row.keys())
     token = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
     check("the user's token is available", token.status == 200 and bool(token.accessToken), token)
+    (answer, is_error), = maintain(world, [{"task": "made-up"}])
+    check("an unknown task is a Lambda error that names the field", is_error and "task" in answer.get("errorMessage", ""), answer)
+
+
+def reseal_all(world, segments):
+    """Reseals the table as docs/operations.md describes: all segments side by side, each until `next` is null. Returns the sums."""
+    sums, under_way = Counter(), {segment: None for segment in range(segments)}
+    while under_way:
+        events = [{"task": "reseal", "after": after, "segment": segment, "segments": segments} for segment, after in under_way.items()]
+        for event, (answer, is_error) in zip(events, maintain(world, events)):
+            assert not is_error, answer
+            sums.update({name: answer[name] for name in ("resealed", "unchanged", "failed")})
+            under_way[event["segment"]] = answer["next"]
+        under_way = {segment: after for segment, after in under_way.items() if after is not None}
+    return sums
+
+
+def reseal(world, outputs):
+    current = world.client("secretsmanager").get_secret_value(SecretId=outputs["TokenKeyArn"])["VersionId"]
+    before = rows(world, outputs)
+    old = sum(1 for row in before if versions(row) - {current})
+    check("the rotation left rows that are sealed with the older version", old > 0, [versions(row) for row in before])
+    first = reseal_all(world, segments=2)
+    check("reseal reseals exactly these rows", first == Counter(resealed=old, unchanged=len(before) - old, failed=0), first)
+    sealed = [versions(row) for row in rows(world, outputs)]
+    check("no row is sealed with the older version any more", set().union(*sealed) == {current}, sealed)
+    again = reseal_all(world, segments=2)
+    check("a second reseal has nothing to do", again == Counter(resealed=0, unchanged=len(before), failed=0), again)
+    cursor = rows(world, outputs)[0]["userKey"]["S"]
+    (answer, is_error), = maintain(world, [{"task": "reseal", "after": cursor}])
+    check("reseal goes on after the cursor", not is_error and answer == {
+        "resealed": 0, "unchanged": len(before) - 1, "failed": 0, "next": None}, answer)
 
 
 def deletion(world, api, outputs, backend):
@@ -416,8 +465,10 @@ def main(target, emulator_python, build):
             least_privilege(world, outputs)
         with step("Rotate both secrets"):
             rotation(world, api, outputs, backend)
-        with step("The sweeper resolves a lost exchange"):
-            the_sweeper(world, api, outputs, backend)
+        with step("Maintenance: sweep"):
+            sweep(world, api, outputs, backend)
+        with step("Maintenance: reseal"):
+            reseal(world, outputs)
         with step("Delete a user"):
             deletion(world, api, outputs, backend)
         with step("Deploy code without SAM"):

@@ -30,20 +30,19 @@ TICKET_ROUTE = "POST /connect/finish/{ticket}"
 # function: its actions on the table, the secrets that it may read
 BOTH = {"client secret", "token key"}
 PERMISSIONS = {
-    "session-start": ({"GetItem", "UpdateItem", "DeleteItem"}, BOTH),
-    "finish": ({"UpdateItem", "DeleteItem"}, BOTH),
+    "session-start": ({"GetItem", "UpdateItem"}, BOTH),
+    "finish": ({"UpdateItem"}, BOTH),
     "public-token": ({"GetItem", "UpdateItem"}, BOTH),
     "access-token": ({"GetItem", "UpdateItem"}, BOTH),
     "connection": ({"GetItem", "DeleteItem"}, {"token key"}),
-    "sweeper": ({"GetItem", "UpdateItem", "DeleteItem"}, BOTH),
+    "maintenance": ({"GetItem", "UpdateItem", "Scan"}, BOTH),
 }
 
-# The scheduled function: its schedule, its time limit in seconds, the indexes that it reads, and the secrets whose versions it lists.
-SCHEDULED = "sweeper"
-SCHEDULE = {"Type": "Schedule", "Properties": {"Schedule": "rate(5 minutes)"}}
+# The scheduled function: its schedule with the event that it sends, its time limit in seconds, and the indexes that it reads.
+SCHEDULED = "maintenance"
+SCHEDULE = {"Type": "Schedule", "Properties": {"Schedule": "rate(5 minutes)", "Input": '{"task": "sweep"}'}}
 TIMEOUTS = {SCHEDULED: 120}
-INDEXES = {"unresolved": ("unresolvedSince", "N", "Scan"), "sealedWith": ("sealedWith", "S", "Query")}
-LISTS_VERSIONS_OF = {"token key"}
+INDEXES = {"unresolved": ("leaseUntil", "N", "Scan")}
 
 REQUIRED_VARIABLES = ("TABLE_NAME", "HUMAN_API_CLIENT_ID", "HUMAN_API_SECRET_ID", "TOKEN_KEY_SECRET_ID")
 
@@ -66,8 +65,8 @@ ALARMS = {
     "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, [], 1),
     "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, [], {"Ref": "StoreUnavailableAlarmCount"}),
     "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, [], 900),
-    "SweeperFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, [], 3),
-    "SweeperSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, [], 1),
+    "MaintenanceFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, [], 3),
+    "MaintenanceSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, [], 1),
     "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM, 1),
     "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM, 1),
     "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, [], {"Ref": "LatencyAlarmMs"}),
@@ -80,7 +79,7 @@ DIMENSIONS = {
     "UpstreamUnauthorizedAlarm": {"code": "upstream_unauthorized"},
     "StoreUnavailableAlarm": {"code": "store_unavailable"},
     "UnresolvedAgeAlarm": {},
-    "SweeperFaultsAlarm": {"function": "sweeper"},
+    "MaintenanceFaultsAlarm": {"function": "maintenance"},
 }
 CALLED = ("SessionStart", "Finish", "PublicToken", "AccessToken", "Connection")
 
@@ -297,7 +296,7 @@ def check_deployments(path, template, made):
     groups = {name: r["Properties"] for name, r in deployed(path, Deployment="Canary10Percent5Minutes")["Resources"].items()
               if r["Type"] == "AWS::CodeDeploy::DeploymentGroup"}
     check("deployed: CodeDeploy moves the alias of each function of the API", len(groups) == len(PERMISSIONS) - 1
-          and "SweeperFunctionDeploymentGroup" not in groups)
+          and "MaintenanceFunctionDeploymentGroup" not in groups)
     for name, group in groups.items():
         check(f"deployed: {name}: uses the parameter Deployment", "Canary10Percent5Minutes" in texts(group["DeploymentConfigName"]))
         check(f"deployed: {name}: is rolled back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
@@ -389,7 +388,7 @@ def check_alarms(template, api):
     check("the template has the expected alarms", alarms.keys() == {*ALARMS, *(f"{f}FaultsAlarm" for f in CALLED)})
     for name, alarm in alarms.items():
         check(f"{name}: has a description", bool(alarm.get("AlarmDescription")))
-        silence = name == "SweeperSilentAlarm"
+        silence = name == "MaintenanceSilentAlarm"
         check(f"{name}: treats missing data as expected", alarm.get("TreatMissingData") == ("breaching" if silence else "notBreaching"))
         check(f"{name}: compares as expected, after one period", alarm.get("EvaluationPeriods") == 1 and alarm.get("ComparisonOperator")
               == ("LessThanThreshold" if silence else "GreaterThanOrEqualToThreshold"))
@@ -571,7 +570,7 @@ def index_of(resource, table_arn):
 def check_permissions(binary, name, function, data):
     """`name` is the way and the function, for the messages."""
     granted_items, granted_secrets, documents, others = set(), set(), 0, []
-    indexes, listed = {}, set()
+    indexes = set()
     secrets = {json.dumps(data[s]): s for s in BOTH}
     for policy in as_list(function["Properties"].get("Policies", [])):
         if "Statement" not in policy:
@@ -585,10 +584,8 @@ def check_permissions(binary, name, function, data):
                     granted_items.add(verb)
                 elif action == "secretsmanager:GetSecretValue":
                     granted_secrets |= {secrets.get(json.dumps(r), str(r)) for r in as_list(s["Resource"])}
-                elif action == "secretsmanager:ListSecretVersionIds":
-                    listed |= {secrets.get(json.dumps(r), str(r)) for r in as_list(s["Resource"])}
                 elif service == "dynamodb" and (index := index_of(s.get("Resource"), data["table arn"])):
-                    indexes[index] = verb
+                    indexes.add((index, verb))
                 else:
                     check(f"{name}: {action} on {s.get('Resource')} is not needed", False)
     check(f"{name}: no other policies, except the data key's if there is a key: {others}",
@@ -596,10 +593,8 @@ def check_permissions(binary, name, function, data):
     check(f"{name}: has one inline policy", documents == 1)
     check(f"{name}: has exactly the table actions that it needs: {sorted(granted_items)}", granted_items == PERMISSIONS[binary][0])
     check(f"{name}: may read exactly the secrets that it needs: {granted_secrets}", granted_secrets == PERMISSIONS[binary][1])
-    scheduled = binary == SCHEDULED
-    wanted = {index: verb for index, (_, _, verb) in INDEXES.items()} if scheduled else {}
+    wanted = {(index, verb) for index, (_, _, verb) in INDEXES.items()} if binary == SCHEDULED else set()
     check(f"{name}: may read exactly the indexes that it needs: {indexes}", indexes == wanted)
-    check(f"{name}: may list exactly the versions that it needs: {listed}", listed == (LISTS_VERSIONS_OF if scheduled else set()))
     check(f"{name}: has the role that SAM creates", "Role" not in function["Properties"])
 
 
@@ -620,7 +615,7 @@ def check_table(table):
     p = table["Properties"]
     check("the table's key is userKey",
           p.get("KeySchema") == [{"AttributeName": "userKey", "KeyType": "HASH"}])
-    check("the indexes are the sweeper's, and contain keys only",
+    check("the only index is the one of sweep, and contains keys only",
           p.get("GlobalSecondaryIndexes") == [
               {"IndexName": index, "KeySchema": [{"AttributeName": attribute, "KeyType": "HASH"}],
                "Projection": {"ProjectionType": "KEYS_ONLY"}} for index, (attribute, _, _) in INDEXES.items()]

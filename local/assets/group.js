@@ -50,7 +50,7 @@ export class Group {
   }
 
   #answers() {
-    const answered = ({ from, to, ms }) => (to === "API Gateway" || from === "schedule") && ms !== null;
+    const answered = ({ from, to, ms }) => (to === "API Gateway" || from === "operator") && ms !== null;
     return [...this.#calls.values()].filter(answered).map(({ status }) => status || "none");
   }
 

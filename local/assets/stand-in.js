@@ -1,4 +1,4 @@
-// The switches of the Human API stand-in, and the sweeper's schedule: a button.
+// The switches of the Human API stand-in, and a button that runs the maintenance task `sweep`.
 
 import * as localStack from "./local-stack.js";
 
@@ -26,9 +26,9 @@ export class StandIn {
     press("rotate-secret", () => run("The client secret was rotated.", () => localStack.standIn("rotate-secret")));
     press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => localStack.standIn("expire-tokens", { user: user() })));
     press("drop-user", () => run(`Human API has dropped ${user()}.`, () => localStack.standIn("drop-user", { user: user() })));
-    press("sweep", () => run("The sweeper has run.", async () => {
-      const { outcome, resolved, resealed, leftUnresolved } = await localStack.sweep();
-      return outcome === "ok" ? `Resolved: ${resolved}, still unresolved: ${leftUnresolved}, resealed: ${resealed}.` : outcome;
+    press("sweep", () => run("The task sweep has run.", async () => {
+      const { resolved, failed, skipped, left } = await localStack.sweep();
+      return `Resolved: ${resolved}, failed: ${failed}, skipped: ${skipped}, left unresolved: ${left}.`;
     }));
     press("lose", () => run(`The public token of ${user()} is lost.`, () => localStack.standIn("lose-public-token", { user: user() })));
   }

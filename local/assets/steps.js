@@ -1,9 +1,9 @@
 // Converts calls to the rows of a sequence diagram.
 
 /** All lanes, from left to right. */
-const LANES = ["schedule", "another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
+const LANES = ["operator", "another backend", "browser", "API Gateway", "function", "DynamoDB", "Secrets Manager", "Human API"];
 /** Only these lanes are hidden if they have no call. The others keep their places. */
-const SELDOM = ["schedule", "another backend"];
+const SELDOM = ["operator", "another backend"];
 /** Longer idle times, in milliseconds, are shown as a pause. */
 const LONG = 1000;
 

@@ -74,23 +74,15 @@ pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Clie
 /// Creates the table as `template.yaml` defines it, unless it exists.
 pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error> {
     let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build();
-    let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
-    let index = |name, attribute| {
-        let index = GlobalSecondaryIndex::builder().index_name(name).projection(keys_only.clone());
-        index.key_schema(key(attribute)?).build()
-    };
     let mut table = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
     table = table.key_schema(key("userKey")?);
-    for (name, kind) in [
-        ("userKey", ScalarAttributeType::S),
-        ("unresolvedSince", ScalarAttributeType::N),
-        ("sealedWith", ScalarAttributeType::S),
-    ] {
+    for (name, kind) in [("userKey", ScalarAttributeType::S), ("leaseUntil", ScalarAttributeType::N)] {
         let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?;
         table = table.attribute_definitions(attribute);
     }
-    table = table.global_secondary_indexes(index("unresolved", "unresolvedSince")?);
-    table = table.global_secondary_indexes(index("sealedWith", "sealedWith")?);
+    let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
+    let index = GlobalSecondaryIndex::builder().index_name("unresolved").projection(keys_only);
+    table = table.global_secondary_indexes(index.key_schema(key("leaseUntil")?).build()?);
     match table.send().await {
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
             return Ok(());

@@ -171,8 +171,7 @@ fn key(user: &UserId) -> AttributeValue {
 /// milliseconds show as times.
 fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>) {
     let last = name.rsplit('.').next().unwrap_or_default();
-    let is_time =
-        last.ends_with("At") || last.ends_with("Until") || matches!(last, "until" | "since" | "unresolvedSince");
+    let is_time = last.ends_with("At") || last.ends_with("Until") || matches!(last, "until" | "since");
     let shown = match value {
         AttributeValue::M(map) => match (map.get("key"), map.get("sealed")) {
             (Some(AttributeValue::S(version)), Some(_)) => json!(format!("sealed with key version {version}")),

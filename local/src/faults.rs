@@ -11,6 +11,9 @@ use tokio::sync::watch;
 use crate::lock;
 
 mod catalogue;
+mod gate;
+
+pub use gate::Gate;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
@@ -67,6 +70,24 @@ pub enum Fault {
     Conflict,
     /// An event happens first. Then the next rule that matches decides.
     After(Event),
+    /// The network keeps a copy of the request. If the service does not act first, the connection is reset.
+    Copy(Acts, LateCopies),
+}
+
+/// Copies of requests that the network has kept. Clones share them.
+#[derive(Clone, Default)]
+pub struct LateCopies(Arc<Mutex<Vec<BoxFuture<'static, u16>>>>);
+
+impl LateCopies {
+    pub(crate) fn keep(&self, copy: BoxFuture<'static, u16>) {
+        lock(&self.0).push(copy);
+    }
+
+    /// Delivers the copies, and returns the status of each response.
+    pub async fn deliver(&self) -> Vec<u16> {
+        let copies = std::mem::take(&mut *lock(&self.0));
+        futures_util::future::join_all(copies).await
+    }
 }
 
 /// An event that the proxy awaits while the request waits.

@@ -1,5 +1,5 @@
 //! A small API Gateway HTTP API: authorizers, events of payload format 2.0, and five functions in this process. It also runs
-//! the scheduled function on request.
+//! `maintenance` on request.
 //!
 //! The IAM route requires a Signature Version 4 header. The local stack has no IAM, so the signature is not checked.
 
@@ -64,7 +64,7 @@ struct Functions {
     public_token: Runner<public_token::PublicToken>,
     access_token: Runner<access_token::AccessToken>,
     connection: Runner<connection::Connection>,
-    sweeper: Runner<sweeper::Sweeper>,
+    maintenance: Runner<maintenance::Maintenance>,
 }
 
 impl Functions {
@@ -75,7 +75,7 @@ impl Functions {
             public_token: Runner::new(config, clock.clone(), output.clone())?,
             access_token: Runner::new(config, clock.clone(), output.clone())?,
             connection: Runner::new(config, clock.clone(), output.clone())?,
-            sweeper: Runner::of_job(config, clock.clone(), output.clone())?,
+            maintenance: Runner::of_job(config, clock.clone(), output.clone())?,
         })
     }
 }
@@ -201,15 +201,20 @@ impl Gateway {
         reply
     }
 
-    /// Runs the sweeper once, as its schedule would, and returns its report.
+    /// Runs `sweep` once, as its schedule would, and returns its response.
     pub async fn sweep(&self) -> Value {
+        self.maintain(&json!({})).await.unwrap_or_default()
+    }
+
+    /// Invokes `maintenance` with this event. The error is the message of a Lambda error.
+    pub async fn maintain(&self, event: &Value) -> Result<Value, String> {
         let functions = lock(&self.functions).clone();
-        let request = self.calls.run("schedule", sweeper::Sweeper::NAME);
-        let report =
-            Box::pin(functions.sweeper.run_job(LambdaEvent::new(RawValue::NULL.to_owned(), invocation()))).await;
-        request.answer(report.clone());
-        request.end(200);
-        report
+        let request = self.calls.run("operator", maintenance::Maintenance::NAME);
+        let event = RawValue::from_string(event.to_string()).map_err(|error| error.to_string())?;
+        let answer = Box::pin(functions.maintenance.run_job(LambdaEvent::new(event, invocation()))).await;
+        request.answer(answer.clone().unwrap_or_default());
+        request.end(if answer.is_ok() { 200 } else { 500 });
+        answer
     }
 
     /// Invokes the function of this route with this event, unchanged.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,6 +23,7 @@ use crate::faults::{Acts, Answer, Fault, Faults, Service};
 use crate::names_this_machine;
 
 /// A proxy for the services behind one address.
+#[derive(Clone)]
 pub struct Proxy {
     faults: Faults,
     calls: Calls,
@@ -208,6 +209,11 @@ impl Proxy {
             }
             Fault::Answer(_, answer) => Ok(made_up(answer)),
             Fault::Conflict => Ok(self.conflict(call).await),
+            Fault::Copy(acts, copies) => {
+                let (late, proxy) = (call.clone(), self.clone());
+                copies.keep(async move { proxy.perform(&late).await.0 }.boxed());
+                if acts == Acts::First { Ok(self.pass_on(call).await) } else { Err(Cut) }
+            }
             Fault::After(_) => Ok(self.pass_on(call).await),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +23,15 @@ use crate::{lock, random_hex};
 
 /// Longest wait for a response. Lambda's own timeout is shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Returns the folder of the functions: `EVENTS_BINARIES`, seen from the workspace, or the build of this test.
+pub fn binaries() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os("EVENTS_BINARIES") {
+        Some(folder) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder),
+        None => built(),
+    })
+}
 
 /// Builds the functions and returns their folder. The build uses the test's own profile and features, so nothing is
 /// compiled twice.

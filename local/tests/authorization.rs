@@ -259,13 +259,15 @@ fn without_lease_id(row: Option<Row>) -> Option<Row> {
 }
 
 #[tokio::test]
-async fn a_session_of_another_user_is_refused_and_leaves_nothing() {
+async fn a_session_of_another_user_is_refused_and_leaves_no_token() {
     let world = World::new().await;
     let before = world.row(VICTIM).await;
     let reply = world.finish(CALLER, &world.popup(VICTIM)).await;
     assert_eq!((reply.status, &reply.json()["code"]), (403, &json!("user_mismatch")));
     assert!(world.secrets().iter().all(|secret| !reply.body.contains(secret)), "{}", reply.body);
-    assert_eq!((world.row(CALLER).await, world.row(VICTIM).await), (None, before));
+    assert_eq!(world.row(VICTIM).await, before);
+    let row = world.row(CALLER).await.unwrap();
+    assert!(row.contains_key("expires") && !format!("{row:?}").contains("sealed"), "{row:?}");
 }
 
 #[tokio::test]

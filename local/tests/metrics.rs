@@ -38,7 +38,7 @@ fn text(value: &Value) -> String {
 const BY_FUNCTION: [&str; 5] = ["Requests", "Faults", "ColdStart", "UpstreamLatency", "StoreLatency"];
 
 /// The other metrics. `Errors` also has the dimension `code`.
-const BY_SERVICE: [&str; 10] = [
+const BY_SERVICE: [&str; 9] = [
     "Errors",
     "TokensStored",
     "TokensRecovered",
@@ -48,15 +48,14 @@ const BY_SERVICE: [&str; 10] = [
     "UnresolvedAgeSeconds",
     "Swept",
     "Resealed",
-    "SealedWithOlderKey",
 ];
 
 fn metric(name: &str, dimensions: &[&str]) -> Metric {
     (name.to_owned(), dimensions.iter().map(|dimension| (*dimension).to_owned()).collect())
 }
 
-/// Returns the functions' namespace and all their metrics. The sources are an invocation with every event, a run of the
-/// sweeper, and a refused call.
+/// Returns the functions' namespace and all their metrics. The sources are an invocation with every event, a run of
+/// `sweep`, and a refused call.
 async fn emitted() -> (String, BTreeSet<Metric>) {
     let measurements = Measurements {
         upstream: Duration::from_secs(1),
@@ -97,7 +96,7 @@ async fn emitted() -> (String, BTreeSet<Metric>) {
     (namespace, metrics)
 }
 
-/// Returns the lines of one run of the sweeper and one refused call of `access-token`. One of them is an audit line, and
+/// Returns the lines of one run of `sweep` and one refused call of `access-token`. One of them is an audit line, and
 /// the others have metrics.
 async fn written(service: &'static str) -> Vec<Value> {
     let capture = LogCapture::default();
@@ -107,7 +106,7 @@ async fn written(service: &'static str) -> Vec<Value> {
     stack.gateway.as_backend(&json!({"clientUserId": "ada"})).await;
     let lines = capture.lines().unwrap();
     let functions: Vec<&Value> = lines.iter().map(|line| line.get("function").unwrap_or(&line["message"])).collect();
-    assert_eq!(functions, ["sweeper", "audit", "access-token"]);
+    assert_eq!(functions, ["maintenance", "audit", "access-token"]);
     lines
 }
 
@@ -224,7 +223,7 @@ async fn each_alarm_watches_an_existing_metric() {
         public_token::PublicToken::NAME,
         access_token::AccessToken::NAME,
         connection::Connection::NAME,
-        sweeper::Sweeper::NAME,
+        maintenance::Maintenance::NAME,
     ];
     let mut ours = 0;
     for (name, alarm) in of_type(&template, "AWS::CloudWatch::Alarm") {

@@ -24,7 +24,7 @@ fn every_alarm_has_its_row() {
     for (name, _) in alarms {
         count += 1;
         // The alarms of the HTTP functions, one for each, share a row.
-        let shared = name.ends_with("FaultsAlarm") && name != "SweeperFaultsAlarm";
+        let shared = name.ends_with("FaultsAlarm") && name != "MaintenanceFaultsAlarm";
         let row = if shared { "SessionStartFaultsAlarm" } else { name };
         assert!(OPERATIONS.contains(&format!("\n| `{row}`")), "{name}");
     }

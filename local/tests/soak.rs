@@ -207,7 +207,7 @@ impl Soak {
             _ => assert_eq!((&public["code"], proven), (&json!("reconnect_required"), false), "{user}: {public}"),
         }
         let row = self.stack.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap().unwrap();
-        for left in ["leaseUntil", "pending", "doubts", "expires"] {
+        for left in ["leaseUntil", "pending", "takenOver", "expires"] {
             assert!(!row.contains_key(left), "{user}: {left} is left");
         }
     }

@@ -259,7 +259,8 @@ fn complete(mut response: Response<Body>) -> Response<Body> {
 
 /// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
 pub async fn run<F: Function>() -> ExitCode {
-    exit_code(serve(F::NAME, Runner::<F>::new, Runner::prepare, Runner::run).await)
+    let handle = async |runner: &Runner<F>, event| Ok(runner.run(event).await);
+    exit_code(serve(F::NAME, Runner::<F>::new, Runner::prepare, handle).await)
 }
 
 fn exit_code(served: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
@@ -276,7 +277,7 @@ async fn serve<F>(
     name: &str,
     build: impl FnOnce(&Config, Clock, Output) -> Result<Runner<F>, NetworkError>,
     prepare: impl AsyncFn(&Runner<F>),
-    handle: impl AsyncFn(&Runner<F>, LambdaEvent<Box<RawValue>>) -> String,
+    handle: impl AsyncFn(&Runner<F>, LambdaEvent<Box<RawValue>>) -> Result<String, String>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let config = Config::from_env()?;
     let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| name.to_owned());
@@ -289,7 +290,7 @@ async fn serve<F>(
     }
     prepare(&runner).await;
     let service = service_fn(async |event| {
-        RawValue::from_string(handle(&runner, event).await).map_err(|_| "a response that is no JSON")
+        RawValue::from_string(handle(&runner, event).await?).map_err(|_| "a response that is no JSON".to_owned())
     });
     Runtime::new(service).run().await.map_err(|error| format!("the Lambda runtime ended: {error}").into())
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
-use crate::seal::Sealed;
+use crate::seal::{Kind, Sealed};
 use crate::token::SessionHash;
 
 /// A stored token is handed out while at least this much of its life remains.
@@ -151,10 +151,16 @@ impl Record {
             || self.revoked
     }
 
-    pub fn sealed(&self) -> impl Iterator<Item = &Sealed> {
-        let access = self.access_token.iter().flat_map(|access| [Some(&access.token), access.refresh.as_ref()]);
-        let widget = self.widget_token.iter().flat_map(|widget| [Some(&widget.token), widget.refresh.as_ref()]);
-        access.chain(widget).chain([self.public_token.as_ref(), self.sealed_human_id.as_ref()]).flatten()
+    /// Everything that is sealed in the record, with its kind.
+    pub fn sealed_mut(&mut self) -> impl Iterator<Item = (Kind, &mut Sealed)> {
+        let access = self.access_token.iter_mut().flat_map(|access| {
+            [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
+        });
+        let widget = self.widget_token.iter_mut().flat_map(|widget| {
+            [(Kind::Widget, Some(&mut widget.token)), (Kind::WidgetRefresh, widget.refresh.as_mut())]
+        });
+        let others = [(Kind::Public, self.public_token.as_mut()), (Kind::HumanId, self.sealed_human_id.as_mut())];
+        access.chain(widget).chain(others).filter_map(|(kind, sealed)| Some((kind, sealed?)))
     }
 
     /// Says that a response with tokens is lost for good, and the session that was spent on it.
@@ -218,6 +224,19 @@ mod tests {
         );
         record.set_sources((0..1000).map(|number| source(number, 1)).collect());
         assert_eq!((record.sources.len(), record.sources[199].id.as_str()), (MAX_SOURCES, "999"));
+    }
+
+    #[test]
+    fn a_record_with_tokens_or_a_loss_must_not_expire() {
+        let sealed = Sealed { version: "v".into(), bytes: vec![] };
+        assert!(!Record::default().must_not_expire());
+        for record in [
+            Record { public_token: Some(sealed), ..Record::default() },
+            Record { reconnect: true, ..Record::default() },
+            Record { revoked: true, ..Record::default() },
+        ] {
+            assert!(record.must_not_expire());
+        }
     }
 
     #[test]

@@ -177,13 +177,10 @@ impl Sealer {
         key.value.open(user, kind, &sealed.bytes).ok_or(SealError::Corrupt(kind))
     }
 
-    /// Key versions other than AWSCURRENT. Old rows may still be sealed with them. AWSCURRENT is read again if it has changed.
-    pub async fn older_versions(&self) -> Result<Vec<String>, SealError> {
-        let (current, others) = self.key.versions().await?;
-        if let Some(current) = current {
-            self.key.version(&current).await?;
-        }
-        Ok(others)
+    /// Reads AWSCURRENT now, so that what is sealed from now on is sealed with it.
+    pub async fn refresh(&self) -> Result<(), SealError> {
+        self.key.read_current().await?;
+        Ok(())
     }
 
     /// The keyed hash of a user id for logs; `None` until the key has been read.

@@ -6,7 +6,6 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
-use aws_sdk_secretsmanager::operation::list_secret_version_ids::ListSecretVersionIdsError;
 use aws_sdk_secretsmanager::{Client, error::SdkError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Mutex, time::Instant};
@@ -24,8 +23,6 @@ const VERSIONS_KEPT: usize = 16;
 pub enum SecretError {
     #[error("Secrets Manager did not give {id}")]
     Unavailable { id: String, source: Box<SdkError<GetSecretValueError>> },
-    #[error("Secrets Manager did not list the versions of {id}")]
-    Unlisted { id: String, source: Box<SdkError<ListSecretVersionIdsError>> },
     #[error("Secrets Manager does not have {id}")]
     Missing { id: String },
     #[error("Secrets Manager does not have version {version} of {id}")]
@@ -157,20 +154,11 @@ impl<T> Secret<T> {
         Ok(version)
     }
 
-    /// The VersionIds of AWSCURRENT and of all others that Secrets Manager still has, whether they have a stage or not.
-    pub async fn versions(&self) -> Result<(Option<String>, Vec<String>), SecretError> {
-        let (mut current, mut others) = (None, Vec::new());
-        let request = self.client.list_secret_version_ids().secret_id(&self.id).include_deprecated(true);
-        let mut pages = request.into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|source| SecretError::Unlisted { id: self.id.clone(), source: Box::new(source) })?;
-            for version in page.versions.unwrap_or_default() {
-                let is_current = version.version_stages().iter().any(|stage| stage == "AWSCURRENT");
-                if is_current { current = version.version_id } else { others.extend(version.version_id) }
-            }
-        }
-        Ok((current, others))
+    /// AWSCURRENT as it is now, whatever the cache's age.
+    pub async fn read_current(&self) -> Result<Arc<Version<T>>, SecretError> {
+        let mut cache = self.cache.lock().await;
+        let (version, _) = self.fetch(VersionSelector::Stage("AWSCURRENT")).await?;
+        Ok(cache.set_current(version, self.ttl))
     }
 
     /// AWSCURRENT if it is in the cache already, whatever its age; asks nobody.

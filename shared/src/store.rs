@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, Millis};
@@ -24,7 +27,7 @@ mod tickets;
 mod write;
 
 pub use commit::Release;
-pub use index::IndexPage;
+pub use index::{IndexPage, TablePage, TableRow};
 pub use item::{Item, encode};
 pub use lease::{Acquired, Lease, LeaseRequest};
 pub use row::{Exchange, LEASE_DURATION, Pending, Request, Row, StoredTicket};
@@ -77,16 +80,42 @@ impl Store {
 
     /// A strongly consistent read. A row that has expired counts as absent.
     pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Row>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
-        let request = request.key(USER_KEY, key_value(key)).send();
-        let answer = self.run(invocation, request).await?.map_err(unavailable)?;
-        let row = answer.item.map(|item| Row::decode(key, item)).transpose()?;
+        let item = self.get(key, None, invocation).await?;
+        let row = item.map(|item| Row::decode(key, item)).transpose()?;
         Ok(row.filter(|row| !row.has_expired(self.now())))
     }
 
+    /// Deletes all that is stored about the user, unless another row was made since this call began.
     pub async fn delete(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
-        let request = self.client.delete_item().table_name(&self.table).key(USER_KEY, key_value(key)).send();
-        self.run(invocation, request).await?.map(drop).map_err(unavailable)
+        let Some(item) = self.get(key, Some("generation"), invocation).await? else { return Ok(()) };
+        let generation = item.get("generation").ok_or_else(|| StoreError::Unreadable("generation"))?;
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(USER_KEY, key_value(key))
+            .condition_expression("generation = :generation")
+            .expression_attribute_values(":generation", generation.clone());
+        match self.run(invocation, request.send()).await? {
+            Err(error)
+                if !error.as_service_error().is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
+            {
+                Err(unavailable(error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn get(
+        &self,
+        key: &UserKey,
+        attribute: Option<&str>,
+        invocation: &Invocation,
+    ) -> Result<Option<Item>, StoreError> {
+        let request =
+            self.client.get_item().table_name(&self.table).key(USER_KEY, key_value(key)).consistent_read(true);
+        let request = request.set_projection_expression(attribute.map(str::to_owned));
+        Ok(self.run(invocation, request.send()).await?.map_err(unavailable)?.item)
     }
 
     /// One conditional update. If the condition is false, the inner error is the row as it stands.
@@ -96,31 +125,12 @@ impl Store {
         write: Write,
         invocation: &Invocation,
     ) -> Result<Result<(), Option<Row>>, StoreError> {
-        Ok(self.send_update(key, write, ReturnValue::None, invocation).await?.map(drop))
+        let sent = self.run(invocation, self.prepare(key, write).send()).await?;
+        Ok(unless_refused(key, sent)?.map(drop))
     }
 
-    /// The same; returns the row as it is afterwards.
-    async fn update_and_read(
-        &self,
-        key: &UserKey,
-        write: Write,
-        invocation: &Invocation,
-    ) -> Result<Result<Row, Option<Row>>, StoreError> {
-        match self.send_update(key, write, ReturnValue::AllNew, invocation).await? {
-            Ok(item) => Ok(Ok(Row::decode(key, item)?)),
-            Err(row) => Ok(Err(row)),
-        }
-    }
-
-    async fn send_update(
-        &self,
-        key: &UserKey,
-        write: Write,
-        returned: ReturnValue,
-        invocation: &Invocation,
-    ) -> Result<Result<Item, Option<Row>>, StoreError> {
-        let request = self
-            .client
+    fn prepare(&self, key: &UserKey, write: Write) -> UpdateItemFluentBuilder {
+        self.client
             .update_item()
             .table_name(&self.table)
             .key(USER_KEY, key_value(key))
@@ -128,17 +138,7 @@ impl Store {
             .update_expression(write.update())
             .set_expression_attribute_names(Some(write.names).filter(|names| !names.is_empty()))
             .set_expression_attribute_values(Some(write.values).filter(|values| !values.is_empty()))
-            .return_values(returned)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match self.run(invocation, request.send()).await? {
-            Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                    Ok(Err(failed.item().map(|item| Row::decode(key, item.clone())).transpose()?))
-                }
-                _ => Err(unavailable(error)),
-            },
-        }
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
     async fn run<T>(&self, invocation: &Invocation, operation: impl Future<Output = T>) -> Result<T, StoreError> {
@@ -156,6 +156,22 @@ const USER_KEY: &str = "userKey";
 /// DynamoDB's time to live of a row without content, in seconds.
 fn idle_row_expiry(now: Millis) -> Millis {
     (now + IDLE_ROW_TTL) / 1000
+}
+
+/// The output of an update, or the row as it stands if the condition is false.
+fn unless_refused<R: std::fmt::Debug + Send + Sync + 'static>(
+    key: &UserKey,
+    sent: Result<UpdateItemOutput, SdkError<UpdateItemError, R>>,
+) -> Result<Result<UpdateItemOutput, Option<Row>>, StoreError> {
+    match sent {
+        Ok(output) => Ok(Ok(output)),
+        Err(error) => match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+                Ok(Err(refused.item().map(|item| Row::decode(key, item.clone())).transpose()?))
+            }
+            _ => Err(unavailable(error)),
+        },
+    }
 }
 
 fn key_value(key: &UserKey) -> AttributeValue {

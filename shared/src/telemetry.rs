@@ -26,7 +26,7 @@ pub const BY_SERVICE: Dimensions = &[&["service"]];
 pub const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
 const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
 const OURS: [&str; 8] =
-    ["shared", "session_start", "finish", "public_token", "access_token", "connection", "sweeper", "local"];
+    ["shared", "session_start", "finish", "public_token", "access_token", "connection", "maintenance", "local"];
 
 /// The default of `LOG_LEVEL`.
 pub fn info() -> Targets {
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_line_of_single_counts_names_them_too() {
-        let mut line = MetricLine::new("human-connect", "sweeper", "r", 1);
+        let mut line = MetricLine::new("human-connect", "maintenance", "r", 1);
         line.count(BY_SERVICE, "Swept", 3);
         line.errors("upstream_timeout", 2);
         check(json!(line));

@@ -232,18 +232,17 @@ impl LeasedUser<'_> {
     }
 
     async fn release_after(mut self, error: Error) -> Error {
-        let had_unresolved = self.lease.unresolved.is_some() || self.lease.has_takeovers();
+        let had_unresolved = self.lease.unresolved().is_some() || self.lease.has_takeovers();
         let release = match &error {
-            // DynamoDB does not answer, or the lease is not ours any more: the lease expires
-            Error::Store(_) => return error,
-            // the lease was lost before anything was sent
-            Error::LeaseNotRenewed(lost) if !self.response_at_risk && !matches!(lost, StoreError::Unavailable(_)) => {
-                return error;
-            }
+            // DynamoDB does not answer, or the lease is not this call's any more
+            Error::Store(_) | Error::LeaseNotRenewed(StoreError::TakenOver | StoreError::Deleted) => return error,
             // Human API may perform the request yet: no call may ask again before the lease has expired
             Error::HumanApi(Failure { cause: Cause::Timeout, maybe_performed: true, .. }) => {
                 self.invocation.record(|measured| measured.unresolved += 1);
-                return error;
+                return match self.service.store.extend(&mut self.lease, self.invocation).await {
+                    Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),
+                    _ => error,
+                };
             }
             Error::HumanApi(Failure { maybe_performed: true, .. }) | Error::Panicked => Release::Unresolved,
             _ if had_unresolved || self.response_at_risk => Release::Unresolved,
@@ -266,7 +265,7 @@ impl LeasedUser<'_> {
     /// Reseals what an older key has sealed, and writes the record.
     async fn write(&mut self, release: Release) -> Result<(), StoreError> {
         self.reseal().await;
-        self.service.store.commit(&mut self.lease, release, self.key.version(), self.invocation).await?;
+        self.service.store.commit(&mut self.lease, release, self.invocation).await?;
         let Unsaved { stored, recovered } = std::mem::take(&mut self.unsaved);
         self.invocation.record(|measured| {
             measured.tokens_stored += stored;

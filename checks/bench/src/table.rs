@@ -33,11 +33,12 @@ impl Table {
                 let names = object("ExpressionAttributeNames").unwrap_or(&none);
                 let values = object("ExpressionAttributeValues")?;
                 let new = object("Key")?;
+                let before = self.0.get(&key(new)).filter(|_| body["ReturnValues"] == "ALL_OLD").cloned();
                 let row = self.0.entry(key(new)).or_insert_with(|| new.clone());
                 update(row, body["UpdateExpression"].as_str()?, names, values);
-                if body["ReturnValues"] == "ALL_NEW" { json!({"Attributes": row}) } else { json!({}) }
+                before.map_or_else(|| json!({}), |before| json!({"Attributes": before}))
             }
-            "Query" | "Scan" => json!({"Items": [], "Count": 0, "ScannedCount": 0}),
+            "Scan" => json!({"Items": [], "Count": 0, "ScannedCount": 0}),
             _ => return None,
         })
     }

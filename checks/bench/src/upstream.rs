@@ -128,7 +128,6 @@ fn secrets_manager_answer(name: &str, body: &Value) -> Option<Value> {
             "VersionStages": ["AWSCURRENT"],
             "CreatedDate": 1_767_323_045.0,
         }),
-        "ListSecretVersionIds" => json!({"Versions": [{"VersionId": version, "VersionStages": ["AWSCURRENT"]}]}),
         _ => return None,
     })
 }

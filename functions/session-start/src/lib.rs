@@ -77,7 +77,7 @@ impl SessionStart {
             return self.widget_answer(&wanted.user, row).await;
         }
         // an unresolved request, or one under way, may make the user known
-        let is_known = |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.has_unresolved();
+        let is_known = |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.is_open();
         if wanted.email.is_none() && !seen.as_ref().is_some_and(is_known) {
             return Err(Error::EmailRequired.into());
         }

@@ -174,7 +174,7 @@ async fn an_email_address_that_human_api_rejects_is_the_callers_error_and_not_a_
         assert_eq!((faults.len(), &faults[0]["Faults"]), (1, &json!(0)));
     }
     assert!(lines_with(&log, &["\"ERROR\""]).is_empty());
-    assert_eq!(world.rows().await, 0);
+    assert_eq!(world.kept_rows().await, 0);
 
     // Other refusals keep their codes.
     let other = r#"{"validation":{"keys":["client_user_id"]}}"#;

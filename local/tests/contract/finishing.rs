@@ -79,7 +79,7 @@ async fn a_refused_finish_changes_nothing() {
     for body in [json!({"humanId": "x"}), json!({"humanId": 1, "clientId": "x", "sessionToken": "x"}), json!([1])] {
         is(&world.finish("ada", &body).await, 400, "invalid_request");
     }
-    assert_eq!(world.rows().await, 0);
+    assert_eq!(world.kept_rows().await, 0);
 }
 
 #[tokio::test]
@@ -99,11 +99,11 @@ async fn a_browsers_claim_to_be_connected_is_not_believed() {
     let report = json!({"status": "SUCCESS", "currentConnections": [{"id": "1", "name": "X"}]});
     let answer = is(&world.finish("ada", &report).await, 200, "ok");
     assert_eq!((&answer["connected"], &answer["sources"]), (&json!(false), &json!([])));
-    assert_eq!(world.rows().await, 0);
+    assert_eq!(world.kept_rows().await, 0);
 }
 
 #[tokio::test]
-async fn a_refused_finish_with_a_waiting_call_leaves_an_empty_row_that_expires() {
+async fn two_refused_finishes_leave_a_row_that_expires() {
     let world = World::new().await;
     let mut object = world.popup("ada");
     object["sessionToken"] = json!("junk");
@@ -115,6 +115,5 @@ async fn a_refused_finish_with_a_waiting_call_leaves_an_empty_row_that_expires()
     );
     is(&one, 422, "session_rejected");
     is(&two, 422, "session_rejected");
-    let table = world.table().await.concat();
-    assert!(table.is_empty() || table.contains("\"expires\""), "{table}");
+    assert_eq!((world.rows().await, world.kept_rows().await), (1, 0));
 }

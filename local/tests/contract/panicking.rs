@@ -49,8 +49,9 @@ async fn a_panic_under_the_lease_locks_no_user() {
     let response = function.run(LambdaEvent::new(event, Context::default())).await;
     assert!(response.contains("\"statusCode\":503"), "{response}");
 
-    let table = world.table().await.concat();
-    assert!(table.contains("\"pending\"") && !table.contains("\"leaseUntil\""), "released, and unresolved: {table}");
+    let row = world.row("ada").await;
+    let until: i64 = row["leaseUntil"].as_n().unwrap().parse().unwrap();
+    assert!(row.contains_key("pending") && until < Clock::system().now(), "released, and unresolved: {row:?}");
     is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     assert!(!world.table().await.concat().contains("\"pending\""));
 }

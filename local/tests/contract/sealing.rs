@@ -1,14 +1,13 @@
 //! Tokens in the table are sealed.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::FutureExt;
 use local::secrets::TOKEN_KEY;
 use serde_json::json;
 use shared::identity::UserId;
+use shared::store::Item;
 
-use crate::world::{LOSE_RESPONSE, World, is, refuse};
+use crate::world::{LOSE_RESPONSE, World, is, record, record_mut, refuse};
 
 #[tokio::test]
 async fn rows_sealed_with_an_older_key_open_and_are_resealed() {
@@ -48,7 +47,7 @@ async fn a_deleted_key_gives_a_clear_error_until_new_tokens_are_stored() {
     let world = World::with(vec![("SECRET_TTL_SECONDS", "0")]).await;
     world.finish("ada", &world.popup("ada")).await;
     world.connect("alan").await;
-    let before = [row(&world, "ada").await, row(&world, "alan").await];
+    let before = [world.row("ada").await, world.row("alan").await];
     world.stack.secrets.rotate(TOKEN_KEY);
     world.stack.secrets.drop_old_versions(TOKEN_KEY);
     world.stack.gateway.restart();
@@ -64,7 +63,7 @@ async fn a_deleted_key_gives_a_clear_error_until_new_tokens_are_stored() {
         assert!(problem["detail"].as_str().unwrap().contains("sealed a stored token"), "{problem}");
         assert!(reply.headers.contains_key("retry-after"));
     }
-    let after = [row(&world, "ada").await, row(&world, "alan").await];
+    let after = [world.row("ada").await, world.row("alan").await];
     assert_eq!(after, before, "the sealed values stay: the version may come back");
 
     is(&world.access("alan", true).await, 200, "ok");
@@ -72,7 +71,7 @@ async fn a_deleted_key_gives_a_clear_error_until_new_tokens_are_stored() {
     is(&world.public_token("ada", true).await, 409, "reconnect_required");
     is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
     is(&world.access("ada", false).await, 200, "ok");
-    assert!(!format!("{:?}", row(&world, "ada").await).contains("000000000001"), "no value is sealed with the old key");
+    assert!(!format!("{:?}", world.row("ada").await).contains("000000000001"), "no value is sealed with the old key");
 }
 
 #[tokio::test]
@@ -108,7 +107,7 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
         world.connect(user).await;
         world.finish(user, &world.popup(user)).await;
     }
-    let (ada, eve) = (row(&world, "ada").await, row(&world, "eve").await);
+    let (ada, eve) = (world.row("ada").await, world.row("eve").await);
     let access = |row: &Item| record(row)["accessToken"].as_m().unwrap()["token"].clone();
     for (field, value, request) in [
         ("accessToken", record(&ada)["accessToken"].clone(), world.access("eve", false).boxed()),
@@ -117,7 +116,7 @@ async fn a_sealed_value_opens_in_no_other_row_and_no_other_field() {
     ] {
         let mut forged = eve.clone();
         record_mut(&mut forged).insert(field.to_owned(), value);
-        put(&world, forged).await;
+        world.put(forged).await;
         is(&request.await, 503, "store_unavailable");
     }
 }
@@ -127,7 +126,7 @@ async fn a_row_that_was_copied_from_another_user_is_not_read() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
     world.connect("ada").await;
-    let (ada, eve) = (row(&world, "ada").await, UserId::new("eve").unwrap());
+    let (ada, eve) = (world.row("ada").await, UserId::new("eve").unwrap());
     for as_whom in [Some("ada"), Some("eve"), None] {
         let mut copy = ada.clone();
         copy.insert("userKey".to_owned(), AttributeValue::S(eve.key().to_string()));
@@ -135,7 +134,7 @@ async fn a_row_that_was_copied_from_another_user_is_not_read() {
             Some(user) => copy.insert("clientUserId".to_owned(), AttributeValue::S(user.to_owned())),
             None => copy.remove("clientUserId"),
         };
-        put(&world, copy).await;
+        world.put(copy).await;
         world.take_requests();
         let replies = [
             world.stack.gateway.as_user("GET /connect/connection", "eve", &json!({})).await,
@@ -158,38 +157,15 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
     for user in ["ada", "eve"] {
         world.finish(user, &world.popup(user)).await;
     }
-    let (ada, mut eve) = (row(&world, "ada").await, row(&world, "eve").await);
+    let (ada, mut eve) = (world.row("ada").await, world.row("eve").await);
     for with_proof in [false, true] {
         record_mut(&mut eve).insert("humanId".to_owned(), record(&ada)["humanId"].clone());
         if with_proof {
             record_mut(&mut eve).insert("sealedHumanId".to_owned(), record(&ada)["sealedHumanId"].clone());
         }
-        put(&world, eve.clone()).await;
+        world.put(eve.clone()).await;
         world.take_requests();
         is(&world.public_token("eve", true).await, 409, "reconnect_required");
         assert!(world.take_requests().is_empty());
     }
-}
-
-type Item = HashMap<String, AttributeValue>;
-
-fn record(row: &Item) -> &Item {
-    row["userRecord"].as_m().unwrap()
-}
-
-fn record_mut(row: &mut Item) -> &mut Item {
-    let record = row.get_mut("userRecord").and_then(|value| match value {
-        AttributeValue::M(record) => Some(record),
-        _ => None,
-    });
-    record.unwrap()
-}
-
-async fn row(world: &World, user: &str) -> Item {
-    world.stack.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()
-}
-
-async fn put(world: &World, item: Item) {
-    let put = world.stack.dynamodb.put_item().table_name("human-connect").set_item(Some(item));
-    put.send().await.unwrap();
 }

@@ -62,7 +62,7 @@ async fn a_refused_session_token_leads_to_an_id_token_and_vice_versa() {
         let world = World::new().await;
         world.fault(std::iter::repeat_n(refuse(status, "{}"), 4));
         is(&world.session("ada", json!({})).await, http, code);
-        assert_eq!(world.rows().await, 0, "a new user's failed session leaves no row");
+        assert_eq!(world.kept_rows().await, 0, "the row of a new user's failed session expires");
     }
 }
 

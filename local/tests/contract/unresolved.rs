@@ -1,11 +1,7 @@
 //! Lost responses of Human API, and how the next call resolves them.
 
-use std::sync::Arc;
-
-use futures_util::FutureExt;
-use local::faults::{Acts, Fault, Rule, Service};
+use local::faults::{Acts, Fault, LateCopies, Rule, Service};
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::world::{LOSE_RESPONSE, World, garble, is, refuse};
 
@@ -221,29 +217,35 @@ async fn a_403_to_a_pending_exchange_means_bad_credentials_unless_access_says_ot
 }
 
 #[tokio::test]
-async fn a_late_copy_of_an_acquire_takes_no_lease() {
+async fn a_late_copy_of_an_acquire_blocks_the_user_no_longer_than_a_crash() {
     let world = World::new().await;
-    world.connect("ada").await;
+    world.finish("ada", &world.popup("ada")).await;
+    let copies = LateCopies::default();
+    let lose = Fault::Copy(Acts::Not, copies.clone());
+    world.stack.faults.set([Rule::once(Service::DynamoDb, lose).of("UpdateItem")]);
     world.pass_seconds(11);
-    let writes = || world.stack.calls.after(0).0.iter().filter(|call| call.what == "UpdateItem").count();
-    let before = writes();
-    // The first response to the acquire comes too late. The SDK sends the acquire again, and the call continues with the
-    // second response.
-    let copy = Arc::new(Semaphore::new(0));
-    let wait = copy.clone();
-    let late = Fault::After(Arc::new(move || {
-        let wait = wait.clone();
-        async move {
-            let _ = wait.acquire().await;
-        }
-        .boxed()
-    }));
-    world.stack.faults.set([Rule::once(Service::DynamoDb, late).of("UpdateItem")]);
     is(&world.access("ada", true).await, 200, "ok");
-    copy.add_permits(1);
-    // The writes are the acquire, its renewal, the commit, and the late copy.
-    while writes() < before + 4 {
-        tokio::task::yield_now().await;
-    }
-    assert!(!world.table().await.concat().contains("\"leaseUntil\""), "the copy took the lease");
+    assert_eq!(copies.deliver().await, [200], "nobody has the lease now");
+    world.take_requests();
+    is(&world.access("ada", false).await, 200, "ok");
+    world.pass_seconds(29);
+    is(&world.access("ada", false).await, 200, "ok");
+    assert_eq!(world.take_requests(), ["token (access)"], "as after a crash, what was asked for is asked for again");
+    assert!(!world.row("ada").await.contains_key("leaseUntil"));
+}
+
+#[tokio::test]
+async fn a_late_copy_of_a_checkpoint_restores_no_older_token() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    world.fault([garble(500, "{}")]);
+    is(&world.finish("ada", &world.popup("ada")).await, 503, "upstream_unavailable");
+    let copies = LateCopies::default();
+    let copy = Fault::Copy(Acts::First, copies.clone());
+    world.stack.faults.set([Rule::once(Service::DynamoDb, copy).of("UpdateItem").after(1)]);
+    let connected = is(&world.finish("ada", &world.popup("ada")).await, 201, "ok");
+    assert_eq!(copies.deliver().await, [400]);
+    let served = is(&world.public_token("ada", false).await, 200, "ok");
+    assert_eq!(served["publicToken"], connected["publicToken"]);
+    assert!(!world.row("ada").await.contains_key("pending"));
 }

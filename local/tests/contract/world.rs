@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
-use futures_util::FutureExt;
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::calls::Call;
+pub(crate) use local::faults::Gate;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
 use local::human_api::{CLIENT_ID, human_id};
 use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::identity::UserId;
+use shared::store::Item;
 use shared::telemetry::Output;
-use tokio::sync::Semaphore;
 
 pub(crate) const SOURCE: &str = "made-up-01";
 const EXCHANGE: &str = "POST /v1/connect/tokens";
@@ -21,52 +23,6 @@ pub(crate) struct World {
     pub(crate) stack: LocalStack,
     ahead: Arc<AtomicI64>,
     seen: AtomicU64,
-}
-
-/// Longest wait for an expected event. If it does not come in this time, the test fails.
-pub(crate) const NEVER: Duration = Duration::from_secs(60);
-
-/// A gate blocks a call until the test opens it.
-#[derive(Clone)]
-pub(crate) struct Gate {
-    reached: Arc<Semaphore>,
-    open: Arc<Semaphore>,
-}
-
-impl Gate {
-    /// Creates a gate, and a fault that waits at the gate.
-    pub(crate) fn new() -> (Self, Fault) {
-        let gate = Self { reached: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) };
-        let at = gate.clone();
-        let wait = Fault::After(Arc::new(move || {
-            let at = at.clone();
-            async move {
-                at.reached.add_permits(1);
-                let _ = at.open.acquire().await;
-            }
-            .boxed()
-        }));
-        (gate, wait)
-    }
-
-    /// Waits until a call has reached the gate.
-    pub(crate) async fn reached(&self) {
-        let come = async { self.reached.acquire().await.unwrap().forget() };
-        tokio::time::timeout(NEVER, come).await.unwrap();
-    }
-
-    /// Lets one call continue.
-    pub(crate) fn open(&self) {
-        self.open.add_permits(1);
-    }
-
-    /// Waits for a call, then runs `what`, and then opens the gate.
-    pub(crate) async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
-        self.reached().await;
-        let outcome = tokio::time::timeout(NEVER, what).await.unwrap();
-        self.open();
-        outcome
-    }
 }
 
 pub(crate) fn refuse(status: u16, body: &'static str) -> Fault {
@@ -129,7 +85,16 @@ impl World {
         }
     }
 
-    /// Runs the sweeper as its schedule would, and returns its report.
+    /// Leaves an exchange of this user unresolved. Its session can be used again.
+    pub(crate) async fn lose(&self, user: &str) -> Value {
+        self.stack.human_api.with(|state| state.single_use = false);
+        let object = self.popup(user);
+        self.fault([garble(500, "{}")]);
+        is(&self.finish(user, &object).await, 503, "upstream_unavailable");
+        object
+    }
+
+    /// Runs `sweep` as its schedule would, and returns the response.
     pub(crate) async fn sweep(&self) -> Value {
         self.stack.gateway.sweep().await
     }
@@ -189,15 +154,42 @@ impl World {
         self.table().await.len()
     }
 
+    /// Returns the number of rows that do not expire.
+    pub(crate) async fn kept_rows(&self) -> usize {
+        self.table().await.iter().filter(|row| !row.contains("\"expires\"")).count()
+    }
+
+    /// Waits until a call has tried to acquire a lease that another call has.
     pub(crate) async fn wait_for_a_waiter(&self) {
-        while !self.table().await.concat().contains("\"waited\"") {
+        let is_refused = |call: &Call| call.what == "UpdateItem" && call.status == Some(400);
+        while !self.stack.calls.after(0).0.iter().any(is_refused) {
             tokio::task::yield_now().await;
         }
+    }
+
+    pub(crate) async fn row(&self, user: &str) -> Item {
+        self.stack.row(&UserId::new(user).unwrap()).await.unwrap().unwrap()
+    }
+
+    /// Writes this row into the table, whatever it says.
+    pub(crate) async fn put(&self, row: Item) {
+        self.stack.dynamodb.put_item().table_name("human-connect").set_item(Some(row)).send().await.unwrap();
     }
 
     pub(crate) async fn table(&self) -> Vec<String> {
         let rows = self.stack.dynamodb.scan().table_name("human-connect").send().await.unwrap();
         rows.items().iter().map(|row| format!("{row:?}")).collect()
+    }
+}
+
+pub(crate) fn record(row: &Item) -> &Item {
+    row["userRecord"].as_m().unwrap()
+}
+
+pub(crate) fn record_mut(row: &mut Item) -> &mut Item {
+    match row.get_mut("userRecord") {
+        Some(AttributeValue::M(record)) => record,
+        other => panic!("{other:?}"),
     }
 }
 

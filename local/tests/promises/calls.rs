@@ -1,5 +1,6 @@
 //! The calls about one user, and the states of a user before a call.
 
+use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
 use local::human_api::{CLIENT_ID, human_id};
 use local::local_stack::LocalStack;
@@ -19,7 +20,7 @@ pub(crate) enum Call {
     AccessForce,
     Show,
     Delete,
-    /// The scheduled sweeper. It resolves users whom no other call has resolved.
+    /// The scheduled `sweep`. It resolves users whom no other call has resolved.
     Sweep,
 }
 
@@ -36,6 +37,15 @@ pub(crate) enum Known {
     New,
     ByPopup,
     ByWidget,
+    /// As `ByPopup`, and then an exchange whose response was lost. The session is spent.
+    Lost,
+}
+
+impl Known {
+    /// Returns `true` if the user has a publicToken.
+    pub(crate) fn has_public_token(self) -> bool {
+        matches!(self, Self::ByPopup | Self::Lost)
+    }
 }
 
 /// A call with its body and its ticket.
@@ -106,6 +116,11 @@ pub(crate) async fn set_up(stack: &LocalStack, known: Known, user: &str) {
     match known {
         Known::New => {}
         Known::ByPopup => assert_eq!(send(stack, Call::FinishPopup, user).await.status, 201),
+        Known::Lost => {
+            assert_eq!(send(stack, Call::FinishPopup, user).await.status, 201);
+            stack.faults.set([Rule::once(Service::HumanApi, Fault::Answer(Acts::First, Answer::json(500, "{}")))]);
+            assert_eq!(send(stack, Call::FinishPopup, user).await.status, 503);
+        }
         Known::ByWidget => {
             assert_eq!(send(stack, Call::SessionConnect, user).await.status, 200);
             assert_eq!(send(stack, Call::FinishWidget, user).await.status, 201);

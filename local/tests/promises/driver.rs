@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use local::calls::Calls;
@@ -16,8 +17,9 @@ use shared::telemetry::Output;
 use tokio::sync::mpsc;
 
 use crate::calls::{self, Call, Known};
-use crate::gates::{self, Death, Event, Request, Step};
+use crate::gates::{self, Death, Event, Passage, Request, Step};
 use crate::invariants;
+use crate::paused_time::quiet;
 
 /// The parts that all schedules share.
 pub(crate) struct World {
@@ -40,19 +42,92 @@ pub(crate) struct Run {
     pub(crate) trace: Vec<(usize, String)>,
     /// The call that died, if one did.
     pub(crate) died: Option<Call>,
-    /// `true` if a call may have been taken over while it worked.
+    /// `true` if a call may have been taken over while it worked. A call that sends a commit again, because the answer was
+    /// lost, takes itself for taken over if another call has the lease by then.
     pub(crate) taken_over: bool,
+    /// The write that the network disturbed, if there was one.
+    pub(crate) disturbed: Option<Disturbed>,
+}
+
+/// A write that the network has disturbed: its condition and its update.
+#[derive(Clone, Debug)]
+pub(crate) struct Disturbed {
+    how: How,
+    write: String,
+}
+
+impl Disturbed {
+    /// A copy of this write can make a row again after a DELETE, or acquire a lease for nobody. The table keeps no trace of a
+    /// deleted row, so no condition can prevent that.
+    pub(crate) fn may_make_a_row(&self) -> bool {
+        self.how != How::AnswerLost && self.write.contains("generation = ")
+    }
+
+    /// A mark changes nothing if it is there already.
+    fn is_mark(&self) -> bool {
+        self.write.contains("takenOver :me")
+    }
+}
+
+/// The calls of one user that overlap, and what happens to them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) calls: &'a [Call],
+    pub(crate) known: Known,
+    /// A leap of time, in milliseconds, at any moment. A leap that is longer than a lease simulates wrong clocks: a working
+    /// call can be taken over.
+    pub(crate) leap: Option<i64>,
+    pub(crate) disturbance: Option<Disturbance>,
+}
+
+/// A write that the network disturbs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Disturbance {
+    /// The call that sends the write.
+    pub(crate) actor: usize,
+    /// Number of the write among the call's writes.
+    pub(crate) write: usize,
+    pub(crate) how: How,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// A copy of the write arrives later, once more.
+    Copied,
+    /// The write arrives later, after the call has sent it again.
+    Late,
+    /// The answer to the write is lost, so the call sends it again.
+    AnswerLost,
 }
 
 /// Milliseconds after which a lease can be taken over: 26 s of the lease, 2 s of margin, and 1 s more.
 pub(crate) const LEASE_IS_OVER: i64 = 29_000;
-/// Milliseconds after which the sweeper resolves a user: one minute, and 1 s more.
+/// Milliseconds after which `sweep` resolves a user: one minute, and 1 s more.
 pub(crate) const ABANDONED: i64 = 61_000;
+
+/// A call renews a lease that is older than a second.
+const LEASE_IS_OLD: Duration = Duration::from_millis(1100);
+/// The SDK pauses for up to a second before it sends a request again.
+const RESEND_AFTER: Duration = Duration::from_millis(1500);
 
 enum Waiting {
     Gate(Request),
     Pause { until: Millis, wake: tokio::sync::oneshot::Sender<()>, seen: usize },
     Done,
+}
+
+impl Run {
+    fn new(user: &str, known: Known) -> Self {
+        Self {
+            user: user.to_owned(),
+            known,
+            replies: vec![],
+            trace: vec![],
+            died: None,
+            taken_over: false,
+            disturbed: None,
+        }
+    }
 }
 
 impl World {
@@ -113,7 +188,7 @@ impl World {
         self.stack.human_api.with(|state| state.single_use = on);
     }
 
-    fn pass(&self, time: Millis) {
+    pub(crate) fn pass(&self, time: Millis) {
         self.now.fetch_add(time, Ordering::SeqCst);
     }
 
@@ -123,25 +198,19 @@ impl World {
 
     /// Starts the calls at the same time and opens their gates in the order of `choose`. `choose` gets the actors that
     /// can move, and returns the index of the one that moves.
-    ///
-    /// A `leap` of time, in milliseconds, happens once, when `choose` picks it. A leap that is longer than a lease
-    /// simulates wrong clocks: a working call can be taken over.
-    pub(crate) async fn interleave(
-        &self,
-        calls: &[Call],
-        known: Known,
-        mut leap: Option<i64>,
-        mut choose: impl FnMut(&[(usize, Step)]) -> usize,
-    ) -> Run {
+    pub(crate) async fn interleave(&self, plan: &Plan<'_>, mut choose: impl FnMut(&[(usize, Step)]) -> usize) -> Run {
+        let Plan { calls, known, mut leap, disturbance } = *plan;
         let user = self.user(known).await;
-        let mut run = Run { user: user.clone(), known, replies: vec![], trace: vec![], died: None, taken_over: false };
+        let mut run = Run::new(&user, known);
         let mut replies: Vec<Option<Reply>> = calls.iter().map(|_| None).collect();
         let mut waiting = Vec::new();
         let mut events = self.events.lock().await;
-        let mut changes = 0;
+        let (mut changes, mut writes, mut copy) = (0, 0, None);
+        // the actors after the calls: the leap, and the network that delivers a copy
+        let (leaps, network) = (calls.len(), calls.len() + 1);
         for (actor, call) in calls.iter().enumerate() {
             self.begin(actor, *call, &user).await;
-            waiting.push(self.next(actor, &mut events, &mut replies, changes).await);
+            waiting.push(self.next(actor, &mut events, &mut replies, changes, false).await);
         }
         loop {
             let at_gates = waiting.iter().any(|waiting| matches!(waiting, Waiting::Gate(_)));
@@ -154,26 +223,63 @@ impl World {
             let steps = waiting.iter().enumerate();
             let mut enabled: Vec<(usize, Step)> =
                 steps.filter_map(|(actor, waiting)| Some((actor, step(waiting)?))).collect();
+            if leap.is_some() && !enabled.is_empty() {
+                enabled.push((leaps, Step::Pause));
+            }
+            if copy.is_some() {
+                enabled.push((network, Step::Write));
+            }
             if enabled.is_empty() {
                 break;
             }
-            if leap.is_some() {
-                enabled.push((calls.len(), Step::Pause));
-            }
             let (actor, _) = enabled[choose(&enabled)];
-            if let Some(leap) = leap.take_if(|_| actor == calls.len()) {
+            if let Some(copy) = copy.take_if(|_| actor == network) {
+                let status = gates::LateCopy::deliver(copy).await;
+                let disturbed = run.disturbed.as_ref().unwrap();
+                let is_refused = status == 400 || disturbed.how == How::Late || disturbed.may_make_a_row();
+                assert!(is_refused || disturbed.is_mark(), "a copy of {disturbed:?} changed the row: {:?}", run.trace);
+                run.trace.push((actor, format!("a late copy arrives: {status}")));
+                invariants::row(&self.stack, &user).await;
+                changes += usize::from(status == 200);
+                continue;
+            }
+            if let Some(leap) = leap.take_if(|_| actor == leaps) {
                 run.trace.push((actor, format!("{leap} ms pass")));
                 run.taken_over = leap >= LEASE_IS_OVER;
                 self.pass(leap);
+                // the calls measure a lease's age with this clock, and renew it before the next request
+                tokio::time::advance(LEASE_IS_OLD).await;
                 changes += 1;
                 continue;
             }
+            let mut sends_again = false;
             match std::mem::replace(&mut waiting[actor], Waiting::Done) {
                 Waiting::Gate(request) => {
                     run.trace.push((actor, request.what.clone()));
-                    let writes = request.step() == Step::Write;
-                    let status = self.open(&user, request, None).await;
-                    changes += usize::from(writes && status == 200);
+                    let is_write = request.step() == Step::Write;
+                    let disturbed = disturbance.filter(|disturbance| {
+                        let same = is_write && disturbance.actor == actor;
+                        writes += usize::from(same);
+                        same && writes == disturbance.write + 1
+                    });
+                    let (keep, kept) = tokio::sync::oneshot::channel();
+                    let (passage, is_kept) = match disturbed.map(|disturbance| disturbance.how) {
+                        None => (Passage::Free, false),
+                        Some(How::Copied) => (Passage::Copied(keep), true),
+                        Some(How::Late) => (Passage::Late(keep), true),
+                        Some(How::AnswerLost) => (Passage::AnswerLost, false),
+                    };
+                    if let Some(Disturbance { how, .. }) = disturbed {
+                        run.trace.pop();
+                        run.trace.push((actor, format!("{} {how:?}", request.what)));
+                        let disturbed = Disturbed { how, write: request.write.clone() };
+                        run.taken_over |= how != How::Copied || disturbed.may_make_a_row();
+                        run.disturbed = Some(disturbed);
+                        sends_again = how != How::Copied;
+                    }
+                    let status = self.open(&user, request, passage).await;
+                    copy = if is_kept { kept.await.ok() } else { copy };
+                    changes += usize::from(is_write && status == 200);
                 }
                 Waiting::Pause { until, wake, .. } => {
                     self.now.fetch_max(until, Ordering::SeqCst);
@@ -181,7 +287,7 @@ impl World {
                 }
                 Waiting::Done => unreachable!(),
             }
-            waiting[actor] = self.next(actor, &mut events, &mut replies, changes).await;
+            waiting[actor] = self.next(actor, &mut events, &mut replies, changes, sends_again).await;
         }
         run.replies = replies.into_iter().map(Option::unwrap).collect();
         run
@@ -191,8 +297,7 @@ impl World {
     /// call has no such gate.
     pub(crate) async fn die(&self, dying: Call, known: Known, gate: usize, death: Death, next: Call) -> Option<Run> {
         let user = self.user(known).await;
-        let mut run =
-            Run { user: user.clone(), known, replies: vec![], trace: vec![], died: Some(dying), taken_over: false };
+        let mut run = Run { died: Some(dying), ..Run::new(&user, known) };
         let mut events = self.events.lock().await;
         let call = self.begin(0, dying, &user).await;
         for number in 0.. {
@@ -201,10 +306,10 @@ impl World {
                     run.trace.push((0, request.what.clone()));
                     if number == gate {
                         run.trace.push((0, format!("dies {death:?}")));
-                        let _ = self.open(&user, request, Some(death)).await;
+                        self.open(&user, request, Passage::Dies(death)).await;
                         break;
                     }
-                    self.open(&user, request, None).await;
+                    self.open(&user, request, Passage::Free).await;
                 }
                 Event::Pausing(_, _, wake) => drop(wake.send(())),
                 Event::Done(..) => return None,
@@ -245,8 +350,16 @@ impl World {
         events: &mut mpsc::UnboundedReceiver<Event>,
         replies: &mut [Option<Reply>],
         seen: usize,
+        sends_again: bool,
     ) -> Waiting {
-        match events.recv().await.unwrap() {
+        let event = loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => break event.unwrap(),
+                () = quiet(&self.stack.faults), if sends_again => tokio::time::advance(RESEND_AFTER).await,
+            }
+        };
+        match event {
             Event::AtGate(who, request) if who == actor => Waiting::Gate(request),
             Event::Pausing(who, pause, wake) if who == actor => {
                 Waiting::Pause { until: self.now() + pause, wake, seen }
@@ -261,23 +374,20 @@ impl World {
 
     /// Opens a gate and returns the status of the response. Records the humanIds that Human API has returned, and refuses
     /// a `publictokens` request for any other.
-    async fn open(&self, user: &str, request: Request, death: Option<Death>) -> u16 {
-        let Request { what, human_id: named, open, performed } = request;
-        if what.ends_with("/publictokens") && death != Some(Death::BeforeActing) {
+    async fn open(&self, user: &str, request: Request, passage: Passage) -> u16 {
+        let Request { what, human_id: named, open, performed, .. } = request;
+        let dies = matches!(passage, Passage::Dies(_));
+        if what.ends_with("/publictokens") && !matches!(passage, Passage::Dies(Death::BeforeActing)) {
             let proven = self.proven.lock().unwrap().contains(&named.unwrap_or_default());
             assert!(proven, "publictokens with a humanId that is not proven");
         }
-        open.send(death).ok();
-        if death == Some(Death::BeforeActing) {
-            return 0;
-        }
-        let writes = what == "UpdateItem";
+        open.send(passage).ok();
         let status = performed.await.unwrap();
-        if writes {
+        if what == "UpdateItem" {
             invariants::row(&self.stack, user).await;
         }
         let tells = what.ends_with("/tokens") || what.ends_with("/token");
-        if tells && status == 200 && death.is_none() {
+        if tells && status == 200 && !dies {
             self.prove(user);
         }
         status

@@ -106,20 +106,20 @@ fn human_api(call: Call, known: Known, name: &str, when: When) -> Expectation {
 
 fn dynamodb(call: Call, known: Known, name: &str, when: When) -> Expectation {
     match (name, when) {
-        // The first write acquires the lease or adds a ticket, the second commits, the third adds a ticket.
-        ("conditional conflict", When::OnceAfter(0 | 2)) => healthy(call, known),
-        ("conditional conflict", _) => (409, "finish_in_progress"),
-        // Only a commit is sent again.
-        ("table missing", When::OnceAfter(spared)) if spared == first_commit(call) => healthy(call, known),
+        ("conditional conflict", When::OnceAfter(_)) => healthy(call, known),
+        ("conditional conflict", When::Always) => (409, "finish_in_progress"),
+        // Only an acquire and a commit are sent again.
+        ("table missing", When::OnceAfter(spared)) if is_sent_again(call, known, spared) => healthy(call, known),
         ("table missing", _) => (503, "store_unavailable"),
         (_, When::OnceAfter(_)) => healthy(call, known),
         _ => (503, "store_unavailable"),
     }
 }
 
-/// Returns the number of DynamoDB calls before the commit: the acquire, and for some calls a read before it.
-fn first_commit(call: Call) -> usize {
-    if call.is_exchange() || call == Call::FinishWidget { 1 } else { 2 }
+/// Returns `true` if this call of DynamoDB, after so many others, acquires a lease or commits. Some calls read the row first.
+fn is_sent_again(call: Call, known: Known, spared: usize) -> bool {
+    let acquire = usize::from(!call.is_exchange() && call != Call::FinishWidget);
+    sends_to_human_api(call, known) && (acquire..=acquire + 1).contains(&spared)
 }
 
 /// Returns `true` if the call sends a request to Human API.

@@ -22,10 +22,12 @@ pub(crate) enum Event {
 pub(crate) struct Request {
     /// The operation of AWS, or the path of Human API.
     pub(crate) what: String,
+    /// The expressions of a write: its condition and its update.
+    pub(crate) write: String,
     /// The humanId in the request.
     pub(crate) human_id: Option<String>,
-    /// Opens the gate, or lets the call die there.
-    pub(crate) open: oneshot::Sender<Option<Death>>,
+    /// Opens the gate.
+    pub(crate) open: oneshot::Sender<Passage>,
     /// Receives the response's status after the request was performed.
     pub(crate) performed: oneshot::Receiver<u16>,
 }
@@ -63,6 +65,34 @@ impl Request {
             _ => Step::Send,
         }
     }
+}
+
+/// A copy of a request that the network keeps back.
+pub(crate) struct LateCopy {
+    gate: Gate,
+    method: Method,
+    to: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl LateCopy {
+    /// Delivers the copy, and returns the status of the response.
+    pub(crate) async fn deliver(self) -> u16 {
+        self.gate.forward(self.method, self.to, self.headers, self.body).await.status().as_u16()
+    }
+}
+
+/// The way of a request through its gate.
+pub(crate) enum Passage {
+    Free,
+    Dies(Death),
+    /// The request is performed, and the network keeps a copy.
+    Copied(oneshot::Sender<LateCopy>),
+    /// The request is kept back, and the call gets an error.
+    Late(oneshot::Sender<LateCopy>),
+    /// The request is performed, and the call gets an error.
+    AnswerLost,
 }
 
 /// The moment of a call's death at a gate.
@@ -107,22 +137,61 @@ async fn pass(State(gate): State<Gate>, method: Method, uri: Uri, headers: Heade
     }
     let fields: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let human_id = fields["humanId"].as_str().map(str::to_owned);
+    let expression = |name: &str| fields[name].as_str().unwrap_or_default();
+    let write = format!("{} | {}", expression("ConditionExpression"), expression("UpdateExpression"));
     let (open, opened) = oneshot::channel();
     let (done, performed) = oneshot::channel();
-    let _ = gate.events.send(Event::AtGate(gate.actor, Request { what, human_id, open, performed }));
-    match opened.await {
-        Ok(Some(Death::BeforeActing)) | Err(_) => std::future::pending().await,
-        Ok(Some(Death::AfterActing)) => {
-            let answer = gate.forward(method, to, headers, body).await;
-            let _ = done.send(answer.status().as_u16());
-            std::future::pending().await
+    let _ = gate.events.send(Event::AtGate(gate.actor, Request { what, write, human_id, open, performed }));
+    let copy = |gate: &Gate| LateCopy {
+        gate: gate.clone(),
+        method: method.clone(),
+        to: to.clone(),
+        headers: headers.clone(),
+        body: body.clone(),
+    };
+    let passage = opened.await.unwrap_or(Passage::Dies(Death::BeforeActing));
+    let kept = copy(&gate);
+    let (acts, answers) = match passage {
+        Passage::Free => (true, Answers::Its),
+        Passage::Dies(Death::BeforeActing) => (false, Answers::Never),
+        Passage::Dies(Death::AfterActing) => (true, Answers::Never),
+        Passage::Copied(keep) => {
+            keep.send(kept).ok();
+            (true, Answers::Its)
         }
-        Ok(None) => {
-            let answer = gate.forward(method, to, headers, body).await;
-            let _ = done.send(answer.status().as_u16());
-            answer
+        Passage::Late(keep) => {
+            keep.send(kept).ok();
+            (false, Answers::Error)
         }
+        Passage::AnswerLost => (true, Answers::Error),
+    };
+    let mut answer = error();
+    if acts {
+        let its = gate.forward(method, to, headers, body).await;
+        let _ = done.send(its.status().as_u16());
+        answer = its;
+    } else {
+        let _ = done.send(0);
     }
+    match answers {
+        Answers::Its => answer,
+        Answers::Error => error(),
+        Answers::Never => std::future::pending().await,
+    }
+}
+
+/// The response that the call gets.
+enum Answers {
+    Its,
+    Error,
+    Never,
+}
+
+/// DynamoDB's response to a failure of its own, which says nothing about the request.
+fn error() -> Response<Body> {
+    let mut answer = Response::new(Body::from("{}"));
+    *answer.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+    answer
 }
 
 impl Gate {

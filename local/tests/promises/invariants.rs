@@ -8,7 +8,7 @@ use local::local_stack::LocalStack;
 use serde_json::json;
 
 use crate::calls::{Call, Known};
-use crate::driver::{Run, World};
+use crate::driver::{Disturbed, LEASE_IS_OVER, Run, World};
 
 /// Checks the promises. `calls` are the calls that were answered.
 pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
@@ -22,16 +22,22 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     }
 
     let row = row(&world.stack, &run.user).await;
+    let may_make_a_row = run.disturbed.as_ref().is_some_and(Disturbed::may_make_a_row);
 
     // A delete wins: a row that exists now was started after the delete. A read that found nothing does not count as a
-    // start, because the call cannot know of the delete.
+    // start, and neither does a write without an answer, because the call cannot know of the delete.
     if let Some(delete) = calls.iter().position(|call| *call == Call::Delete).filter(|_| run.died.is_none()) {
         let deleted_at = run.trace.iter().position(|(actor, _)| *actor == delete).unwrap();
-        let begins = |what: &str| run.known != Known::New || what != "GetItem";
+        let begins = |what: &str| match what.split_once(' ') {
+            Some((_, how)) => how == "Copied",
+            None => run.known != Known::New || what != "GetItem",
+        };
         let began_after =
             |actor: usize| run.trace.iter().position(|(who, what)| *who == actor && begins(what)) > Some(deleted_at);
         let somebody = (0..calls.len()).any(|actor| actor != delete && began_after(actor));
-        assert!(row.is_none() || somebody, "{}", told("a row after its delete"));
+        let without_tokens = row.as_ref().is_none_or(|row| !row.contains_key("userRecord"));
+        let of_a_copy = may_make_a_row && without_tokens;
+        assert!(row.is_none() || somebody || of_a_copy, "{}", told("a row after its delete"));
     }
 
     // No user is blocked, and nothing is unresolved.
@@ -44,29 +50,33 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
         assert_eq!(exchanges, 1, "{}", told("one session is exchanged once"));
     }
 
+    if may_make_a_row {
+        world.pass(LEASE_IS_OVER);
+    }
     let deleted = calls.contains(&Call::Delete) || run.died == Some(Call::Delete);
     let stored = run.replies.iter().zip(calls).any(|(reply, call)| reply.status == 201 && *call != Call::Delete);
     let expected = Expected {
         // Every token that Human API has given is stored, or a newer one has replaced it.
         access: !deleted && (stored || run.known != Known::New || has_token(&world.stack, &run.user)),
-        public: !deleted && run.known == Known::ByPopup,
+        public: !deleted && run.known.has_public_token(),
     };
     if let Err(broken) = nothing_is_lost_or_stale(&world.stack, &run.user, expected).await {
         panic!("{}", told(&broken));
     }
 }
 
-/// Reads the row. In every state, the sweeper's index has the row if, and only if, the row is unresolved.
+/// Reads the row. In every state, the index has the row if, and only if, a call is at work or something is unresolved.
 pub(crate) async fn row(stack: &LocalStack, user: &str) -> Option<HashMap<String, AttributeValue>> {
     let row = stack.row(&shared::identity::UserId::new(user.to_owned()).unwrap()).await.unwrap();
     let has = |attribute| row.as_ref().is_some_and(|row| row.contains_key(attribute));
-    assert_eq!(has("unresolvedSince"), has("pending") || has("doubts"), "{row:?}");
+    assert_eq!(has("leaseUntil"), has("pending") || has("takenOver"), "{row:?}");
+    assert!(!(has("leaseUntil") && has("expires")), "{row:?}");
     row
 }
 
 /// Returns the row's attributes that only a call in flight may set.
 fn left(row: Option<&HashMap<String, AttributeValue>>) -> Vec<&'static str> {
-    let of_calls = ["leaseUntil", "pending", "doubts"].into_iter();
+    let of_calls = ["leaseUntil", "pending", "takenOver"].into_iter();
     of_calls.filter(|attribute| row.is_some_and(|row| row.contains_key(*attribute))).collect()
 }
 
@@ -114,10 +124,12 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
     let body = reply.json();
     let code = body["code"].as_str().unwrap_or("ok").to_owned();
     let fresh = run.known == Known::New || with_delete;
+    let may_make_a_row = run.disturbed.as_ref().is_some_and(Disturbed::may_make_a_row);
     match (reply.status, code.as_str()) {
         // A call that was taken over gets this. If its session was spent for a response that came too late, a new user
         // must reconnect.
         (409, "finish_in_progress") => run.taken_over,
+        (409, "reconnect_required") if may_make_a_row && with_delete => true,
         (409, "reconnect_required") if call == Call::FinishPopup => run.taken_over && run.known == Known::New,
         (409, "reconnect_required") if call == Call::FinishSame => {
             run.known == Known::New && (run.died.is_some() || run.taken_over)

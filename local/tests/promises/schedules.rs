@@ -5,11 +5,11 @@
 //! schedule, the test checks the promises of the contract's section 4. Time is paused, so no test waits for a clock.
 
 use crate::calls::{Call, Known};
-use crate::driver::{ABANDONED, LEASE_IS_OVER, World};
-use crate::everything;
+use crate::driver::{ABANDONED, Disturbance, How, LEASE_IS_OVER, Plan, World};
 use crate::gates::{Death, Step};
 use crate::invariants;
 use crate::paused_time::PausedTime;
+use crate::{counted, everything};
 
 const CALLS: [Call; 7] = [
     Call::SessionConnect,
@@ -20,6 +20,7 @@ const CALLS: [Call; 7] = [
     Call::AccessForce,
     Call::Delete,
 ];
+const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
 
 /// One decision of a schedule: the actors that could move, the chosen one, and the actors to skip. A skipped actor would
 /// only repeat an order that was walked before.
@@ -36,11 +37,31 @@ enum Orders {
     All,
     /// One order of each set that differs only in adjacent steps that commute (sleep sets, Godefroid 1996).
     AllButCommuted,
+    /// This many orders. A generator with a fixed seed chooses each step.
+    Sample(usize),
 }
 
-/// Walks through the orders of these calls of one user. Returns the number of orders.
-async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap: Option<i64>) -> usize {
-    let world = World::new(skews).await;
+/// Walks through the orders of this plan. Returns the number of orders. Orders in which nothing is disturbed do not count if
+/// something should be.
+async fn walk(world: &World, plan: Plan<'_>, orders: Orders) -> usize {
+    match orders {
+        Orders::Sample(number) => sample(world, plan, number).await,
+        _ => search(world, plan, orders == Orders::AllButCommuted).await,
+    }
+}
+
+async fn sample(world: &World, plan: Plan<'_>, number: usize) -> usize {
+    let mut schedules = 0;
+    let mut random = fastrand::Rng::with_seed(15);
+    for _ in 0..number {
+        let run = Box::pin(world.interleave(&plan, |steps| random.usize(..steps.len()))).await;
+        Box::pin(invariants::check(world, &run, plan.calls)).await;
+        schedules += usize::from(plan.disturbance.is_none() || run.disturbed.is_some());
+    }
+    schedules
+}
+
+async fn search(world: &World, plan: Plan<'_>, skips_commuted: bool) -> usize {
     let mut path: Vec<Decision> = Vec::new();
     let mut schedules = 0;
     loop {
@@ -60,13 +81,13 @@ async fn walk(calls: &[Call], known: Known, skews: &[i64], orders: Orders, leap:
             }
             chosen
         };
-        let run = Box::pin(world.interleave(calls, known, leap, choose)).await;
+        let run = Box::pin(world.interleave(&plan, choose)).await;
         if new {
-            Box::pin(invariants::check(&world, &run, calls)).await;
-            schedules += 1;
+            Box::pin(invariants::check(world, &run, plan.calls)).await;
+            schedules += usize::from(plan.disturbance.is_none() || run.disturbed.is_some());
         }
         // Depth first: the last decision with another choice takes it.
-        while path.last_mut().is_some_and(|decision| !decision.goes_another_way(orders)) {
+        while path.last_mut().is_some_and(|decision| !decision.goes_another_way(skips_commuted)) {
             path.pop();
         }
         if path.is_empty() {
@@ -84,8 +105,8 @@ impl Decision {
     }
 
     /// Chooses the next actor that was not chosen here. Returns `false` if there is none.
-    fn goes_another_way(&mut self, orders: Orders) -> bool {
-        if orders == Orders::AllButCommuted {
+    fn goes_another_way(&mut self, skips_commuted: bool) -> bool {
+        if skips_commuted {
             self.asleep.push(self.steps[self.chosen].0);
         }
         let next = (self.chosen + 1..self.steps.len()).find(|place| !self.asleep.contains(&self.steps[*place].0));
@@ -94,18 +115,45 @@ impl Decision {
     }
 }
 
+/// Returns each pair of these calls once.
+fn pairs(calls: &[Call]) -> impl Iterator<Item = [Call; 2]> {
+    calls.iter().enumerate().flat_map(move |(i, one)| calls[i..].iter().map(move |other| [*one, *other]))
+}
+
+fn plan(calls: &[Call], known: Known) -> Plan<'_> {
+    Plan { calls, known, leap: None, disturbance: None }
+}
+
 #[tokio::test]
 async fn two_overlapping_calls_keep_the_promises_in_every_order() {
     let _paused = PausedTime::begin();
+    let world = World::new(&[0, 0]).await;
     let mut total = 0;
-    for known in [Known::New, Known::ByPopup, Known::ByWidget] {
-        for (i, one) in CALLS.iter().enumerate() {
-            for other in &CALLS[i..] {
-                total += walk(&[*one, *other], known, &[0, 0], Orders::All, None).await;
+    for known in KNOWN {
+        for calls in pairs(&CALLS) {
+            total += walk(&world, plan(&calls, known), Orders::All).await;
+        }
+    }
+    counted("two overlapping calls", total);
+}
+
+#[tokio::test]
+async fn a_late_copy_or_a_resend_of_any_write_keeps_the_promises_in_every_order() {
+    let orders = if everything() { Orders::AllButCommuted } else { Orders::Sample(2) };
+    let _paused = PausedTime::begin();
+    let world = World::new(&[0, 0]).await;
+    let mut total = 0;
+    for known in KNOWN {
+        for calls in pairs(&CALLS) {
+            for (actor, write) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
+                for how in [How::Copied, How::Late, How::AnswerLost] {
+                    let disturbance = Some(Disturbance { actor, write, how });
+                    total += walk(&world, Plan { disturbance, ..plan(&calls, known) }, orders).await;
+                }
             }
         }
     }
-    println!("two overlapping calls: {total} schedules");
+    counted("two overlapping calls, a write is disturbed", total);
 }
 
 #[tokio::test]
@@ -114,74 +162,93 @@ async fn a_lease_is_not_taken_over_before_it_expires_if_clocks_disagree() {
     let _paused = PausedTime::begin();
     let mut total = 0;
     for skews in [[0, 1900], [1900, 0]] {
-        for (one, other) in [
-            (Call::FinishPopup, Call::FinishPopup),
-            (Call::FinishPopup, Call::AccessForce),
-            (Call::AccessForce, Call::AccessForce),
-            (Call::FinishWidget, Call::PublicRefresh),
+        let world = World::new(&skews).await;
+        for calls in [
+            [Call::FinishPopup, Call::FinishPopup],
+            [Call::FinishPopup, Call::AccessForce],
+            [Call::AccessForce, Call::AccessForce],
+            [Call::FinishWidget, Call::PublicRefresh],
         ] {
-            total += walk(&[one, other], Known::ByPopup, &skews, Orders::AllButCommuted, Some(25_900)).await;
+            let plan = Plan { leap: Some(25_900), ..plan(&calls, Known::ByPopup) };
+            total += walk(&world, plan, Orders::AllButCommuted).await;
         }
     }
-    println!("two overlapping calls, clocks that disagree: {total} schedules");
+    counted("two overlapping calls, clocks that disagree", total);
 }
 
 #[tokio::test]
 async fn a_call_whose_lease_is_taken_over_while_it_works_loses_nothing() {
     let _paused = PausedTime::begin();
     let (states, calls): (&[Known], &[Call]) = if everything() {
-        (&[Known::New, Known::ByPopup, Known::ByWidget], &CALLS)
+        (&KNOWN, &CALLS)
     } else {
         (&[Known::New, Known::ByPopup], &[Call::FinishPopup, Call::AccessForce, Call::Delete])
     };
+    let world = World::new(&[0, 0]).await;
     let mut total = 0;
     for known in states {
-        for (i, one) in calls.iter().enumerate() {
-            for other in &calls[i..] {
-                total += walk(&[*one, *other], *known, &[0, 0], Orders::AllButCommuted, Some(LEASE_IS_OVER)).await;
-            }
+        for calls in pairs(calls) {
+            let plan = Plan { leap: Some(LEASE_IS_OVER), ..plan(&calls, *known) };
+            total += walk(&world, plan, Orders::AllButCommuted).await;
         }
     }
-    println!("two overlapping calls, clocks that jump: {total} schedules");
+    counted("two overlapping calls, clocks that jump", total);
+}
+
+#[tokio::test]
+async fn a_call_that_is_taken_over_while_it_resolves_loses_nothing() {
+    // It resolves with two requests, and the lease is renewed before the second.
+    let _paused = PausedTime::begin();
+    let orders = if everything() { Orders::AllButCommuted } else { Orders::Sample(400) };
+    let world = World::new(&[0, 0]).await;
+    let mut total = 0;
+    for calls in pairs(&[Call::PublicRefresh, Call::AccessForce, Call::FinishWidget]) {
+        total += walk(&world, Plan { leap: Some(LEASE_IS_OVER), ..plan(&calls, Known::Lost) }, orders).await;
+    }
+    counted("two overlapping calls that resolve, clocks that jump", total);
 }
 
 #[tokio::test]
 async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_order() {
     let _paused = PausedTime::begin();
+    let world = World::new(&[0, 0]).await;
     let mut total = 0;
-    for known in [Known::New, Known::ByPopup, Known::ByWidget] {
-        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::All, None).await;
-        total += walk(&[Call::FinishSame; 2], known, &[0, 0], Orders::AllButCommuted, Some(LEASE_IS_OVER)).await;
+    for known in KNOWN {
+        let plan = plan(&[Call::FinishSame; 2], known);
+        total += walk(&world, plan, Orders::All).await;
+        total += walk(&world, Plan { leap: Some(LEASE_IS_OVER), ..plan }, Orders::AllButCommuted).await;
     }
-    println!("the same session twice: {total} schedules");
+    counted("the same session twice", total);
 }
 
 #[tokio::test]
 async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
     let _paused = PausedTime::begin();
     let orders = if everything() { Orders::All } else { Orders::AllButCommuted };
-    let total = walk(&[Call::FinishPopup; 3], Known::ByPopup, &[0, 0, 0], orders, None).await;
-    println!("three overlapping finishes: {total} schedules");
+    let world = World::new(&[0, 0, 0]).await;
+    let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::ByPopup), orders).await;
+    counted("three overlapping finishes", total);
 }
 
 #[tokio::test]
 async fn three_overlapping_finishes_of_a_new_user_keep_the_promises_in_every_order() {
     let _paused = PausedTime::begin();
-    let total = walk(&[Call::FinishPopup; 3], Known::New, &[0, 0, 0], Orders::AllButCommuted, None).await;
-    println!("three overlapping finishes of a new user: {total} schedules");
+    let world = World::new(&[0, 0, 0]).await;
+    let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::New), Orders::AllButCommuted).await;
+    counted("three overlapping finishes of a new user", total);
 }
 
 #[tokio::test]
 async fn a_call_that_dies_at_any_gate_loses_nothing_and_blocks_nobody() {
     let others = CALLS.iter().flat_map(|dying| CALLS.iter().map(move |next| (*dying, *next)));
     let pairs: Vec<_> = others.chain([(Call::FinishSame, Call::FinishSame)]).collect();
-    println!("deaths: {} schedules", die_everywhere(&pairs).await);
+    counted("deaths", die_everywhere(&pairs).await);
 }
 
 #[tokio::test]
-async fn the_sweeper_alone_resolves_a_call_that_died_at_any_gate() {
+async fn the_sweep_alone_resolves_a_call_that_died_at_any_gate() {
     let pairs = CALLS.map(|dying| (dying, Call::Sweep));
-    println!("deaths that the sweeper finds: {} schedules", die_everywhere(&pairs).await);
+    counted("deaths that the sweep finds", die_everywhere(&pairs).await);
 }
 
 /// Lets the first call of each pair die at each of its gates, before and after the service has acted. Then sends the
@@ -190,7 +257,7 @@ async fn die_everywhere(pairs: &[(Call, Call)]) -> usize {
     let _paused = PausedTime::begin();
     let mut total = 0;
     for single_use in [true, false] {
-        for known in [Known::New, Known::ByPopup, Known::ByWidget] {
+        for known in KNOWN {
             for (dying, next) in pairs.iter().copied() {
                 let world = World::new(&[0]).await;
                 world.single_use(single_use);
@@ -208,9 +275,10 @@ async fn die_everywhere(pairs: &[(Call, Call)]) -> usize {
 }
 
 #[tokio::test]
-async fn the_sweeper_takes_nothing_from_a_call_that_still_works() {
-    // So much time passes at some moment that the sweeper treats a working call as dead.
+async fn the_sweep_takes_nothing_from_a_call_that_still_works() {
+    // So much time passes at some moment that `sweep` treats a working call as dead.
     let _paused = PausedTime::begin();
+    let world = World::new(&[0, 0]).await;
     let mut total = 0;
     for (call, known) in [
         (Call::FinishPopup, Known::New),
@@ -218,7 +286,9 @@ async fn the_sweeper_takes_nothing_from_a_call_that_still_works() {
         (Call::AccessForce, Known::ByWidget),
         (Call::Delete, Known::ByPopup),
     ] {
-        total += walk(&[call, Call::Sweep], known, &[0, 0], Orders::All, Some(ABANDONED)).await;
+        let calls = [call, Call::Sweep];
+        let plan = Plan { leap: Some(ABANDONED), ..plan(&calls, known) };
+        total += walk(&world, plan, Orders::All).await;
     }
-    println!("the sweeper and another call, clocks that jump: {total} schedules");
+    counted("the sweep and another call, clocks that jump", total);
 }

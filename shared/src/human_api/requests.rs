@@ -12,6 +12,8 @@ pub trait HumanApiRequest: Serialize + Sync {
     const ENDPOINT: Endpoint;
     /// Human API documents a 403 as an answer about the user. If it does not, a 403 may mean our credentials.
     const DOCUMENTS_403: bool = false;
+    /// The response brings tokens that are stored. Its loss leaves the record stale; that of a widget token costs nothing.
+    const BRINGS_TOKENS: bool = true;
     /// 400 and 422 may be about the user's e-mail address.
     const NAMES_ADDRESS: bool = false;
 }
@@ -65,6 +67,7 @@ pub struct SessionRequest<'a> {
 impl HumanApiRequest for SessionRequest<'_> {
     type Response = SessionResponse;
     const ENDPOINT: Endpoint = Endpoint::Token;
+    const BRINGS_TOKENS: bool = false;
     const DOCUMENTS_403: bool = true;
     const NAMES_ADDRESS: bool = true;
 }
@@ -79,6 +82,7 @@ pub struct IdRequest<'a> {
 impl HumanApiRequest for IdRequest<'_> {
     type Response = IdResponse;
     const ENDPOINT: Endpoint = Endpoint::Token;
+    const BRINGS_TOKENS: bool = false;
 }
 
 /// Refused for a user without a connected source.

@@ -18,8 +18,8 @@ pub trait Job: Send + Sync + Sized + 'static {
     /// Does what a first run would have to wait for. If a step fails, the first run tries it again.
     fn prepare(&self) -> impl Future<Output = ()> + Send;
 
-    /// Handles one event. It ends by itself before Lambda ends it.
-    fn run(&self, event: &RawValue, call: &Call) -> impl Future<Output = Value> + Send;
+    /// Handles one event. It ends by itself before Lambda ends it. An error is a Lambda error: the event is malformed.
+    fn run(&self, event: &RawValue, call: &Call) -> impl Future<Output = Result<Value, String>> + Send;
 }
 
 impl<J: Job> Runner<J> {
@@ -27,7 +27,7 @@ impl<J: Job> Runner<J> {
         Self::build(config, clock, output, J::new)
     }
 
-    pub async fn run_job(&self, event: LambdaEvent<Box<RawValue>>) -> Value {
+    pub async fn run_job(&self, event: LambdaEvent<Box<RawValue>>) -> Result<Value, String> {
         let (call, span) = self.begin(&event.context);
         self.function.run(&event.payload, &call).instrument(span).await
     }
@@ -36,6 +36,6 @@ impl<J: Job> Runner<J> {
 /// A job's `main`.
 pub async fn run<J: Job>() -> ExitCode {
     let prepare = async |runner: &Runner<J>| runner.prepare_with(runner.function.prepare()).await;
-    let handle = async |runner: &Runner<J>, event| runner.run_job(event).await.to_string();
+    let handle = async |runner: &Runner<J>, event| runner.run_job(event).await.map(|answer| answer.to_string());
     exit_code(serve(J::NAME, Runner::of_job, prepare, handle).await)
 }

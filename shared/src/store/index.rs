@@ -1,80 +1,89 @@
-//! The two sparse indexes: rows that are unresolved, and rows that an older key has sealed. An index follows the table a little later
-//! and has only keys, so it says where to look, and nothing else. Only the sweeper reads the indexes.
+//! Reads of many rows: the sparse index of rows with a lease or something unresolved, and the pages of the table. The index follows
+//! the table a little later and has only keys, so it says where to look, and nothing else.
 
-use aws_sdk_dynamodb::error::SdkError;
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::types::AttributeValue;
-use futures_util::TryFutureExt;
 
-use super::item::take;
-use super::{Item, Store, StoreError, USER_KEY, unavailable};
+use super::{Item, Row, Store, StoreError, USER_KEY, unavailable};
 use crate::clock::Millis;
 use crate::identity::UserKey;
 use crate::invocation::Invocation;
 
-/// The index of rows by `unresolvedSince`. Sparse: what is resolved is not in it.
+/// The index on `leaseUntil`.
 const UNRESOLVED: &str = "unresolved";
-/// The index of rows by `sealedWith`.
-const SEALED: &str = "sealedWith";
-/// Most pages of an index that are read at a time, a megabyte each: some thousands of rows.
-const PAGES: usize = 4;
+/// Most pages of the index that are read at a time, a megabyte each: some thousands of rows.
+const MAX_PAGES: usize = 4;
 
-/// The first pages of an index.
-pub struct IndexPage<T> {
-    /// The rows.
-    pub rows: Vec<T>,
+/// The first pages of the index.
+pub struct IndexPage {
+    /// The end of each row's lease.
+    pub rows: Vec<(Millis, UserKey)>,
     /// The index has more rows.
     pub more: bool,
 }
 
+/// A page of the table.
+pub struct TablePage {
+    pub rows: Vec<TableRow>,
+    /// The key after which the next page begins.
+    pub next: Option<String>,
+}
+
+pub struct TableRow {
+    /// The partition key. Another writer's may be no [`UserKey`].
+    pub key: String,
+    pub row: Result<Row, StoreError>,
+}
+
 impl Store {
-    /// Rows that have something to be resolved, leased ones among them, and since when.
-    pub async fn unresolved(&self, invocation: &Invocation) -> Result<IndexPage<(Millis, UserKey)>, StoreError> {
-        let page = |after| {
-            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED);
-            scan.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
-        };
-        let (mut items, more) = self.pages(page, invocation).await?;
-        let entry = |item: &mut Item| Some((take(item, "unresolvedSince").ok()?, key(item)?));
-        Ok(IndexPage { rows: items.iter_mut().filter_map(entry).collect(), more })
-    }
-
-    /// Rows in which something is sealed with this version of the sealing key.
-    pub async fn sealed_with(&self, version: &str, invocation: &Invocation) -> Result<IndexPage<UserKey>, StoreError> {
-        let page = |after| {
-            let query = self.client.query().table_name(&self.table).index_name(SEALED);
-            let query = query.key_condition_expression("sealedWith = :version");
-            let query = query.expression_attribute_values(":version", AttributeValue::S(version.to_owned()));
-            query.set_exclusive_start_key(after).send().map_ok(|answer| (answer.items, answer.last_evaluated_key))
-        };
-        let (items, more) = self.pages(page, invocation).await?;
-        Ok(IndexPage { rows: items.iter().filter_map(key).collect(), more })
-    }
-
-    /// The first pages, and whether there are more.
-    async fn pages<E, R, F>(
+    /// Reads the page that comes after this key, in one of the segments that DynamoDB's parallel Scan cuts the table into.
+    pub async fn scan(
         &self,
-        page: impl Fn(Option<Item>) -> F,
+        after: Option<&str>,
+        segment: u32,
+        segments: u32,
         invocation: &Invocation,
-    ) -> Result<(Vec<Item>, bool), StoreError>
-    where
-        F: Future<Output = Result<(Option<Vec<Item>>, Option<Item>), SdkError<E, R>>>,
-        E: std::error::Error + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
-    {
+    ) -> Result<TablePage, StoreError> {
+        let after = after.map(|key| HashMap::from([(USER_KEY.to_owned(), AttributeValue::S(key.to_owned()))]));
+        let scan = self.client.scan().table_name(&self.table).consistent_read(true).set_exclusive_start_key(after);
+        let scan = scan.segment(segment as i32).total_segments(segments as i32);
+        let page = self.run(invocation, scan.send()).await?.map_err(unavailable)?;
+        let row = |item: Item| {
+            let key = key(&item)?.clone();
+            let row = match UserKey::parse(&key) {
+                Some(user) => Row::decode(&user, item),
+                None => Err(StoreError::Unreadable(USER_KEY)),
+            };
+            Some(TableRow { key, row })
+        };
+        Ok(TablePage {
+            rows: page.items.unwrap_or_default().into_iter().filter_map(row).collect(),
+            next: page.last_evaluated_key.and_then(|last| key(&last).cloned()),
+        })
+    }
+
+    pub async fn unresolved(&self, invocation: &Invocation) -> Result<IndexPage, StoreError> {
         let (mut rows, mut after) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let (items, last) = self.run(invocation, page(after)).await?.map_err(unavailable)?;
-            rows.extend(items.unwrap_or_default());
-            after = last;
+        for _ in 0..MAX_PAGES {
+            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED).set_exclusive_start_key(after);
+            let page = self.run(invocation, scan.send()).await?.map_err(unavailable)?;
+            rows.extend(page.items.unwrap_or_default().iter().filter_map(entry));
+            after = page.last_evaluated_key;
             if after.is_none() {
                 break;
             }
         }
-        Ok((rows, after.is_some()))
+        Ok(IndexPage { rows, more: after.is_some() })
     }
 }
 
-/// Whose row it is; `None` for a key that this project did not write.
-fn key(item: &Item) -> Option<UserKey> {
-    UserKey::parse(item.get(USER_KEY)?.as_s().ok()?)
+/// `None` for a key that this project did not write.
+fn entry(item: &Item) -> Option<(Millis, UserKey)> {
+    let until = item.get("leaseUntil")?.as_n().ok()?.parse().ok()?;
+    Some((until, UserKey::parse(key(item)?)?))
+}
+
+fn key(item: &Item) -> Option<&String> {
+    item.get(USER_KEY)?.as_s().ok()
 }

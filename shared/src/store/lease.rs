@@ -1,13 +1,17 @@
 //! Leases: a call acquires one as soon as the row is free, and renews it before a request that it has to cover.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::config::Config;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use tokio::time::Instant;
 
 use super::item::encode;
 use super::row::{CLOCK_MARGIN, FINISHED_TTL, LEASE_DURATION, Pending, Request, Row};
 use super::write::Write;
-use super::{Store, StoreError};
+use super::{Store, StoreError, unless_refused};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::invocation::Invocation;
@@ -19,10 +23,14 @@ const WAIT_FOR_LEASE: Duration = Duration::from_secs(10);
 const POLL_MIN: Duration = Duration::from_millis(40);
 /// Longest pause between two looks at a leased row.
 pub(super) const POLL_MAX: Duration = Duration::from_millis(640);
+/// Failures of DynamoDB after which a call gives no further attempt to acquire.
+const MAX_FAILURES: u32 = 2;
 /// A lease this young covers a request sent now. An older lease is renewed first.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// If writes are slow, a lease that is no older than the clock margin has to do after this many renewals.
 const MAX_RENEWALS: u32 = 2;
+/// An unresolved row is released with an end this long ago, so that each clock takes the lease as over.
+const RELEASED_AGO: Millis = 5_000;
 
 /// A call's request for the lease.
 pub struct LeaseRequest<'a> {
@@ -58,6 +66,7 @@ impl<'a> LeaseRequest<'a> {
 
 pub enum Acquired<T> {
     Lease(Lease),
+    /// The row as it stands answers the call.
     Answered(T, Row),
 }
 
@@ -65,12 +74,16 @@ pub enum Acquired<T> {
 pub struct Lease {
     pub key: UserKey,
     pub row: Row,
-    /// The request that an earlier call left pending.
-    pub unresolved: Option<Pending>,
     /// The ticket that this call spends, and the session that it spends the ticket on.
     pub spends: Option<(TicketHash, SessionHash)>,
+    /// Human API was asked for something that no write has stored yet.
+    pub asked: bool,
     pub(super) id: String,
-    pub(super) doubts: Vec<String>,
+    /// `leaseUntil` of this call's last accepted write.
+    pub(super) until: Millis,
+    /// `leaseUntil` of the unresolved row that this lease was acquired over.
+    unresolved_until: Option<Millis>,
+    /// The start of the last write of `leaseUntil`.
     pub(super) written: Instant,
 }
 
@@ -83,45 +96,45 @@ impl Store {
         mut answered: impl FnMut(&Row) -> Option<T>,
         invocation: &Invocation,
     ) -> Result<Acquired<T>, StoreError> {
-        let id = random_id()?;
         let last_look = (Instant::now() + WAIT_FOR_LEASE).min(invocation.upstream_deadline());
-        let mut waited = Duration::ZERO;
-        let mut born = request.seen.filter(|seen| !seen.is_bare()).map(|seen| seen.born.clone());
-        let mut pause = POLL_MIN;
+        let mut generation = request.seen.map(|seen| seen.generation.clone());
+        let mut attempts = Vec::new();
+        let (mut pause, mut waited, mut failures) = (POLL_MIN, Duration::ZERO, 0);
         loop {
-            let written = Instant::now();
-            let row = match self.try_acquire(&request, &id, born.as_deref(), invocation).await? {
-                Ok(row) => return Ok(Acquired::Lease(Lease::new(request.key, id, row, written))),
-                Err(row) => row,
-            };
-            let mut free_at = self.clock.now();
-            match row {
-                None if born.is_some() => return Err(StoreError::Deleted),
-                None if request.user.is_none() => return Err(StoreError::Absent),
-                // gone since: the next attempt makes it
-                None => {}
-                Some(row) if row.lease_id.as_ref() == Some(&id) => {
-                    // this call's own write, whose answer was lost
-                    return Ok(Acquired::Lease(Lease::new(request.key, id, row, written)));
-                }
-                Some(row) if born.as_ref().is_some_and(|born| *born != row.born) => return Err(StoreError::Deleted),
-                Some(row) => {
-                    if let Some(answer) = answered(&row) {
-                        return Ok(Acquired::Answered(answer, row));
+            let (id, began) = (random_id()?, Instant::now());
+            let attempt = self.try_acquire(&request, &id, generation.as_deref(), invocation).await;
+            attempts.push((id, began));
+            let mut free_at = self.now();
+            match attempt {
+                Ok(Ok(lease)) => return Ok(Acquired::Lease(lease)),
+                Ok(Err(row)) => match row.filter(|row| !row.has_expired(self.now())) {
+                    None if generation.is_some() => return Err(StoreError::Deleted),
+                    None if request.user.is_none() => return Err(StoreError::Absent),
+                    // deleted meanwhile: the next attempt makes it
+                    None => {}
+                    Some(row) if generation.as_ref().is_some_and(|known| *known != row.generation) => {
+                        return Err(StoreError::Deleted);
                     }
-                    if born.is_none()
-                        && (!row.is_bare() || self.mark_waiting(&request.key, &row.born, invocation).await?)
-                    {
-                        born = Some(row.born.clone());
+                    Some(row) => {
+                        // the answer to an earlier attempt was lost
+                        if let Some(lease) = self.adopt(request.key, &row, &attempts) {
+                            return Ok(Acquired::Lease(lease));
+                        }
+                        if let Some(answer) = answered(&row) {
+                            return Ok(Acquired::Answered(answer, row));
+                        }
+                        free_at = row.lease_until.unwrap_or_default() + CLOCK_MARGIN;
+                        generation = Some(row.generation);
+                        if waited.is_zero() {
+                            invocation.record(|measured| measured.finish_conflicts += 1);
+                        }
                     }
-                    free_at = row.lease_until.unwrap_or_default() + CLOCK_MARGIN;
-                }
-            }
-            if waited.is_zero() {
-                invocation.record(|measured| measured.finish_conflicts += 1);
+                },
+                Err(StoreError::Unavailable(_)) if failures < MAX_FAILURES => failures += 1,
+                Err(error) => return Err(error),
             }
             if Instant::now() + pause > last_look || waited >= WAIT_FOR_LEASE {
-                let left = (free_at - self.clock.now()).clamp(1000, LEASE_DURATION);
+                let left = (free_at - self.now()).clamp(1000, LEASE_DURATION);
                 return Err(StoreError::Locked { retry_after: Duration::from_millis(left as u64) });
             }
             self.clock.sleep(jittered(pause)).await;
@@ -130,50 +143,62 @@ impl Store {
         }
     }
 
+    /// One attempt, under an ID of its own and without the SDK's retries: a late copy of it must not pass for another attempt.
     async fn try_acquire(
         &self,
         request: &LeaseRequest<'_>,
         id: &str,
-        born: Option<&str>,
+        generation: Option<&str>,
         invocation: &Invocation,
-    ) -> Result<Result<Row, Option<Row>>, StoreError> {
-        let now = self.clock.now();
+    ) -> Result<Result<Lease, Option<Row>>, StoreError> {
+        let (now, written) = (self.now(), Instant::now());
+        let until = now + LEASE_DURATION;
         let pending = Pending { by: id.to_owned(), since: now, request: request.request.clone() };
         let mut write = Write::default()
             .when("(attribute_not_exists(leaseUntil) OR leaseUntil < :expired)")
-            // a copy of this very write that arrives late must not acquire the lease again
-            .when("(attribute_not_exists(leaseId) OR leaseId <> :me)")
-            .set("leaseId = :me")
-            .set("leaseUntil = :until")
+            .set("leaseId = :me, leaseUntil = :until")
             .set("pending = if_not_exists(pending, :pending)")
-            .set("unresolvedSince = if_not_exists(unresolvedSince, :now)")
-            .set("born = if_not_exists(born, :me)")
+            .set("generation = if_not_exists(generation, :me)")
+            .set("tickets = if_not_exists(tickets, :none)")
             .remove("expires")
             .text(":me", id)
+            .number(":until", until)
+            .number(":expired", now - CLOCK_MARGIN)
             .value(":pending", encode(&pending))
-            .number(":now", now)
-            .number(":until", now + LEASE_DURATION)
-            .number(":expired", now - CLOCK_MARGIN);
+            .value(":none", AttributeValue::M(HashMap::new()));
         if let Some(user) = request.user {
             write = write.set("clientUserId = if_not_exists(clientUserId, :user)").text(":user", user.as_str());
         }
-        write = match (born, request.user) {
-            (Some(born), _) => write.when("born = :born").text(":born", born),
+        write = match (generation, request.user) {
+            (Some(generation), _) => write.when("generation = :generation").text(":generation", generation),
             (None, None) => write.when("attribute_exists(userKey)"),
             (None, Some(_)) => write,
         };
-        let write = require_good_ticket(require_unfinished(write, request, now), request);
-        self.update_and_read(&request.key, write, invocation).await
+        let write = require_good_ticket(require_unfinished(write, request, now), request, now);
+        let once = Config::builder().retry_config(RetryConfig::disabled());
+        let update = self.prepare(&request.key, write).return_values(ReturnValue::AllOld);
+        let sent = self.run(invocation, update.customize().config_override(once).send()).await?;
+        let before = match unless_refused(&request.key, sent)? {
+            // of a row that was not there, a store may return the key
+            Ok(output) => output.attributes.filter(|item| item.len() > 1),
+            Err(row) => return Ok(Err(row)),
+        };
+        let mut row = match (before, request.user) {
+            (Some(item), _) => Row::decode(&request.key, item)?,
+            (None, Some(user)) => Row::new(user.clone(), id.to_owned()),
+            (None, None) => return Err(StoreError::Absent),
+        };
+        let unresolved_until = row.lease_until;
+        (row.lease_id, row.lease_until) = (Some(id.to_owned()), Some(until));
+        row.pending.get_or_insert(pending);
+        Ok(Ok(Lease { unresolved_until, ..Lease::of(request.key, row, id, until, written) }))
     }
 
-    /// Says that a call waits which has seen this row. `false` if the row is another one by now, or none.
-    async fn mark_waiting(&self, key: &UserKey, born: &str, invocation: &Invocation) -> Result<bool, StoreError> {
-        let write = Write::default()
-            .when("born = :born")
-            .set("waited = :true")
-            .text(":born", born)
-            .value(":true", encode(&true));
-        Ok(self.update(key, write, invocation).await?.is_ok())
+    /// The lease that an earlier attempt of this call acquired, while it lasts.
+    fn adopt(&self, key: UserKey, row: &Row, attempts: &[(String, Instant)]) -> Option<Lease> {
+        let (id, written) = attempts.iter().find(|(id, _)| row.lease_id.as_ref() == Some(id))?;
+        let until = row.lease_until.filter(|until| *until > self.now())?;
+        Some(Lease::of(key, row.clone(), id, until, *written))
     }
 
     /// Makes sure that the lease covers a request that is sent now.
@@ -182,22 +207,78 @@ impl Store {
             if lease.written.elapsed() < RENEW_AFTER {
                 return Ok(());
             }
-            let written = Instant::now();
-            let write = Write::default()
-                .when("leaseId = :me")
-                .set("leaseUntil = :until")
-                .text(":me", &lease.id)
-                .number(":until", self.clock.now() + LEASE_DURATION);
-            match self.update(&lease.key, write, invocation).await? {
-                Ok(_) => lease.written = written,
-                Err(row) => return Err(lease.lost(row.as_ref())),
-            }
+            self.extend(lease, invocation).await?;
         }
         if lease.written.elapsed().as_millis() < CLOCK_MARGIN as u128 {
             Ok(())
         } else {
             Err(StoreError::Unavailable("the lease could not be renewed in time".into()))
         }
+    }
+
+    /// Makes the lease last as long as a new one.
+    pub async fn extend(&self, lease: &mut Lease, invocation: &Invocation) -> Result<(), StoreError> {
+        let until = lease.next_end(self.now());
+        self.write_under(lease, Write::default(), Some(until), invocation).await?;
+        Ok(())
+    }
+
+    /// One write under the lease, which may set another `leaseUntil`. `false`: a takeover was marked meanwhile, and the write's
+    /// own condition does not allow that.
+    pub(super) async fn write_under(
+        &self,
+        lease: &mut Lease,
+        write: Write,
+        until: Option<Millis>,
+        invocation: &Invocation,
+    ) -> Result<bool, StoreError> {
+        let written = Instant::now();
+        let mut write = write
+            .when("leaseId = :me")
+            // late copies of earlier writes do nothing
+            .when("leaseUntil = :last")
+            .text(":me", &lease.id)
+            .number(":last", lease.until);
+        if let Some(until) = until {
+            write = write.set("leaseUntil = :until").number(":until", until);
+        }
+        match self.update(&lease.key, write, invocation).await? {
+            Ok(()) => lease.until = until.unwrap_or(lease.until),
+            Err(row) => {
+                let same = row.filter(|row| row.generation == lease.row.generation);
+                let row = same.ok_or(StoreError::Deleted)?;
+                if row.lease_id.as_ref() != Some(&lease.id) {
+                    self.mark_taken_over(lease, invocation).await?;
+                    return Err(StoreError::TakenOver);
+                }
+                if row.lease_until == Some(lease.until) {
+                    return Ok(false);
+                }
+                // this call's own: the write was performed, and its answer was lost
+                lease.until = row.lease_until.unwrap_or(lease.until);
+            }
+        }
+        lease.written = written;
+        Ok(true)
+    }
+
+    /// If Human API was asked under a lease that is another call's by now, marks that the record may be stale.
+    async fn mark_taken_over(&self, lease: &mut Lease, invocation: &Invocation) -> Result<(), StoreError> {
+        if !lease.asked {
+            return Ok(());
+        }
+        let write = Write::default()
+            .when("generation = :generation")
+            .add("takenOver :me")
+            .set("leaseUntil = if_not_exists(leaseUntil, :past)")
+            .remove("expires")
+            .text(":generation", &lease.row.generation)
+            .members(":me", &BTreeSet::from([lease.id.clone()]))
+            .number(":past", self.now() - RELEASED_AGO);
+        invocation.record(|measured| measured.unresolved += 1);
+        self.update(&lease.key, write, invocation).await?.map_err(|_| StoreError::Deleted)?;
+        lease.asked = false;
+        Ok(())
     }
 }
 
@@ -207,48 +288,48 @@ fn require_unfinished(write: Write, request: &LeaseRequest<'_>, now: Millis) -> 
     write
         .when(
             "(attribute_not_exists(finished.#session) OR finished.#session <= :forgotten \
-             OR attribute_exists(pending) OR attribute_exists(doubts))",
+             OR attribute_exists(leaseUntil))",
         )
         .name("#session", &session.0)
         .number(":forgotten", now - FINISHED_TTL)
 }
 
 /// The ticket has not expired, and is not spent on another session.
-fn require_good_ticket(write: Write, request: &LeaseRequest<'_>) -> Write {
+fn require_good_ticket(write: Write, request: &LeaseRequest<'_>, now: Millis) -> Write {
     let Some(ticket) = request.ticket else { return write };
     write
         .when("tickets.#ticket.goodUntil > :now")
         .when("(attribute_not_exists(tickets.#ticket.spentBy) OR tickets.#ticket.spentBy = :session)")
         .name("#ticket", &ticket.0)
+        .number(":now", now)
         .text(":session", request.session.map_or("", |session| &session.0))
 }
 
 impl Lease {
-    fn new(key: UserKey, id: String, mut row: Row, written: Instant) -> Self {
-        let unresolved = row.pending.clone().filter(|pending| pending.by != id);
-        let doubts = std::mem::take(&mut row.doubts);
-        // the call that this lease was taken over from must not report a delete if the row goes for lack of content
-        row.waited |= unresolved.is_some();
-        Self { key, row, unresolved, spends: None, id, doubts, written }
+    /// A lease of a row as it is after the acquire.
+    fn of(key: UserKey, row: Row, id: &str, until: Millis, written: Instant) -> Self {
+        Self { key, spends: None, asked: false, id: id.to_owned(), until, unresolved_until: None, written, row }
+    }
+
+    /// The request that an earlier call left pending.
+    pub fn unresolved(&self) -> Option<&Pending> {
+        self.row.pending.as_ref().filter(|pending| pending.by != self.id)
     }
 
     /// Leases were taken over whose responses may have come since.
     pub fn has_takeovers(&self) -> bool {
-        !self.doubts.is_empty()
+        !self.row.taken_over.is_empty()
     }
 
-    /// A response that comes too late is nobody's loss.
-    pub(super) fn asks_for_nothing_lasting(&self) -> bool {
-        let request = self.row.pending.as_ref().map(|pending| &pending.request);
-        matches!(request, Some(Request::WidgetToken | Request::Nothing))
+    /// The lease's end if it is renewed now. Each end differs from the one before, so that a late copy of a write does nothing.
+    pub(super) fn next_end(&self, now: Millis) -> Millis {
+        (now + LEASE_DURATION).max(self.until + 1)
     }
 
-    /// The reason why a write under this lease was refused.
-    pub(super) fn lost(&self, row: Option<&Row>) -> StoreError {
-        match row {
-            Some(row) if row.born == self.row.born => StoreError::TakenOver,
-            _ => StoreError::Deleted,
-        }
+    /// The end of a lease that is released unresolved: in the past, and as long ago as the row is unresolved.
+    pub(super) fn past_end(&self, now: Millis) -> Millis {
+        let past = now - RELEASED_AGO;
+        self.unresolved_until.map_or(past, |until| until.min(past))
     }
 }
 

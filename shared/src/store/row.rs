@@ -1,6 +1,6 @@
 //! A user's row: the record, and the attributes of the protocol beside it. The writes of this module's parent name them too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,24 +28,22 @@ pub(super) const IDLE_ROW_TTL: Millis = 25 * 3_600_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub user: UserId,
-    /// ID made with the row: tells it from one that is made after a delete.
-    pub(super) born: String,
+    /// Random ID made with the row: tells it from one that is made after a delete.
+    pub(super) generation: String,
     /// ID of the last lease; stays after release.
     pub(super) lease_id: Option<String>,
-    /// The lease's end; absent after release.
+    /// Present if, and only if, a call is at work or something is unresolved. In the past, it says for how long.
     pub(super) lease_until: Option<Millis>,
     /// The request that was about to be sent. After the lease has ended, it is unresolved.
     pub(super) pending: Option<Pending>,
-    /// A waiting call has seen this row without content. The row must not be deleted, or the call would report a DELETE.
-    pub(super) waited: bool,
     /// Leases that were taken over after they had asked Human API: its responses came too late to be stored.
-    pub(super) doubts: Vec<String>,
+    pub(super) taken_over: BTreeSet<String>,
     /// The last finished sessions, and when.
     pub(super) finished: BTreeMap<SessionHash, Millis>,
     pub tickets: BTreeMap<TicketHash, StoredTicket>,
     pub record: Record,
     /// DynamoDB's time to live, in seconds. DynamoDB may delete the row much later.
-    expires: Option<Millis>,
+    pub(super) expires: Option<Millis>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,17 +88,31 @@ pub struct Exchange {
 }
 
 impl Row {
+    pub(super) fn new(user: UserId, generation: String) -> Self {
+        Self {
+            user,
+            generation,
+            lease_id: None,
+            lease_until: None,
+            pending: None,
+            taken_over: BTreeSet::new(),
+            finished: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            record: Record::default(),
+            expires: None,
+        }
+    }
+
     /// Reads an item of this user. An item that was copied from another user's key is not read.
     pub fn decode(key: &UserKey, mut item: Item) -> Result<Self, StoreError> {
         let item = &mut item;
         let row = Self {
             user: take(item, "clientUserId")?,
-            born: take(item, "born")?,
+            generation: take(item, "generation")?,
             lease_id: take(item, "leaseId")?,
             lease_until: take(item, "leaseUntil")?,
             pending: take(item, "pending")?,
-            waited: take::<Option<_>>(item, "waited")?.unwrap_or_default(),
-            doubts: take::<Option<_>>(item, "doubts")?.unwrap_or_default(),
+            taken_over: take::<Option<_>>(item, "takenOver")?.unwrap_or_default(),
             finished: take::<Option<_>>(item, "finished")?.unwrap_or_default(),
             tickets: take::<Option<_>>(item, "tickets")?.unwrap_or_default(),
             record: take::<Option<_>>(item, "userRecord")?.unwrap_or_default(),
@@ -120,12 +132,12 @@ impl Row {
 
     /// A response of Human API is missing that no call waits for any more.
     pub fn is_unresolved(&self, now: Millis) -> bool {
-        !self.is_leased(now) && self.has_unresolved()
+        !self.is_leased(now) && self.lease_until.is_some()
     }
 
-    /// A response of Human API is missing, or may be.
-    pub fn has_unresolved(&self) -> bool {
-        self.pending.is_some() || !self.doubts.is_empty()
+    /// A call is at work, or something is unresolved.
+    pub fn is_open(&self) -> bool {
+        self.lease_until.is_some()
     }
 
     /// The row as it will be after the release.
@@ -133,27 +145,14 @@ impl Row {
         Self { lease_until: None, pending: None, ..self.clone() }
     }
 
-    /// The row has no content but a lease, now or once.
-    pub(super) fn is_bare(&self) -> bool {
-        !self.waited
-            && self.doubts.is_empty()
-            && self.finished.is_empty()
-            && self.tickets.is_empty()
-            && self.record == Record::default()
-    }
-
-    pub(super) fn must_not_expire(&self) -> bool {
-        self.record.must_not_expire() || self.lease_until.is_some() || self.has_unresolved()
-    }
-
-    /// A version of the sealing key that something in the row is sealed with; one that is not `current`, if there is one.
-    pub fn sealed_with(&self, current: &str) -> Option<&str> {
+    /// Everything that is sealed in the row is sealed with this version of the key.
+    pub fn is_sealed_with(&self, version: &str) -> bool {
         let session = self.pending.as_ref().and_then(|pending| match &pending.request {
             Request::Exchange(exchange) => Some(&exchange.session),
             _ => None,
         });
-        let versions = self.record.sealed().chain(session).map(|sealed| sealed.version.as_str());
-        versions.max_by_key(|version| *version != current)
+        self.record.clone().sealed_mut().all(|(_, sealed)| sealed.version == version)
+            && session.is_none_or(|sealed| sealed.version == version)
     }
 
     /// This session was finished within the time that is remembered.
@@ -189,11 +188,7 @@ mod tests {
     }
 
     fn row() -> Row {
-        let item = Item::from(
-            [("clientUserId", "ada"), ("born", "b")]
-                .map(|(name, text)| (name.to_owned(), AttributeValue::S(text.to_owned()))),
-        );
-        Row::decode(&UserId::new("ada").unwrap().key(), item).unwrap()
+        Row::new(UserId::new("ada").unwrap(), "g".into())
     }
 
     fn full() -> Row {
@@ -212,8 +207,7 @@ mod tests {
             lease_id: Some("l".into()),
             lease_until: Some(1),
             pending: Some(Pending { by: "l".into(), since: 9, request: Request::Exchange(Box::new(exchange)) }),
-            waited: true,
-            doubts: vec!["d".into()],
+            taken_over: BTreeSet::from(["d".into()]),
             finished: BTreeMap::from([(hash("f"), 8)]),
             tickets: BTreeMap::from([
                 (TicketHash("t".into()), StoredTicket { good_until: 7, spent_by: Some(hash("s")) }),
@@ -240,12 +234,11 @@ mod tests {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let attributes = [
             ("clientUserId", text(row.user.as_str())),
-            ("born", text(&row.born)),
+            ("generation", text(&row.generation)),
             ("leaseId", encode(&row.lease_id)),
             ("leaseUntil", encode(&row.lease_until)),
             ("pending", encode(&row.pending)),
-            ("waited", AttributeValue::Bool(row.waited)),
-            ("doubts", AttributeValue::Ss(row.doubts.clone())),
+            ("takenOver", AttributeValue::Ss(row.taken_over.iter().cloned().collect())),
             ("finished", encode(&row.finished)),
             ("tickets", encode(&row.tickets)),
             ("userRecord", encode(&row.record)),
@@ -286,13 +279,13 @@ mod tests {
         assert_eq!(change(&["userRecord", "flow"], text()), "the stored userRecord cannot be read");
         assert!(change(&["userRecord", "accessToken", "token", "sealed"], text()).contains("userRecord"));
         assert!(change(&["pending", "request"], text()).contains("pending"));
-        assert!(change(&["born"], AttributeValue::N("1".into())).contains("born"));
+        assert!(change(&["generation"], AttributeValue::N("1".into())).contains("generation"));
         for number in ["1152921504606846976", "-9223372036854775808", "1e3", "1.5"] {
             assert!(change(&["userRecord", "connectedAt"], AttributeValue::N(number.into())).contains("userRecord"));
         }
         let mut bare = item(&full());
-        bare.remove("born");
-        assert!(Row::decode(&key, bare).unwrap_err().to_string().contains("born"));
+        bare.remove("generation");
+        assert!(Row::decode(&key, bare).unwrap_err().to_string().contains("generation"));
     }
 
     #[test]
@@ -317,33 +310,5 @@ mod tests {
         let row = Row { lease_until: Some(1000), ..row() };
         assert!(row.is_leased(1000 + CLOCK_MARGIN));
         assert!(!row.is_leased(1001 + CLOCK_MARGIN));
-    }
-
-    #[test]
-    fn a_row_with_tokens_a_lease_or_a_mark_must_not_expire() {
-        assert!(!row().must_not_expire() && row().is_bare());
-        assert!(Row { lease_until: Some(1), ..row() }.must_not_expire());
-        assert!(Row { doubts: vec!["x".into()], ..row() }.must_not_expire());
-        for record in [
-            Record { public_token: Some(sealed("v")), ..Record::default() },
-            Record { reconnect: true, ..Record::default() },
-            Record { revoked: true, ..Record::default() },
-        ] {
-            assert!(Row { record, ..row() }.must_not_expire());
-        }
-    }
-
-    #[test]
-    fn the_sealing_key_of_a_row_is_an_older_version_if_there_is_one() {
-        let mut newer = full();
-        newer.pending = None;
-        for value in [&mut newer.record.public_token, &mut newer.record.sealed_human_id] {
-            *value = Some(sealed("v2"));
-        }
-        (newer.record.access_token, newer.record.widget_token) = (None, None);
-        assert_eq!((row().sealed_with("v2"), newer.sealed_with("v2")), (None, Some("v2")));
-        assert_eq!(newer.sealed_with("v3"), Some("v2"));
-        newer.pending = full().pending;
-        assert_eq!(newer.sealed_with("v2"), Some("v1"));
     }
 }

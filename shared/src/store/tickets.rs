@@ -1,4 +1,4 @@
-//! New tickets: written one by one, without a lease.
+//! New tickets: written one by one, without a lease, because nothing is asked of Human API.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,12 +9,14 @@ use super::row::{MAX_TICKETS, Row, StoredTicket, TICKET_TTL};
 use super::write::Write;
 use super::{Store, StoreError, idle_row_expiry};
 use crate::clock::Millis;
-use crate::identity::{UserId, UserKey};
+use crate::identity::UserId;
 use crate::invocation::Invocation;
 use crate::token::{Ticket, TicketHash, random_id};
 
+/// Attempts to write a ticket beside other writers.
+const MAX_ATTEMPTS: u32 = 8;
+
 impl Store {
-    /// Stores a new ticket of the user. Needs no lease: nothing is asked of Human API, and tickets are written one by one.
     pub async fn issue_ticket(
         &self,
         user: &UserId,
@@ -31,81 +33,62 @@ impl Store {
         &self,
         user: &UserId,
         ticket: &Ticket,
-        mut seen: Option<Row>,
+        seen: Option<Row>,
         invocation: &Invocation,
     ) -> Result<(), StoreError> {
-        let (key, hash) = (user.key(), ticket.hash());
-        let id = random_id()?;
-        for _ in 0..8 {
-            let row = match self.try_add_ticket(&key, user, &hash, &id, seen.as_ref(), invocation).await? {
-                Ok(_) => return Ok(()),
-                Err(row) => row,
+        let (hash, generation) = (ticket.hash(), random_id()?);
+        let known = seen.as_ref().map(|row| row.generation.clone());
+        let mut row = seen;
+        for _ in 0..MAX_ATTEMPTS {
+            let write = match &row {
+                None => new_row(user, &generation, &hash, self.now()),
+                Some(row) => in_row(row, &hash, self.now()),
             };
-            if row.as_ref().is_some_and(|row| row.tickets.contains_key(&hash)) {
-                // our own write, its answer was lost
+            let refused = self.update(&user.key(), write, invocation).await?;
+            let Err(current) = refused else { return Ok(()) };
+            if current.as_ref().is_some_and(|row| row.tickets.contains_key(&hash)) {
+                // this call's own write, whose answer was lost
                 return Ok(());
             }
-            if let Some(seen) = seen.as_ref().filter(|seen| !seen.is_bare())
-                && row.as_ref().is_none_or(|row| row.born != seen.born)
-            {
+            if known.is_some() && known != current.as_ref().map(|row| row.generation.clone()) {
                 return Err(StoreError::Deleted);
             }
-            seen = row;
+            row = current;
         }
         Err(StoreError::Locked { retry_after: Duration::from_secs(1) })
     }
+}
 
-    async fn try_add_ticket(
-        &self,
-        key: &UserKey,
-        user: &UserId,
-        hash: &TicketHash,
-        id: &str,
-        seen: Option<&Row>,
-        invocation: &Invocation,
-    ) -> Result<Result<Row, Option<Row>>, StoreError> {
-        let now = self.clock.now();
-        let ticket = StoredTicket { good_until: now + TICKET_TTL, spent_by: None };
-        let Some(seen) = seen else {
-            let write = Write::default()
-                .when("attribute_not_exists(userKey)")
-                .set("clientUserId = :user, born = :me, leaseId = :me, tickets = :tickets, expires = :expires")
-                .text(":user", user.as_str())
-                .text(":me", id)
-                .value(":tickets", encode(&BTreeMap::from([(hash, ticket)])))
-                .number(":expires", idle_row_expiry(now));
-            return self.update_and_read(key, write, invocation).await;
-        };
-        // the same lease: no call has leased the row since it was read, so its expiry is still as read
-        let mut write = Write::default().when("born = :born").text(":born", &seen.born);
-        write = match &seen.lease_id {
-            Some(lease) => write.when("leaseId = :lease").text(":lease", lease),
-            None => write.when("attribute_not_exists(leaseId)"),
-        };
-        if seen.tickets.is_empty() {
-            write = write
-                .when("(attribute_not_exists(tickets) OR size(tickets) = :none)")
-                .set("tickets = :tickets")
-                .number(":none", 0)
-                .value(":tickets", encode(&BTreeMap::from([(hash, ticket)])));
-        } else {
-            write = write
-                .when("attribute_exists(tickets)")
-                .set("tickets.#ticket = :ticket")
-                .name("#ticket", &hash.0)
-                .value(":ticket", encode(&ticket));
-            for (number, old) in tickets_to_evict(seen, now).into_iter().enumerate() {
-                write = write.remove(format!("tickets.#t{number}")).name(format!("#t{number}"), &old.0);
-            }
-        }
-        if !seen.must_not_expire() {
-            write = write
-                .when("attribute_not_exists(doubts)")
-                .set("expires = :expires")
-                .number(":expires", idle_row_expiry(now));
-        }
-        self.update_and_read(key, write, invocation).await
+fn ticket(now: Millis) -> StoredTicket {
+    StoredTicket { good_until: now + TICKET_TTL, spent_by: None }
+}
+
+fn new_row(user: &UserId, generation: &str, hash: &TicketHash, now: Millis) -> Write {
+    Write::default()
+        .when("attribute_not_exists(userKey)")
+        .set("clientUserId = :user, generation = :generation, tickets = :tickets, expires = :expires")
+        .text(":user", user.as_str())
+        .text(":generation", generation)
+        .value(":tickets", encode(&BTreeMap::from([(hash, ticket(now))])))
+        .number(":expires", idle_row_expiry(now))
+}
+
+/// A row that expires, expires later. A row that does not expire since it was read has gained something that must not.
+fn in_row(row: &Row, hash: &TicketHash, now: Millis) -> Write {
+    let mut write = Write::default()
+        .when("generation = :generation AND attribute_not_exists(tickets.#ticket)")
+        .set("tickets.#ticket = :ticket")
+        .text(":generation", &row.generation)
+        .name("#ticket", &hash.0)
+        .value(":ticket", encode(&ticket(now)));
+    if row.expires.is_some() {
+        write =
+            write.when("attribute_exists(expires)").set("expires = :expires").number(":expires", idle_row_expiry(now));
     }
+    for (number, old) in tickets_to_evict(row, now).into_iter().enumerate() {
+        write = write.remove(format!("tickets.#t{number}")).name(format!("#t{number}"), &old.0);
+    }
+    write
 }
 
 /// Tickets that have expired, and the oldest beyond the number that is kept.

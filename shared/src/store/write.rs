@@ -1,6 +1,6 @@
 //! One conditional update, written out as DynamoDB reads it: expressions with their values beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -63,8 +63,8 @@ impl Write {
         self.value(placeholder, AttributeValue::N(number.to_string()))
     }
 
-    pub(super) fn members(self, placeholder: &str, members: &[String]) -> Self {
-        self.value(placeholder, AttributeValue::Ss(members.to_vec()))
+    pub(super) fn members(self, placeholder: &str, members: &BTreeSet<String>) -> Self {
+        self.value(placeholder, AttributeValue::Ss(members.iter().cloned().collect()))
     }
 
     pub(super) fn condition(&self) -> String {

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::LeasedUser;
-use crate::seal::{Kind, SealError};
+use crate::seal::SealError;
 use crate::secret::SecretError;
 
 /// How long earlier sealing keys may take to come before a commit.
@@ -23,18 +23,9 @@ impl LeasedUser<'_> {
 
     async fn reseal_all(&mut self) {
         let (key, sealer, user) = (&self.key, &self.service.sealer, self.user.key());
-        let record = &mut self.lease.row.record;
-        let access = record.access_token.iter_mut().flat_map(|access| {
-            [(Kind::Access, Some(&mut access.token)), (Kind::AccessRefresh, access.refresh.as_mut())]
-        });
-        let widget = record.widget_token.iter_mut().flat_map(|widget| {
-            [(Kind::Widget, Some(&mut widget.token)), (Kind::WidgetRefresh, widget.refresh.as_mut())]
-        });
-        let others = [(Kind::Public, record.public_token.as_mut()), (Kind::HumanId, record.sealed_human_id.as_mut())];
         let mut gone = None;
-        for (kind, value) in access.chain(widget).chain(others) {
-            let Some(value) = value.filter(|value| !key.sealed(value)) else { continue };
-            if gone.as_ref() == Some(&value.version) {
+        for (kind, value) in self.lease.row.record.sealed_mut() {
+            if key.sealed(value) || gone.as_ref() == Some(&value.version) {
                 continue;
             }
             match sealer.open(&user, kind, value).await {

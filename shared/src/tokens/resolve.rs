@@ -17,7 +17,7 @@ impl LeasedUser<'_> {
     /// Resolves a pending request of an earlier call and stores the result; the lease goes on, for `next`. Costs nothing if nothing
     /// is unresolved.
     pub(super) async fn resolve_pending(&mut self, next: Request) -> Result<(), Error> {
-        let unresolved = self.lease.unresolved.clone();
+        let unresolved = self.lease.unresolved().cloned();
         if unresolved.is_none() && !self.lease.has_takeovers() {
             return Ok(());
         }

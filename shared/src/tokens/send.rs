@@ -29,6 +29,7 @@ impl LeasedUser<'_> {
         loop {
             attempt += 1;
             self.prepare_attempt(maybe_performed).await?;
+            self.lease.asked |= R::BRINGS_TOKENS;
             let failure = match self.attempt(request, &secret.value).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,

@@ -1,0 +1,192 @@
+//! The tasks of operators and of the schedule: `sweep` resolves what is unresolved, and `reseal` seals again what an older key sealed.
+
+mod reseal;
+mod sweep;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, value::RawValue};
+use shared::lambda::{Call, Deps, guarded, job::Job};
+use shared::store::StoreError;
+use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain};
+use shared::tokens::{Error, TokenService};
+use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
+use tracing::warn;
+
+use reseal::Reseal;
+
+pub struct Maintenance {
+    tokens: TokenService,
+    service: String,
+    output: Output,
+}
+
+enum Task {
+    Sweep,
+    Reseal(Reseal),
+}
+
+/// The outcome of a visit to a row.
+enum Visit {
+    Done,
+    /// There was nothing to do, or the user is deleted.
+    Nothing,
+    /// Another call is at work, or the row cannot be read or opened.
+    Left,
+    /// An error, logged and counted.
+    Failed,
+}
+
+/// The metrics of a task.
+#[derive(Default)]
+struct Counts {
+    swept: u64,
+    resealed: u64,
+    /// The task could not do its work.
+    fault: bool,
+    /// The number of errors by code, with the fault.
+    errors: BTreeMap<&'static str, u64>,
+}
+
+impl Job for Maintenance {
+    const NAME: &'static str = "maintenance";
+
+    fn new(deps: Deps<'_>) -> Self {
+        Self { tokens: deps.tokens(), service: deps.config.service.clone(), output: deps.output.clone() }
+    }
+
+    async fn prepare(&self) {
+        self.tokens.prepare().await;
+    }
+
+    async fn run(&self, event: &RawValue, call: &Call) -> Result<Value, String> {
+        let task = read_task(event)?;
+        let mut counts = Counts::default();
+        let answer = match task {
+            Task::Sweep => self.sweep(call, &mut counts).await,
+            Task::Reseal(reseal) => self.reseal(reseal, call, &mut counts).await,
+        };
+        counts.metrics(&self.service, call, self.tokens.store.now()).iter().for_each(|line| self.output.line(line));
+        Ok(answer)
+    }
+}
+
+/// An event without a task, such as the schedule's, is a `sweep`. The error names the field.
+fn read_task(event: &RawValue) -> Result<Task, String> {
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_str(event.get()).map_err(|_| "the event is not a JSON object")?;
+    match fields.get("task").map(|task| serde_json::from_str(task.get())) {
+        None | Some(Ok("sweep")) => Ok(Task::Sweep),
+        Some(Ok("reseal")) => Reseal::read(&fields).map(Task::Reseal),
+        Some(_) => Err("task must be sweep or reseal".to_owned()),
+    }
+}
+
+impl Maintenance {
+    /// Visits the row with this key, with a deadline of its own. An error or a panic ends no other visit.
+    async fn visit(
+        &self,
+        key: Option<UserKey>,
+        part: &Invocation,
+        work: impl Future<Output = Result<Visit, Error>>,
+        counts: &mut Counts,
+    ) -> Visit {
+        let work = async {
+            match work.await {
+                Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
+                Err(Error::Store(error @ StoreError::Unreadable(_))) => {
+                    let user_key = key.map(|key| key.to_string());
+                    warn!(%error, user_key, "a row cannot be read");
+                    Ok(Visit::Left)
+                }
+                outcome => outcome,
+            }
+        };
+        self.attempt(part, work, counts).await.unwrap_or(Visit::Failed)
+    }
+
+    /// Does one part of a task. An error is logged with its cause, and counted by its code.
+    async fn attempt<T>(
+        &self,
+        part: &Invocation,
+        work: impl Future<Output = Result<T, Error>>,
+        counts: &mut Counts,
+    ) -> Option<T> {
+        // boxed: the future of a visit is large
+        let outcome = guarded(part, Box::pin(async { Ok(work.await?) })).await;
+        outcome
+            .inspect_err(|problem| {
+                let (code, cause) = (problem.code().name(), problem.cause().map(|cause| error_chain(cause)));
+                let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
+                warn!(code, cause, user, "a part of the task failed");
+                *counts.errors.entry(code).or_default() += 1;
+            })
+            .ok()
+    }
+}
+
+impl Counts {
+    /// One line, and one more for each code, because a line has one value of a dimension. Nobody has requested a task, so `Requests`
+    /// is not among the metrics.
+    fn metrics<'a>(&self, service: &'a str, call: &'a Call, at: Millis) -> Vec<MetricLine<'a>> {
+        let new_line = || MetricLine::new(service, Maintenance::NAME, &call.request_id, at);
+        let mut line = new_line();
+        line.count(BY_FUNCTION, "Faults", u64::from(self.fault));
+        line.count(BY_FUNCTION, "ColdStart", u64::from(call.cold_start));
+        line.measurements(&call.invocation.measurements());
+        line.count(BY_SERVICE, "Swept", self.swept);
+        line.count(BY_SERVICE, "Resealed", self.resealed);
+        let mut lines = vec![line];
+        for (code, count) in &self.errors {
+            let mut line = new_line();
+            line.errors(code, *count);
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_task_has_a_metric_line_for_each_code_and_no_request() {
+        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
+        let counts = Counts { swept: 3, errors, ..Counts::default() };
+        let call = Call { request_id: "r".into(), cold_start: false, invocation: Invocation::start() };
+        let lines = counts.metrics("human-connect", &call, 1).into_iter().map(|line| json!(line)).collect::<Vec<_>>();
+        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
+        for (line, code, count) in [(&lines[1], "upstream_timeout", 2), (&lines[2], "upstream_unauthorized", 1)] {
+            assert_eq!((&line["code"], &line["Errors"]), (&json!(code), &json!(count)));
+        }
+    }
+
+    #[test]
+    fn an_event_names_its_task_and_an_error_names_the_field() {
+        let read = |event: &str| {
+            let task = read_task(&RawValue::from_string(event.to_owned()).unwrap());
+            task.map(|task| matches!(task, Task::Sweep))
+        };
+        for event in ["{}", r#"{"task":"sweep"}"#, r#"{"detail-type":"Scheduled Event","detail":{}}"#] {
+            assert_eq!(read(event), Ok(true), "{event}");
+        }
+        assert_eq!(read(r#"{"task":"reseal","after":null,"segment":1,"segments":2}"#), Ok(false));
+        for (event, field) in [
+            ("[]", "event"),
+            (r#"{"task":"import-all"}"#, "task"),
+            (r#"{"task":1}"#, "task"),
+            (r#"{"task":null}"#, "task"),
+            (r#"{"task":"reseal","after":1}"#, "after"),
+            (r#"{"task":"reseal","after":""}"#, "after"),
+            (r#"{"task":"reseal","segment":-1}"#, "segment"),
+            (r#"{"task":"reseal","segment":"1"}"#, "segment"),
+            (r#"{"task":"reseal","segment":2,"segments":2}"#, "segment"),
+            (r#"{"task":"reseal","segments":0}"#, "segments"),
+        ] {
+            assert!(read(event).unwrap_err().contains(field), "{event}");
+        }
+    }
+}

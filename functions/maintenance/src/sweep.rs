@@ -1,0 +1,132 @@
+//! `sweep` resolves requests that a crash left unresolved and whose user does not come back. Each run does a bounded part of the work.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::lambda::Call;
+use shared::store::{LeaseRequest, Request, Row, StoreError};
+use shared::telemetry::milliseconds;
+use shared::tokens::Error;
+use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
+use tracing::info;
+
+use crate::{Counts, Maintenance, Visit};
+
+/// A lease that ended less than this ago is left to its user, in milliseconds. A lease lasts 26 s, so the row is then unresolved for a
+/// minute.
+const ABANDONED: Millis = 34_000;
+/// Most users resolved per run. Normally there is time for more.
+const MAX_RESOLVED: usize = 100;
+/// No visit begins later than this after the run's start. A visit lasts up to 22 s, and Lambda ends the run at 120 s.
+const VISITS_UNTIL: Duration = Duration::from_secs(90);
+
+impl Maintenance {
+    pub(crate) async fn sweep(&self, call: &Call, counts: &mut Counts) -> Value {
+        let run = &call.invocation;
+        let part = run.child();
+        let found = self.attempt(&part, async { Ok(self.tokens.store.unresolved(&part).await?) }, counts).await;
+        counts.fault = found.is_none();
+        let now = self.tokens.store.now();
+        let mut lost: Vec<_> = found.map(|page| page.rows).unwrap_or_default();
+        lost.retain(|(until, _)| now - until >= ABANDONED);
+        lost.sort_unstable_by_key(|(until, _)| *until);
+        let (chosen, later) = choose(lost, MAX_RESOLVED, now);
+        let (mut failed, mut skipped) = (0, 0);
+        let mut left: Vec<Millis> = later.into_iter().map(|(until, _)| until).collect();
+        for (until, key) in chosen {
+            if run.elapsed() >= VISITS_UNTIL {
+                left.push(until);
+                continue;
+            }
+            let part = run.child();
+            match self.visit(Some(key), &part, self.resolve(key, &part), counts).await {
+                Visit::Done => counts.swept += 1,
+                Visit::Nothing => skipped += 1,
+                outcome => {
+                    failed += u64::from(matches!(outcome, Visit::Failed));
+                    skipped += u64::from(matches!(outcome, Visit::Left));
+                    left.push(until);
+                }
+            }
+        }
+        let oldest = left.iter().min().map(|until| Duration::from_millis((now - until).unsigned_abs()));
+        run.record(|measured| measured.unresolved_age = oldest);
+        let measured = run.measurements();
+        let (resolved, left, oldest_seconds) = (counts.swept, left.len(), oldest.map(|age| age.as_secs()));
+        info!(
+            resolved,
+            failed,
+            skipped,
+            left,
+            oldest_seconds,
+            duration_ms = milliseconds(run.elapsed()),
+            upstream_ms = milliseconds(measured.upstream),
+            store_ms = milliseconds(measured.store),
+            "sweep"
+        );
+        json!({
+            "resolved": resolved,
+            "failed": failed,
+            "skipped": skipped,
+            "left": left,
+            "oldestSeconds": oldest_seconds,
+        })
+    }
+
+    /// Does what an ordinary call does before its own request, and nothing after it. The index only says where to look.
+    async fn resolve(&self, key: UserKey, part: &Invocation) -> Result<Visit, Error> {
+        let row = self.tokens.store.read(&key, part).await?.ok_or(StoreError::Absent)?;
+        part.set_user(&row.user);
+        let now = self.tokens.store.now();
+        if row.is_leased(now) {
+            return Ok(Visit::Left);
+        }
+        if !row.is_unresolved(now) {
+            return Ok(Visit::Nothing);
+        }
+        // without a user, it makes no row
+        let request = LeaseRequest { user: None, seen: Some(&row), ..LeaseRequest::of(&row.user, Request::Nothing) };
+        let leased_meanwhile = |_: &Row| Some(Ok(Visit::Left));
+        let done = self.tokens.exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), part);
+        Ok(done.await?.0)
+    }
+}
+
+/// Splits rows into those that a run visits and those that it leaves for later. The oldest row comes first. After it, each run
+/// starts at another row, so that slow or failing rows keep no other row waiting for long. The milliseconds of `now` are random.
+fn choose<T>(mut rows: Vec<T>, most: usize, now: Millis) -> (Vec<T>, Vec<T>) {
+    if let Some((_, others)) = rows.split_first_mut()
+        && !others.is_empty()
+    {
+        others.rotate_left(now.unsigned_abs() as usize % others.len());
+    }
+    let later = rows.split_off(most.min(rows.len()));
+    (rows, later)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_run_visits_the_oldest_row_and_several_runs_visit_all() {
+        // the number of rows, the most that a run visits, and for how many of them it has time
+        let all_fit = [(0, 3, 3), (3, 3, 3)];
+        let some_fit = [(10, 4, 4)];
+        let early_end = [2, 3, 10, 37, 300].map(|count| (count, 100, 7));
+        for (count, most, in_time) in all_fit.into_iter().chain(some_fit).chain(early_end) {
+            let all: BTreeSet<usize> = (0..count).collect();
+            let mut visited = BTreeSet::new();
+            for now in 5..15.max(5 + count as Millis) {
+                let (chosen, later) = choose((0..count).collect(), most, now);
+                assert_eq!((chosen.first(), chosen.len()), (all.first(), most.min(count)), "{count} rows at {now}");
+                assert_eq!(chosen.iter().chain(&later).copied().collect::<BTreeSet<_>>(), all, "{count} rows at {now}");
+                assert_eq!(chosen.len() + later.len(), count);
+                visited.extend(chosen.into_iter().take(in_time));
+            }
+            assert_eq!(visited, all, "{count} rows");
+        }
+    }
+}
