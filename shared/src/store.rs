@@ -27,7 +27,7 @@ mod tickets;
 mod write;
 
 pub use commit::Release;
-pub use index::{IndexPage, TablePage, TableRow};
+pub use index::{TablePage, TableRow};
 pub use item::{Item, encode};
 pub use lease::{Acquired, Lease, LeaseRequest};
 pub use row::{Exchange, LEASE_DURATION, Pending, Request, Row, StoredTicket};
@@ -80,14 +80,14 @@ impl Store {
 
     /// A strongly consistent read. A row that has expired counts as absent.
     pub async fn read(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Row>, StoreError> {
-        let item = self.get(key, None, invocation).await?;
+        let item = self.get(key, invocation).await?;
         let row = item.map(|item| Row::decode(key, item)).transpose()?;
         Ok(row.filter(|row| !row.has_expired(self.now())))
     }
 
     /// Deletes all that is stored about the user, unless another row was made since this call began.
     pub async fn delete(&self, key: &UserKey, invocation: &Invocation) -> Result<(), StoreError> {
-        let Some(item) = self.get(key, Some("generation"), invocation).await? else { return Ok(()) };
+        let Some(item) = self.get(key, invocation).await? else { return Ok(()) };
         let generation = item.get("generation").ok_or_else(|| StoreError::Unreadable("generation"))?;
         let request = self
             .client
@@ -106,15 +106,9 @@ impl Store {
         }
     }
 
-    async fn get(
-        &self,
-        key: &UserKey,
-        attribute: Option<&str>,
-        invocation: &Invocation,
-    ) -> Result<Option<Item>, StoreError> {
+    async fn get(&self, key: &UserKey, invocation: &Invocation) -> Result<Option<Item>, StoreError> {
         let request =
             self.client.get_item().table_name(&self.table).key(USER_KEY, key_value(key)).consistent_read(true);
-        let request = request.set_projection_expression(attribute.map(str::to_owned));
         Ok(self.run(invocation, request.send()).await?.map_err(unavailable)?.item)
     }
 

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, value::RawValue};
 use shared::lambda::{Call, Deps, guarded, job::Job};
 use shared::store::StoreError;
-use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain};
+use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain, milliseconds};
 use shared::tokens::{Error, TokenService};
 use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
-use tracing::warn;
+use tracing::{info, warn};
 
 use reseal::Reseal;
 
@@ -62,12 +62,21 @@ impl Job for Maintenance {
     async fn run(&self, event: &RawValue, call: &Call) -> Result<Value, String> {
         let task = read_task(event)?;
         let mut counts = Counts::default();
-        let answer = match task {
-            Task::Sweep => self.sweep(call, &mut counts).await,
-            Task::Reseal(reseal) => self.reseal(reseal, call, &mut counts).await,
+        let (task, response) = match task {
+            Task::Sweep => ("sweep", self.sweep(call, &mut counts).await),
+            Task::Reseal(reseal) => ("reseal", self.reseal(reseal, call, &mut counts).await),
         };
+        let measured = call.invocation.measurements();
+        info!(
+            task,
+            %response,
+            duration_ms = milliseconds(call.invocation.elapsed()),
+            upstream_ms = milliseconds(measured.upstream),
+            store_ms = milliseconds(measured.store),
+            "task"
+        );
         counts.metrics(&self.service, call, self.tokens.store.now()).iter().for_each(|line| self.output.line(line));
-        Ok(answer)
+        Ok(response)
     }
 }
 

@@ -7,9 +7,8 @@ use shared::identity::UserKey;
 use shared::invocation::Invocation;
 use shared::lambda::Call;
 use shared::store::{LeaseRequest, Request, Row, TableRow};
-use shared::telemetry::milliseconds;
 use shared::tokens::Error;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{Counts, Maintenance, Visit};
 
@@ -80,18 +79,8 @@ impl Maintenance {
                 break;
             }
         }
-        let (resealed, measured) = (counts.resealed, run.measurements());
-        info!(
-            resealed,
-            unchanged,
-            failed,
-            finished = next.is_none(),
-            duration_ms = milliseconds(run.elapsed()),
-            store_ms = milliseconds(measured.store),
-            "reseal"
-        );
         json!({
-            "resealed": resealed,
+            "resealed": counts.resealed,
             "unchanged": unchanged,
             "failed": failed,
             "next": next,

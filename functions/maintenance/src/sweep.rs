@@ -5,10 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::lambda::Call;
 use shared::store::{LeaseRequest, Request, Row, StoreError};
-use shared::telemetry::milliseconds;
 use shared::tokens::Error;
 use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
-use tracing::info;
 
 use crate::{Counts, Maintenance, Visit};
 
@@ -27,7 +25,7 @@ impl Maintenance {
         let found = self.attempt(&part, async { Ok(self.tokens.store.unresolved(&part).await?) }, counts).await;
         counts.fault = found.is_none();
         let now = self.tokens.store.now();
-        let mut lost: Vec<_> = found.map(|page| page.rows).unwrap_or_default();
+        let mut lost = found.unwrap_or_default();
         lost.retain(|(until, _)| now - until >= ABANDONED);
         lost.sort_unstable_by_key(|(until, _)| *until);
         let (chosen, later) = choose(lost, MAX_RESOLVED, now);
@@ -51,25 +49,12 @@ impl Maintenance {
         }
         let oldest = left.iter().min().map(|until| Duration::from_millis((now - until).unsigned_abs()));
         run.record(|measured| measured.unresolved_age = oldest);
-        let measured = run.measurements();
-        let (resolved, left, oldest_seconds) = (counts.swept, left.len(), oldest.map(|age| age.as_secs()));
-        info!(
-            resolved,
-            failed,
-            skipped,
-            left,
-            oldest_seconds,
-            duration_ms = milliseconds(run.elapsed()),
-            upstream_ms = milliseconds(measured.upstream),
-            store_ms = milliseconds(measured.store),
-            "sweep"
-        );
         json!({
-            "resolved": resolved,
+            "resolved": counts.swept,
             "failed": failed,
             "skipped": skipped,
-            "left": left,
-            "oldestSeconds": oldest_seconds,
+            "left": left.len(),
+            "oldestSeconds": oldest.map(|age| age.as_secs()),
         })
     }
 

@@ -15,14 +15,6 @@ const UNRESOLVED: &str = "unresolved";
 /// Most pages of the index that are read at a time, a megabyte each: some thousands of rows.
 const MAX_PAGES: usize = 4;
 
-/// The first pages of the index.
-pub struct IndexPage {
-    /// The end of each row's lease.
-    pub rows: Vec<(Millis, UserKey)>,
-    /// The index has more rows.
-    pub more: bool,
-}
-
 /// A page of the table.
 pub struct TablePage {
     pub rows: Vec<TableRow>,
@@ -63,7 +55,8 @@ impl Store {
         })
     }
 
-    pub async fn unresolved(&self, invocation: &Invocation) -> Result<IndexPage, StoreError> {
+    /// Reads the first pages of the index: the end of each row's lease.
+    pub async fn unresolved(&self, invocation: &Invocation) -> Result<Vec<(Millis, UserKey)>, StoreError> {
         let (mut rows, mut after) = (Vec::new(), None);
         for _ in 0..MAX_PAGES {
             let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED).set_exclusive_start_key(after);
@@ -74,7 +67,7 @@ impl Store {
                 break;
             }
         }
-        Ok(IndexPage { rows, more: after.is_some() })
+        Ok(rows)
     }
 }
 
