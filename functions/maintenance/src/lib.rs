@@ -3,7 +3,7 @@
 mod reseal;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, value::RawValue};
 use shared::lambda::{Call, Deps, guarded, job::Job};
@@ -14,6 +14,9 @@ use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
 use tracing::{info, warn};
 
 use reseal::Reseal;
+
+/// No visit begins later than this after the run's start. A visit lasts up to 22 s, and Lambda ends the run at 120 s.
+const VISITS_UNTIL: Duration = Duration::from_secs(90);
 
 pub struct Maintenance {
     tokens: TokenService,

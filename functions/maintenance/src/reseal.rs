@@ -1,6 +1,6 @@
 //! `reseal` walks through the table and seals with the current key what older keys sealed. Calls on other segments can run beside it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json, value::RawValue};
 use shared::identity::UserKey;
@@ -10,10 +10,7 @@ use shared::store::{LeaseRequest, Request, Row, TableRow};
 use shared::tokens::Error;
 use tracing::warn;
 
-use crate::{Counts, Maintenance, Visit};
-
-/// No visit begins later than this after the run's start. A visit lasts up to 22 s, and Lambda ends the run at 120 s.
-const VISITS_UNTIL: Duration = Duration::from_secs(90);
+use crate::{Counts, Maintenance, VISITS_UNTIL, Visit};
 
 /// A part of the table, as DynamoDB's parallel Scan cuts it.
 pub(crate) struct Reseal {

@@ -8,7 +8,8 @@ use shared::http::{self, Problem, Route, body::Fields};
 use shared::identity::{EmailAddress, UserId};
 use shared::lambda::{Deps, Function};
 use shared::record::{Flow, REFRESH_WINDOW};
-use shared::store::{self, LeaseRequest, Row};
+use shared::store::{self, LeaseRequest, Row, StoreError};
+use shared::token::Ticket;
 use shared::tokens::{Error, LeasedUser, TokenService};
 use shared::{invocation::Invocation, seal::Kind};
 
@@ -77,7 +78,8 @@ impl SessionStart {
             return self.widget_answer(&wanted.user, row).await;
         }
         // an unresolved request, or one under way, may make the user known
-        let is_known = |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.is_open();
+        let is_known =
+            |row: &Row| row.record.connected_at.is_some() || row.record.reconnect || row.lease_until.is_some();
         if wanted.email.is_none() && !seen.as_ref().is_some_and(is_known) {
             return Err(Error::EmailRequired.into());
         }
@@ -144,7 +146,8 @@ impl SessionStart {
             Some(sealed) => self.tokens.open(&wanted.user, Kind::Public, sealed).await?,
             None => String::new(),
         };
-        let ticket = self.tokens.store.issue_ticket(&wanted.user, row, invocation).await?;
+        let ticket = Ticket::generate(wanted.user.key()).map_err(StoreError::from)?;
+        self.tokens.store.add_ticket(&wanted.user, &ticket, row, invocation).await?;
         let body = json!({
             "flow": "popup",
             "mode": if public_token.is_empty() { "create" } else { "edit" },

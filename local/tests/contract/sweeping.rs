@@ -179,21 +179,6 @@ async fn nothing_is_written_for_a_user_who_is_deleted_during_the_run() {
 }
 
 #[tokio::test]
-async fn a_run_resolves_a_limited_number_of_users_and_always_the_oldest() {
-    let world = World::new().await;
-    let user = |number: usize| format!("user-{number:03}");
-    for number in 0..105 {
-        world.lose(&user(number)).await;
-        world.pass_seconds(1);
-    }
-    world.pass_seconds(61);
-    assert_eq!(counts(&world.sweep().await), [100, 0, 0, 5]);
-    assert!(!world.row(&user(0)).await.contains_key("pending"));
-    assert_eq!(counts(&world.sweep().await), [5, 0, 0, 0]);
-    assert_eq!(indexed(&world).await, 0);
-}
-
-#[tokio::test]
 async fn a_row_that_cannot_be_resolved_does_not_delay_other_rows() {
     let capture = LogCapture::default();
     let world = World::writing_to(Output::new(capture.clone()), vec![]).await;
@@ -220,25 +205,6 @@ async fn a_row_that_cannot_be_resolved_does_not_delay_other_rows() {
     assert!(of("UnresolvedAgeSeconds").unwrap() >= 64);
     assert!(lines.iter().any(|line| line["code"] == "upstream_unavailable"));
     assert_eq!(counts(&world.sweep().await), [1, 0, 2, 2]);
-}
-
-#[tokio::test]
-async fn many_rows_that_cannot_be_resolved_do_not_starve_other_rows() {
-    let world = World::new().await;
-    for number in 0..101 {
-        let user = format!("user-{number:03}");
-        world.lose(&user).await;
-        garble_record(&world, &user).await;
-    }
-    world.pass_seconds(1);
-    world.lose("ada").await;
-    world.pass_seconds(61);
-    // Each run starts at a random row. A row is missed by five runs once in 10 billion times.
-    let mut resolved = 0;
-    for _ in 0..5 {
-        resolved += counts(&world.sweep().await)[0];
-    }
-    assert_eq!(resolved, 1);
 }
 
 #[tokio::test]

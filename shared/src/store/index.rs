@@ -57,15 +57,11 @@ impl Store {
 
     /// Reads the first pages of the index: the end of each row's lease.
     pub async fn unresolved(&self, invocation: &Invocation) -> Result<Vec<(Millis, UserKey)>, StoreError> {
-        let (mut rows, mut after) = (Vec::new(), None);
+        let mut pages = self.client.scan().table_name(&self.table).index_name(UNRESOLVED).into_paginator().send();
+        let mut rows = Vec::new();
         for _ in 0..MAX_PAGES {
-            let scan = self.client.scan().table_name(&self.table).index_name(UNRESOLVED).set_exclusive_start_key(after);
-            let page = self.run(invocation, scan.send()).await?.map_err(unavailable)?;
-            rows.extend(page.items.unwrap_or_default().iter().filter_map(entry));
-            after = page.last_evaluated_key;
-            if after.is_none() {
-                break;
-            }
+            let Some(page) = self.run(invocation, pages.next()).await? else { break };
+            rows.extend(page.map_err(unavailable)?.items().iter().filter_map(entry));
         }
         Ok(rows)
     }

@@ -33,7 +33,7 @@ pub struct Row {
     /// ID of the last lease; stays after release.
     pub(super) lease_id: Option<String>,
     /// Present if, and only if, a call is at work or something is unresolved. In the past, it says for how long.
-    pub(super) lease_until: Option<Millis>,
+    pub lease_until: Option<Millis>,
     /// The request that was about to be sent. After the lease has ended, it is unresolved.
     pub(super) pending: Option<Pending>,
     /// Leases that were taken over after they had asked Human API: its responses came too late to be stored.
@@ -132,12 +132,7 @@ impl Row {
 
     /// A response of Human API is missing that no call waits for any more.
     pub fn is_unresolved(&self, now: Millis) -> bool {
-        !self.is_leased(now) && self.lease_until.is_some()
-    }
-
-    /// A call is at work, or something is unresolved.
-    pub fn is_open(&self) -> bool {
-        self.lease_until.is_some()
+        self.lease_until.is_some() && !self.is_leased(now)
     }
 
     /// The row as it will be after the release.

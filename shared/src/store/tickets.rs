@@ -17,17 +17,6 @@ use crate::token::{Ticket, TicketHash, random_id};
 const MAX_ATTEMPTS: u32 = 8;
 
 impl Store {
-    pub async fn issue_ticket(
-        &self,
-        user: &UserId,
-        seen: Option<Row>,
-        invocation: &Invocation,
-    ) -> Result<Ticket, StoreError> {
-        let ticket = Ticket::generate(user.key())?;
-        self.add_ticket(user, &ticket, seen, invocation).await?;
-        Ok(ticket)
-    }
-
     /// Stores this ticket. `seen` is what the call has read of the row.
     pub async fn add_ticket(
         &self,
