@@ -237,18 +237,12 @@ impl LeasedUser<'_> {
             // DynamoDB does not answer, or the lease is not this call's any more
             Error::Store(_) | Error::LeaseNotRenewed(StoreError::TakenOver | StoreError::Deleted) => return error,
             // Human API may perform the request yet: no call may ask again before the lease has expired
-            Error::HumanApi(Failure { cause: Cause::Timeout, maybe_performed: true, .. }) => {
-                self.invocation.record(|measured| measured.unresolved += 1);
-                return match self.service.store.extend(&mut self.lease, self.invocation).await {
-                    Err(gone @ (StoreError::Deleted | StoreError::TakenOver)) => gone.into(),
-                    _ => error,
-                };
-            }
+            Error::HumanApi(Failure { cause: Cause::Timeout, maybe_performed: true, .. }) => Release::Leased,
             Error::HumanApi(Failure { maybe_performed: true, .. }) | Error::Panicked => Release::Unresolved,
             _ if had_unresolved || self.response_at_risk => Release::Unresolved,
             _ => Release::Done,
         };
-        if matches!(release, Release::Unresolved) {
+        if matches!(release, Release::Unresolved | Release::Leased) {
             self.invocation.record(|measured| measured.unresolved += 1);
         }
         match self.write(release).await {

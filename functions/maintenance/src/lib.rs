@@ -10,7 +10,7 @@ use shared::lambda::{Call, Deps, guarded, job::Job};
 use shared::store::StoreError;
 use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain, milliseconds};
 use shared::tokens::{Error, TokenService};
-use shared::{clock::Millis, identity::UserKey, invocation::Invocation};
+use shared::{clock::Millis, invocation::Invocation};
 use tracing::{info, warn};
 
 use reseal::Reseal;
@@ -70,9 +70,16 @@ impl Job for Maintenance {
             Task::Reseal(reseal) => ("reseal", self.reseal(reseal, call, &mut counts).await),
         };
         let measured = call.invocation.measurements();
+        let count = |name: &str| response.get(name).and_then(Value::as_u64);
         info!(
             task,
-            %response,
+            resolved = count("resolved"),
+            resealed = count("resealed"),
+            unchanged = count("unchanged"),
+            failed = count("failed"),
+            skipped = count("skipped"),
+            left = count("left"),
+            oldest_seconds = count("oldestSeconds"),
             duration_ms = milliseconds(call.invocation.elapsed()),
             upstream_ms = milliseconds(measured.upstream),
             store_ms = milliseconds(measured.store),
@@ -95,10 +102,9 @@ fn read_task(event: &RawValue) -> Result<Task, String> {
 }
 
 impl Maintenance {
-    /// Visits the row with this key, with a deadline of its own. An error or a panic ends no other visit.
+    /// Visits one row, with a deadline of its own. An error or a panic ends no other visit.
     async fn visit(
         &self,
-        key: Option<UserKey>,
         part: &Invocation,
         work: impl Future<Output = Result<Visit, Error>>,
         counts: &mut Counts,
@@ -107,8 +113,7 @@ impl Maintenance {
             match work.await {
                 Err(Error::Store(StoreError::Absent | StoreError::Deleted)) => Ok(Visit::Nothing),
                 Err(Error::Store(error @ StoreError::Unreadable(_))) => {
-                    let user_key = key.map(|key| key.to_string());
-                    warn!(%error, user_key, "a row cannot be read");
+                    warn!(%error, "a row cannot be read");
                     Ok(Visit::Left)
                 }
                 outcome => outcome,

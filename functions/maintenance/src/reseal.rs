@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json, value::RawValue};
-use shared::identity::UserKey;
 use shared::invocation::Invocation;
 use shared::lambda::Call;
 use shared::store::{LeaseRequest, Request, Row, TableRow};
@@ -64,7 +63,7 @@ impl Maintenance {
                 }
                 let part = run.child();
                 let work = async { self.reseal_row(row?, &part).await };
-                match self.visit(UserKey::parse(&key), &part, work, counts).await {
+                match self.visit(&part, work, counts).await {
                     Visit::Done => counts.resealed += 1,
                     Visit::Nothing => unchanged += 1,
                     Visit::Left | Visit::Failed => failed += 1,

@@ -33,7 +33,7 @@ impl Maintenance {
                 continue;
             }
             let part = run.child();
-            match self.visit(Some(key), &part, self.resolve(key, &part), counts).await {
+            match self.visit(&part, self.resolve(key, &part), counts).await {
                 Visit::Done => counts.swept += 1,
                 Visit::Nothing => skipped += 1,
                 outcome => {

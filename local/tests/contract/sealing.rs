@@ -169,3 +169,19 @@ async fn a_human_id_that_was_written_into_the_table_proves_nothing() {
         assert!(world.take_requests().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_row_of_another_writer_stays_as_it_is() {
+    let world = World::new().await;
+    world.finish("ada", &world.popup("ada")).await;
+    let mut foreign = world.row("ada").await;
+    foreign.remove("generation");
+    foreign.remove("clientUserId");
+    world.put(foreign.clone()).await;
+    for _ in 0..2 {
+        is(&world.access("ada", true).await, 503, "store_unavailable");
+        is(&world.finish("ada", &world.popup("ada")).await, 503, "store_unavailable");
+        is(&world.session("ada", json!({"flow": "popup"})).await, 503, "store_unavailable");
+    }
+    assert_eq!(world.row("ada").await, foreign);
+}

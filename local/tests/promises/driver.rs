@@ -54,13 +54,20 @@ pub(crate) struct Run {
 pub(crate) struct Disturbed {
     how: How,
     write: String,
+    /// `true` if the call has sent the write again, and it was accepted.
+    sent_again: bool,
+}
+
+fn is_acquire(write: &str) -> bool {
+    write.contains("generation = if_not_exists")
 }
 
 impl Disturbed {
     /// A copy of this write can make a row again after a DELETE, or acquire a lease for nobody. The table keeps no trace of a
     /// deleted row, so no condition can prevent that.
     pub(crate) fn may_make_a_row(&self) -> bool {
-        self.how != How::AnswerLost && self.write.contains("generation = ")
+        let makes = self.write.contains("attribute_not_exists(userKey)") || is_acquire(&self.write);
+        self.how != How::AnswerLost && makes
     }
 
     /// A mark changes nothing if it is there already.
@@ -236,8 +243,10 @@ impl World {
             if let Some(copy) = copy.take_if(|_| actor == network) {
                 let status = gates::LateCopy::deliver(copy).await;
                 let disturbed = run.disturbed.as_ref().unwrap();
-                let is_refused = status == 400 || disturbed.how == How::Late || disturbed.may_make_a_row();
+                let comes_first = disturbed.how == How::Late && !disturbed.sent_again;
+                let is_refused = status == 400 || comes_first || disturbed.may_make_a_row();
                 assert!(is_refused || disturbed.is_mark(), "a copy of {disturbed:?} changed the row: {:?}", run.trace);
+                run.taken_over |= status == 200 && disturbed.may_make_a_row();
                 run.trace.push((actor, format!("a late copy arrives: {status}")));
                 invariants::row(&self.stack, &user).await;
                 changes += usize::from(status == 200);
@@ -272,12 +281,17 @@ impl World {
                     if let Some(Disturbance { how, .. }) = disturbed {
                         run.trace.pop();
                         run.trace.push((actor, format!("{} {how:?}", request.what)));
-                        let disturbed = Disturbed { how, write: request.write.clone() };
-                        run.taken_over |= how != How::Copied || disturbed.may_make_a_row();
-                        run.disturbed = Some(disturbed);
+                        run.disturbed = Some(Disturbed { how, write: request.write.clone(), sent_again: false });
                         sends_again = how != How::Copied;
                     }
+                    let write = request.write.clone();
                     let status = self.open(&user, request, passage).await;
+                    let later = run.disturbed.as_mut().filter(|_| disturbed.is_none() && is_write && status == 200);
+                    if let Some(before) = later {
+                        let same = disturbance.is_some_and(|disturbance| disturbance.actor == actor);
+                        run.taken_over |= !same && !before.sent_again && is_acquire(&write);
+                        before.sent_again |= same;
+                    }
                     copy = if is_kept { kept.await.ok() } else { copy };
                     changes += usize::from(is_write && status == 200);
                 }

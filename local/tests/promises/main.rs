@@ -29,6 +29,7 @@ fn counted(what: &str, number: usize) {
     let row = page.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(what)?.strip_prefix(" | "));
     let figures: Vec<usize> =
         row.unwrap_or_default().split(" | ").flat_map(|cell| cell.trim_end_matches(" |").parse()).collect();
+    assert!(number > 0, "{what}");
     assert_eq!(figures.get(usize::from(everything())), Some(&number), "{what}: docs/token-protocol.md");
 }
 

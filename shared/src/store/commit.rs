@@ -18,6 +18,8 @@ pub enum Release {
     TakeoverUnresolved,
     /// It ends, and the pending request is unresolved: the next call sends it again.
     Unresolved,
+    /// It goes on until its end, because Human API may perform the request yet.
+    Leased,
     /// It goes on for another request.
     Continue(Request),
 }
@@ -60,7 +62,6 @@ impl Store {
             .value(":record", encode(&after.record))
             .value(":finished", encode(&after.finished));
         write = write_tickets(write, &mut after, lease, now);
-        let mut until = None;
         match release {
             Release::Done => {
                 (after.lease_until, after.pending) = (None, None);
@@ -72,11 +73,12 @@ impl Store {
             Release::TakeoverUnresolved => {
                 (after.lease_until, after.pending) = (Some(lease.past_end(now)), None);
                 write = write.remove("pending");
-                until = after.lease_until;
             }
             Release::Unresolved => {
                 after.lease_until = Some(lease.past_end(now));
-                until = after.lease_until;
+            }
+            Release::Leased => {
+                after.lease_until = Some(lease.next_end(now));
             }
             Release::Continue(request) => {
                 let pending = Pending { by: lease.id.clone(), since: now, request: request.clone() };
@@ -87,10 +89,9 @@ impl Store {
                         .members(":resolved", &std::mem::take(&mut after.taken_over));
                 }
                 (after.lease_until, after.pending) = (Some(lease.next_end(now)), Some(pending));
-                until = after.lease_until;
             }
         }
-        if !self.write_under(lease, write, until, invocation).await? {
+        if !self.write_under(lease, write, after.lease_until, invocation).await? {
             return Ok(false);
         }
         if matches!(release, Release::Continue(_)) {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::item::take;
 use super::{Item, Row, Store, StoreError, USER_KEY, unavailable};
 use crate::clock::Millis;
 use crate::identity::UserKey;
@@ -61,16 +62,15 @@ impl Store {
         let mut rows = Vec::new();
         for _ in 0..MAX_PAGES {
             let Some(page) = self.run(invocation, pages.next()).await? else { break };
-            rows.extend(page.map_err(unavailable)?.items().iter().filter_map(entry));
+            rows.extend(page.map_err(unavailable)?.items.unwrap_or_default().into_iter().filter_map(entry));
         }
         Ok(rows)
     }
 }
 
 /// `None` for a key that this project did not write.
-fn entry(item: &Item) -> Option<(Millis, UserKey)> {
-    let until = item.get("leaseUntil")?.as_n().ok()?.parse().ok()?;
-    Some((until, UserKey::parse(key(item)?)?))
+fn entry(mut item: Item) -> Option<(Millis, UserKey)> {
+    Some((take(&mut item, "leaseUntil").ok()?, UserKey::parse(key(&item)?)?))
 }
 
 fn key(item: &Item) -> Option<&String> {

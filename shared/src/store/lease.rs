@@ -169,8 +169,9 @@ impl Store {
         }
         write = match (generation, request.user) {
             (Some(generation), _) => write.when("generation = :generation").text(":generation", generation),
-            (None, None) => write.when("attribute_exists(userKey)"),
-            (None, Some(_)) => write,
+            (None, None) => write.when("attribute_exists(generation)"),
+            // not the row of another writer
+            (None, Some(_)) => write.when("(attribute_not_exists(userKey) OR attribute_exists(generation))"),
         };
         let write = require_good_ticket(require_unfinished(write, request, now), request, now);
         let once = Config::builder().retry_config(RetryConfig::disabled());
@@ -202,20 +203,14 @@ impl Store {
     /// Makes sure that the lease covers a request that is sent now.
     pub async fn renew(&self, lease: &mut Lease, invocation: &Invocation) -> Result<(), StoreError> {
         if lease.written.elapsed() >= RENEW_AFTER {
-            self.extend(lease, invocation).await?;
+            let until = lease.next_end(self.now());
+            self.write_under(lease, Write::default(), Some(until), invocation).await?;
         }
         if lease.written.elapsed().as_millis() < CLOCK_MARGIN as u128 {
             Ok(())
         } else {
             Err(StoreError::Unavailable("the lease could not be renewed in time".into()))
         }
-    }
-
-    /// Makes the lease last as long as a new one.
-    pub async fn extend(&self, lease: &mut Lease, invocation: &Invocation) -> Result<(), StoreError> {
-        let until = lease.next_end(self.now());
-        self.write_under(lease, Write::default(), Some(until), invocation).await?;
-        Ok(())
     }
 
     /// One write under the lease, which may set another `leaseUntil`. `false`: a takeover was marked meanwhile, and the write's

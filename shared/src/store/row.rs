@@ -127,7 +127,7 @@ impl Row {
     }
 
     pub(super) fn has_expired(&self, now: Millis) -> bool {
-        self.expires.is_some_and(|expires| expires * 1000 <= now)
+        self.expires.is_some_and(|expires| expires.saturating_mul(1000) <= now)
     }
 
     /// A response of Human API is missing that no call waits for any more.

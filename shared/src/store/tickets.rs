@@ -26,7 +26,7 @@ impl Store {
         invocation: &Invocation,
     ) -> Result<(), StoreError> {
         let (hash, generation) = (ticket.hash(), random_id()?);
-        let known = seen.as_ref().map(|row| row.generation.clone());
+        let mut known = seen.as_ref().map(|row| row.generation.clone());
         let mut row = seen;
         for _ in 0..MAX_ATTEMPTS {
             let write = match &row {
@@ -39,9 +39,11 @@ impl Store {
                 // this call's own write, whose answer was lost
                 return Ok(());
             }
-            if known.is_some() && known != current.as_ref().map(|row| row.generation.clone()) {
+            let current_generation = current.as_ref().map(|row| row.generation.clone());
+            if known.is_some() && known != current_generation {
                 return Err(StoreError::Deleted);
             }
+            known = current_generation;
             row = current;
         }
         Err(StoreError::Locked { retry_after: Duration::from_secs(1) })
