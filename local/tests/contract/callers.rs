@@ -108,6 +108,25 @@ async fn a_ticket_does_not_accept_a_connect_response() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_is_not_good_writes_nothing() {
+    let world = World::new().await;
+    let ticket = async || {
+        let session = world.session("ada", json!({"flow": "popup"})).await.json();
+        session["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+    };
+    let (spent, expired) = (ticket().await, ticket().await);
+    is(&world.stack.gateway.with_ticket(&spent, &world.popup("ada")).await, 201, "ok");
+    let before = world.row("ada").await;
+    is(&world.stack.gateway.with_ticket(&spent, &world.popup("ada")).await, 401, "unauthenticated");
+    world.pass_seconds(3601);
+    is(&world.stack.gateway.with_ticket(&expired, &world.popup("ada")).await, 401, "unauthenticated");
+    assert_eq!(world.row("ada").await, before);
+    world.delete("ada").await;
+    is(&world.stack.gateway.with_ticket(&expired, &world.popup("ada")).await, 401, "unauthenticated");
+    assert_eq!(world.rows().await, 0);
+}
+
+#[tokio::test]
 async fn a_widget_report_is_always_checked_with_human_api() {
     let world = World::new().await;
     world.stack.human_api.with(|state| state.connect("ada", SOURCE));

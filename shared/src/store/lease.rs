@@ -167,11 +167,10 @@ impl Store {
         if let Some(user) = request.user {
             write = write.set("clientUserId = if_not_exists(clientUserId, :user)").text(":user", user.as_str());
         }
-        write = match (generation, request.user) {
-            (Some(generation), _) => write.when("generation = :generation").text(":generation", generation),
-            (None, None) => write.when("attribute_exists(generation)"),
+        write = match generation {
+            Some(generation) => write.when("generation = :generation").text(":generation", generation),
             // not the row of another writer
-            (None, Some(_)) => write.when("(attribute_not_exists(userKey) OR attribute_exists(generation))"),
+            None => write.when("(attribute_not_exists(userKey) OR attribute_exists(generation))"),
         };
         let write = require_good_ticket(require_unfinished(write, request, now), request, now);
         let once = Config::builder().retry_config(RetryConfig::disabled());
@@ -284,7 +283,7 @@ fn require_unfinished(write: Write, request: &LeaseRequest<'_>, now: Millis) -> 
         .number(":forgotten", now - FINISHED_TTL)
 }
 
-/// The ticket has not expired, and is not spent on another session.
+/// The row exists, and its ticket has not expired and is not spent on another session.
 fn require_good_ticket(write: Write, request: &LeaseRequest<'_>, now: Millis) -> Write {
     let Some(ticket) = request.ticket else { return write };
     write
