@@ -27,10 +27,14 @@ fn counted(what: &str, number: usize) {
     println!("{what}: {number} schedules");
     let page = include_str!("../../../docs/token-protocol.md");
     let row = page.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(what)?.strip_prefix(" | "));
-    let figures: Vec<usize> =
-        row.unwrap_or_default().split(" | ").flat_map(|cell| cell.trim_end_matches(" |").parse()).collect();
-    assert!(number > 0, "{what}");
-    assert_eq!(figures.get(usize::from(everything())), Some(&number), "{what}: docs/token-protocol.md");
+    let mut figures = row.unwrap_or_default().split(" | ").map(|cell| cell.trim_end_matches(" |"));
+    let figure = figures.nth(usize::from(everything()));
+    // nobody has counted these orders yet
+    let is_uncounted = everything() && figure == Some("–");
+    assert!(
+        number > 0 && (is_uncounted || figure == Some(number.to_string().as_str())),
+        "{what}: docs/token-protocol.md"
+    );
 }
 
 /// Returns `true` if `PROMISES=all` is set. The complete search takes most of an hour.
