@@ -98,7 +98,6 @@ async fn answer_secrets_manager(State(secrets): State<Secrets>, headers: HeaderM
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let answer = match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
         Some("secretsmanager.GetSecretValue") => secrets.get(&request),
-        Some("secretsmanager.ListSecretVersionIds") => secrets.list(&request),
         _ => Err((400, serde_json::json!({"__type": "UnknownOperationException"}))),
     };
     let (status, body) = answer.map_or_else(|refusal| refusal, |value| (200, value));

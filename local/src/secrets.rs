@@ -132,18 +132,6 @@ impl Secrets {
             "VersionStages": stages(newest - number),
         }))
     }
-
-    /// Answers `ListSecretVersionIds`. Versions without a stage are listed only if the request includes deprecated ones.
-    pub fn list(&self, request: &Value) -> Result<Value, (u16, Value)> {
-        let secrets = lock(&self.secrets);
-        let secret = find(&secrets, request)?;
-        let newest = secret.values.len();
-        let deprecated = request.get("IncludeDeprecated") == Some(&Value::Bool(true));
-        let listed = |age: &usize| deprecated || !stages(*age).is_empty();
-        let version = |age| json!({"VersionId": version_id(newest - age), "VersionStages": stages(age)});
-        let versions: Vec<Value> = (0..newest - secret.gone).filter(listed).map(version).collect();
-        Ok(json!({"Name": secret.name, "Versions": versions}))
-    }
 }
 
 /// Returns the client secret without the characters that a person pasted around it, as Human API knows it.

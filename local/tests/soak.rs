@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -40,18 +40,16 @@ const FINISHES_PER_KILL: usize = 2;
 const BLOCKED: Duration = Duration::from_secs(120);
 const LONGEST_LEASE_SECONDS: u64 = 28;
 
-/// A random generator with the same numbers in each run (xorshift64*).
-struct Dice(AtomicU64);
+/// A random generator with the same numbers in each run.
+struct Dice(std::sync::Mutex<fastrand::Rng>);
 
 impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(std::sync::Mutex::new(fastrand::Rng::with_seed(seed)))
+    }
+
     fn roll(&self, sides: usize) -> usize {
-        let step = |mut x: u64| {
-            x ^= x >> 12;
-            x ^= x << 25;
-            Some(x ^ (x >> 27))
-        };
-        let x = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).unwrap();
-        usize::try_from(x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % sides
+        self.0.lock().unwrap().usize(..sides)
     }
 }
 
@@ -96,7 +94,7 @@ impl Soak {
         let zero = || AtomicUsize::new(0);
         Self {
             stack,
-            dice: Dice(AtomicU64::new(2026)),
+            dice: Dice::new(2026),
             slots,
             kills: zero(),
             kills_at_work: zero(),
@@ -220,7 +218,7 @@ async fn killed_functions_lose_nothing_and_block_nobody() {
     let soak = Soak::new().await;
     // Responses take some time, so that calls overlap and kills meet them at any point.
     let slow = |service| {
-        let dice = Dice(AtomicU64::new(4711));
+        let dice = Dice::new(4711);
         let event = move || tokio::time::sleep(Duration::from_millis(dice.roll(40) as u64)).boxed();
         Rule::always(service, Fault::After(Arc::new(event)))
     };

@@ -1,7 +1,7 @@
 //! The DynamoDB table: read a row, acquire its lease, commit under the lease, delete the row.
 //!
-//! Every write under a lease is conditional on the lease's id, which stays in the row after the release. So a write whose answer was
-//! lost can be sent again, and one that arrives late does nothing.
+//! A write under a lease is conditional on the lease's ID and on the `leaseUntil` of the call's last write. So a write whose answer was
+//! lost can be sent again, and a copy that arrives late does nothing.
 
 use std::time::Duration;
 
@@ -96,13 +96,11 @@ impl Store {
             .key(USER_KEY, key_value(key))
             .condition_expression("generation = :generation")
             .expression_attribute_values(":generation", generation.clone());
-        match self.run(invocation, request.send()).await? {
-            Err(error)
-                if !error.as_service_error().is_some_and(DeleteItemError::is_conditional_check_failed_exception) =>
-            {
-                Err(unavailable(error))
-            }
-            Ok(_) | Err(_) => Ok(()),
+        let sent = self.run(invocation, request.send()).await?;
+        let refused = |error: &DeleteItemError| error.is_conditional_check_failed_exception();
+        match sent {
+            Err(error) if error.as_service_error().is_some_and(refused) => Ok(()),
+            sent => sent.map(drop).map_err(unavailable),
         }
     }
 

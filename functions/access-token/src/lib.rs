@@ -40,7 +40,7 @@ impl Function for AccessToken {
         let row = self.tokens.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;
         let row = match self.decide(&row, force).transpose()? {
             Some(()) => row,
-            None => self.refresh(&user, &row, force, invocation).await?,
+            None => self.refresh(&row, force, invocation).await?,
         };
         let access = row.record.access_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let token = self.tokens.open(&user, Kind::Access, &access.token).await?;
@@ -77,13 +77,8 @@ impl AccessToken {
     }
 
     /// Refreshes once for all callers: a caller is served the present token while it is valid, or waits for the new one.
-    async fn refresh(&self, user: &UserId, seen: &Row, force: bool, invocation: &Invocation) -> Result<Row, Error> {
-        let request = LeaseRequest {
-            user: None,
-            seen: Some(seen),
-            shares_failure: true,
-            ..LeaseRequest::of(user, store::Request::Access)
-        };
+    async fn refresh(&self, seen: &Row, force: bool, invocation: &Invocation) -> Result<Row, Error> {
+        let request = LeaseRequest { shares_failure: true, ..LeaseRequest::of_row(seen, store::Request::Access) };
         let answered = |row: &Row| {
             let now = self.tokens.store.now();
             let valid =

@@ -90,7 +90,7 @@ impl Maintenance {
         if row.is_sealed_with(key.version()) {
             return Ok(Visit::Nothing);
         }
-        let request = LeaseRequest { user: None, seen: Some(&row), ..LeaseRequest::of(&row.user, Request::Nothing) };
+        let request = LeaseRequest::of_row(&row, Request::Nothing);
         let no_answer = |_: &Row| None;
         let done = self.tokens.exclusive(request, no_answer, |_| Box::pin(async { Ok(()) }), part);
         let ((), after) = done.await?;

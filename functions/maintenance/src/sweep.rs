@@ -65,8 +65,7 @@ impl Maintenance {
         if !row.is_unresolved(now) {
             return Ok(Visit::Nothing);
         }
-        // without a user, it makes no row
-        let request = LeaseRequest { user: None, seen: Some(&row), ..LeaseRequest::of(&row.user, Request::Nothing) };
+        let request = LeaseRequest::of_row(&row, Request::Nothing);
         let leased_meanwhile = |_: &Row| Some(Ok(Visit::Left));
         let done = self.tokens.exclusive(request, leased_meanwhile, |_| Box::pin(async { Ok(Visit::Done) }), part);
         Ok(done.await?.0)

@@ -6,7 +6,7 @@ use shared::http::{self, Route, body::Fields, caller::Claims};
 use shared::lambda::{Deps, Function};
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
-use shared::{identity::UserId, invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
+use shared::{invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
 
 pub struct PublicToken {
     tokens: TokenService,
@@ -32,7 +32,7 @@ impl Function for PublicToken {
         let row = self.tokens.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;
         let (recovered, row) = match self.decide(&row, refresh).transpose()? {
             Some(()) => (false, row),
-            None => self.recover(&user, &row, refresh, invocation).await?,
+            None => self.recover(&row, refresh, invocation).await?,
         };
         let sealed = row.record.public_token.as_ref().ok_or(Error::ReconnectRequired)?;
         let public_token = self.tokens.open(&user, Kind::Public, sealed).await?;
@@ -60,15 +60,8 @@ impl PublicToken {
         }
     }
 
-    async fn recover(
-        &self,
-        user: &UserId,
-        seen: &Row,
-        refresh: bool,
-        invocation: &Invocation,
-    ) -> Result<(bool, Row), Error> {
-        let request =
-            LeaseRequest { user: None, seen: Some(seen), ..LeaseRequest::of(user, store::Request::PublicToken) };
+    async fn recover(&self, seen: &Row, refresh: bool, invocation: &Invocation) -> Result<(bool, Row), Error> {
+        let request = LeaseRequest::of_row(seen, store::Request::PublicToken);
         // an error of the row does not answer the call: another call may be about to change the row
         let answered = |row: &Row| matches!(self.decide(row, refresh), Some(Ok(()))).then_some(Ok(false));
         self.tokens

@@ -2,7 +2,7 @@
 
 use local::faults::{Acts, Fault, LateCopies, Rule, Service};
 
-use crate::world::{Gate, World, is};
+use crate::world::{World, is};
 
 #[tokio::test]
 async fn a_delete_wins_over_a_call_in_flight() {
@@ -31,24 +31,6 @@ async fn a_delete_ends_a_waiting_call_too() {
     is(&one, 410, "connection_deleted");
     is(&two, 410, "connection_deleted");
     assert_eq!(world.rows().await, 0);
-}
-
-#[tokio::test]
-async fn a_late_copy_of_an_acquire_stores_no_token_after_a_delete() {
-    let world = World::new().await;
-    let (copies, (gate, wait)) = (LateCopies::default(), Gate::new());
-    world.stack.faults.set([
-        Rule::once(Service::DynamoDb, Fault::Copy(Acts::Not, copies.clone())).of("UpdateItem"),
-        Rule::once(Service::HumanApi, wait),
-    ]);
-    let object = world.popup("ada");
-    let then = async {
-        assert_eq!(world.delete("ada").await, 204);
-        assert_eq!(copies.deliver().await, [200], "a row again, for nobody");
-    };
-    let (finished, ()) = tokio::join!(world.finish("ada", &object), gate.meanwhile(then));
-    is(&finished, 410, "connection_deleted");
-    assert!(!world.table().await.concat().contains("userRecord"), "no token was stored");
 }
 
 #[tokio::test]

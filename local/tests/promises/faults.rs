@@ -13,14 +13,13 @@ use local::issuer::Issuer;
 use local::local_stack::{LocalStack, Options};
 use local::log_capture::LogCapture;
 use local::secrets::TOKEN_KEY;
-use serde_json::{Value, json};
 use shared::clock::{Clock, Millis};
 use shared::identity::UserId;
 use shared::store::LEASE_DURATION;
 use shared::telemetry::Output;
 
 use crate::calls::{Call, Known, Request, set_up};
-use crate::driver::{ABANDONED, LEASE_IS_OVER};
+use crate::driver::LEASE_IS_OVER;
 use crate::expectations::{expect, healthy, ill_formed};
 use crate::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use crate::paused_time::{PausedTime, quiet};
@@ -63,7 +62,7 @@ pub(crate) struct Wrong {
 
 pub(crate) struct World {
     pub(crate) stack: LocalStack,
-    time: PausedTime,
+    pub(crate) time: PausedTime,
     /// Receives the functions' lines.
     output: Output,
     clock: Clock,
@@ -77,7 +76,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::writing_to(Output::new(std::io::sink()), PausedTime::begin()).await
     }
 
@@ -100,13 +99,13 @@ impl World {
         }
     }
 
-    fn reuse_sessions(&mut self) {
+    pub(crate) fn reuse_sessions(&mut self) {
         self.single_use = false;
         self.stack.human_api.with(|state| state.single_use = false);
     }
 
     /// Creates cold functions, with empty caches.
-    fn cold(&self) -> Gateway {
+    pub(crate) fn cold(&self) -> Gateway {
         let issuer = Issuer::new("faults".into());
         Gateway::new(&self.stack.config, issuer, Calls::default(), &self.output, self.clock.clone()).unwrap()
     }
@@ -122,7 +121,7 @@ impl World {
     }
 
     /// Prepares the request of a new user in this state, and cold functions.
-    async fn prepare(&mut self, call: Call, known: Known) -> (Request, Gateway) {
+    pub(crate) async fn prepare(&mut self, call: Call, known: Known) -> (Request, Gateway) {
         self.users += 1;
         let user = format!("canary-user-{}", self.users);
         self.time.during(&self.stack.faults, set_up(&self.stack, known, &user)).await;
@@ -345,74 +344,6 @@ async fn a_call_with_a_slow_human_api_is_resolved_step_by_step() {
     faults.set([Rule::always(Service::HumanApi, Fault::late(Duration::from_millis(6300)))]);
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
     assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 200);
-}
-
-/// Creates cold functions, and twenty users whose exchange has been unresolved for a minute.
-async fn abandoned(world: &mut World) -> Gateway {
-    world.reuse_sessions();
-    let faults = world.stack.faults.clone();
-    for _ in 0..20 {
-        let (request, cold) = world.prepare(Call::FinishPopup, Known::New).await;
-        faults.set([Rule::once(Service::HumanApi, Fault::refuse(500, "{}"))]);
-        assert_eq!(world.time.during(&faults, request.send(&cold)).await.status, 503);
-    }
-    world.time.pass(Duration::from_millis(ABANDONED as u64)).await;
-    world.cold()
-}
-
-#[tokio::test]
-async fn the_sweep_ends_in_time_whichever_service_does_not_answer() {
-    let mut world = World::new().await;
-    for service in Service::ALL {
-        let cold = abandoned(&mut world).await;
-        let (faults, began) = (world.stack.faults.clone(), tokio::time::Instant::now());
-        faults.set([Rule::always(service, Fault::Hang(Acts::Not))]);
-        let report = world.time.during(&faults, cold.sweep()).await;
-        assert!(began.elapsed() < Duration::from_secs(112), "{service:?}: {:?} {report}", began.elapsed());
-        assert_eq!(report["resolved"], 0, "{service:?}: {report}");
-        if service == Service::HumanApi {
-            assert_eq!(report["left"], 20, "{report}");
-            assert!((1..20).contains(&report["failed"].as_u64().unwrap()), "some were not started: {report}");
-        }
-        faults.set([]);
-        world.time.pass(Duration::from_millis(ABANDONED as u64)).await;
-        assert_eq!(world.time.during(&faults, cold.sweep()).await["resolved"], 20, "{service:?}");
-    }
-}
-
-/// Reseals a table while this service does not answer, and then goes on.
-async fn reseal_without(service: Service) {
-    let mut world = World::new().await;
-    let (cold, faults) = (abandoned(&mut world).await, world.stack.faults.clone());
-    world.stack.secrets.rotate(TOKEN_KEY);
-    let began = tokio::time::Instant::now();
-    faults.set([Rule::always(service, Fault::Hang(Acts::Not))]);
-    let report = world.time.during(&faults, cold.maintain(&json!({"task": "reseal"}))).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(112), "{:?} {report}", began.elapsed());
-    let failed = report["failed"].as_u64().unwrap();
-    assert!((1..20).contains(&failed) && report["resealed"] == 0, "{report}");
-    assert_eq!(report["next"].is_string(), service == Service::HumanApi, "{report}");
-    faults.set([]);
-    world.time.pass(Duration::from_millis(LEASE_IS_OVER as u64)).await;
-    let event = json!({"task": "reseal", "after": report["next"]});
-    let rest = if service == Service::HumanApi { 20 - failed } else { 20 };
-    let report = world.time.during(&faults, cold.maintain(&event)).await.unwrap();
-    assert_eq!((&report["resealed"], &report["next"]), (&json!(rest), &Value::Null), "{report}");
-}
-
-#[tokio::test]
-async fn a_reseal_that_human_api_delays_ends_in_time_and_says_where_to_go_on() {
-    reseal_without(Service::HumanApi).await;
-}
-
-#[tokio::test]
-async fn a_reseal_that_dynamodb_delays_ends_in_time() {
-    reseal_without(Service::DynamoDb).await;
-}
-
-#[tokio::test]
-async fn a_reseal_that_secrets_manager_delays_ends_in_time() {
-    reseal_without(Service::SecretsManager).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The promises about tokens (section 4 of the contract), on the real handlers.
 //!
 //! `schedules` covers every order of overlapping calls and every death of a call. `faults` covers every fault of a
-//! service. `rotation` changes secrets during calls. `leaks` searches all output for secrets.
+//! service. `maintenance` delays its tasks. `rotation` changes secrets during calls. `leaks` searches all output for secrets.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,6 +17,7 @@ mod faults;
 mod gates;
 mod invariants;
 mod leaks;
+mod maintenance;
 mod paused_time;
 mod rotation;
 mod schedules;

@@ -62,6 +62,11 @@ impl<'a> LeaseRequest<'a> {
             shares_failure: false,
         }
     }
+
+    /// A call that sends `request`, has read this row, and may not make it.
+    pub fn of_row(row: &'a Row, request: Request) -> Self {
+        Self { user: None, seen: Some(row), ..Self::of(&row.user, request) }
+    }
 }
 
 pub enum Acquired<T> {
