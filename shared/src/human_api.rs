@@ -17,6 +17,8 @@ use crate::token::ClientSecret;
 
 mod requests;
 mod responses;
+#[cfg(test)]
+mod tests;
 
 use requests::Endpoint;
 pub use requests::{AccessRequest, ExchangeRequest, HumanApiRequest, IdRequest, PublicTokenRequest, SessionRequest};

@@ -23,6 +23,8 @@ mod index;
 mod item;
 mod lease;
 mod row;
+#[cfg(test)]
+mod tests;
 mod tickets;
 mod write;
 

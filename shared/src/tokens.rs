@@ -28,6 +28,8 @@ mod fetch;
 mod reseal;
 mod resolve;
 mod send;
+#[cfg(test)]
+mod tests;
 mod widget_token;
 
 /// Longest life of a token that is believed.

@@ -6,6 +6,17 @@ use serde_json::json;
 use crate::world::{LOSE_RESPONSE, World, garble, is, refuse};
 
 #[tokio::test]
+async fn a_replay_of_a_finished_session_resolves_what_another_call_left() {
+    let world = World::new().await;
+    let finished = world.popup("ada");
+    is(&world.finish("ada", &finished).await, 201, "ok");
+    world.lose("ada").await;
+    world.take_requests();
+    is(&world.finish("ada", &finished).await, 200, "ok");
+    assert_eq!(world.take_requests(), ["tokens"]);
+}
+
+#[tokio::test]
 async fn a_lost_response_of_a_user_with_a_proven_human_id_is_recovered() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;

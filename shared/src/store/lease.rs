@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// The lease that an earlier attempt of this call acquired, while it lasts.
-    fn adopt(&self, key: UserKey, row: &Row, attempts: &[(String, Instant)]) -> Option<Lease> {
+    pub(super) fn adopt(&self, key: UserKey, row: &Row, attempts: &[(String, Instant)]) -> Option<Lease> {
         let (id, written) = attempts.iter().find(|(id, _)| row.lease_id.as_ref() == Some(id))?;
         let until = row.lease_until.filter(|until| *until > self.now())?;
         Some(Lease::of(key, row.clone(), id, until, *written))
@@ -306,7 +306,7 @@ fn require_good_ticket(write: Write, request: &LeaseRequest<'_>, now: Millis) ->
 
 impl Lease {
     /// A lease of a row as it is after the acquire.
-    fn of(key: UserKey, row: Row, id: &str, until: Millis, written: Instant) -> Self {
+    pub(super) fn of(key: UserKey, row: Row, id: &str, until: Millis, written: Instant) -> Self {
         Self { key, spends: None, asked: false, id: id.to_owned(), until, unresolved_until: None, written, row }
     }
 

@@ -1,0 +1,520 @@
+//! The writes as DynamoDB gets them, and what a call makes of DynamoDB's answers. Behind the real SDK stands an HTTP server.
+//! `docs/token-protocol.md` has the same writes as a table.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::lease::POLL_MAX;
+use super::row::{FINISHED_TTL, IDLE_ROW_TTL, MAX_TICKETS, TICKET_TTL};
+use super::*;
+use crate::aws::{dynamodb, tests::config};
+use crate::identity::UserId;
+use crate::network::http_client;
+use crate::record::Record;
+use crate::scripted::{Answer, Server};
+use crate::seal::Sealed;
+use crate::token::{SessionHash, Ticket, TicketHash};
+
+const NOW: Millis = 1_795_687_200_000;
+const SESSION: &str = "made-up-session-hash";
+const TICKET: &str = "made-up-ticket-hash";
+
+/// A store whose DynamoDB answers as told, at a time that stands still.
+struct Table {
+    server: Server,
+    store: Store,
+}
+
+impl Table {
+    async fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let server = Server::answering(answers).await;
+        let config = config(&[("AWS_ENDPOINT_URL", &server.url)]);
+        let client = dynamodb(&config.aws, &http_client(&config).unwrap());
+        let clock = Clock::with_sleep(|| NOW, |_| tokio::task::yield_now().boxed());
+        Self { store: Store::new(client, "made-up".into(), clock), server }
+    }
+
+    /// The requests so far, as JSON.
+    fn requests(&self) -> Vec<Value> {
+        self.server.requests().iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+    }
+
+    /// The condition, the effect and the values of the last write.
+    fn last_write(&self) -> (String, String, Value) {
+        let last = self.requests().pop().unwrap();
+        let text = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(last["Key"], json!({"userKey": {"S": ada().key().to_string()}}));
+        assert_eq!(last["TableName"], "made-up");
+        (text("ConditionExpression"), text("UpdateExpression"), last["ExpressionAttributeValues"].clone())
+    }
+}
+
+fn ada() -> UserId {
+    UserId::new("ada").unwrap()
+}
+
+fn done() -> Answer {
+    Answer::json(200, &json!({}))
+}
+
+/// The condition is false, because the row stands like this.
+fn refused(item: Value) -> Answer {
+    let error = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+    let mut body = json!({"__type": error, "message": "made up"});
+    if !item.is_null() {
+        body["Item"] = item;
+    }
+    Answer::json(400, &body)
+}
+
+fn unavailable() -> Answer {
+    Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}))
+}
+
+fn item(lease: &str, until: Option<Millis>) -> Value {
+    let mut item = json!({"clientUserId": {"S": "ada"}, "generation": {"S": "g"}, "leaseId": {"S": lease}});
+    if let Some(until) = until {
+        item["leaseUntil"] = json!({"N": until.to_string()});
+    }
+    item
+}
+
+fn item_of_generation(generation: &str) -> Value {
+    let mut item = item("other", None);
+    item["generation"] = json!({"S": generation});
+    item
+}
+
+fn row() -> Row {
+    Row::new(ada(), "g".into())
+}
+
+/// A lease with the ID `me` until `NOW` + 10 s, of a row with content.
+fn lease() -> Lease {
+    let mut row = row();
+    let sealed = Sealed { version: "v1".into(), bytes: vec![1] };
+    row.record = Record { human_id: Some("made-up".into()), public_token: Some(sealed), ..Record::default() };
+    Lease::of(ada().key(), row, "me", NOW + 10_000, Instant::now())
+}
+
+async fn acquire(table: &Table, request: LeaseRequest<'_>) -> Result<Acquired<()>, StoreError> {
+    table.store.acquire(request, |_| None, &Invocation::start()).await
+}
+
+fn leased(acquired: Result<Acquired<()>, StoreError>) -> Lease {
+    match acquired.unwrap() {
+        Acquired::Lease(lease) => lease,
+        Acquired::Answered((), _) => panic!("nothing answers"),
+    }
+}
+
+const FREE: &str = "(attribute_not_exists(leaseUntil) OR leaseUntil < :expired)";
+const UNDER_LEASE: &str = "leaseId = :me AND leaseUntil = :last";
+
+#[tokio::test]
+async fn an_acquire_of_a_row_that_nobody_has_read() {
+    let table = Table::answering([done()]).await;
+    let user = ada();
+    let lease = leased(acquire(&table, LeaseRequest::of(&user, Request::Access)).await);
+    let (condition, effect, values) = table.last_write();
+    assert_eq!(condition, format!("{FREE} AND (attribute_not_exists(userKey) OR attribute_exists(generation))"));
+    assert_eq!(
+        effect,
+        "SET leaseId = :me, leaseUntil = :until, pending = if_not_exists(pending, :pending), \
+         generation = if_not_exists(generation, :me), tickets = if_not_exists(tickets, :none), \
+         clientUserId = if_not_exists(clientUserId, :user) REMOVE expires"
+    );
+    let pending = json!({"by": {"S": lease.id}, "since": {"N": NOW.to_string()}, "request": {"S": "access"}});
+    let expected = json!({
+        ":me": {"S": lease.id},
+        ":until": {"N": (NOW + 26_000).to_string()},
+        ":expired": {"N": (NOW - 2_000).to_string()},
+        ":pending": {"M": pending},
+        ":none": {"M": {}},
+        ":user": {"S": "ada"},
+    });
+    assert_eq!(values, expected);
+    assert_eq!((lease.row.generation.as_str(), lease.until), (lease.id.as_str(), NOW + 26_000));
+}
+
+#[tokio::test]
+async fn an_acquire_for_a_session_with_a_ticket_of_a_row_that_was_read() {
+    let before = Answer::json(200, &json!({"Attributes": item("other", Some(NOW - 60_000))}));
+    let table = Table::answering([before]).await;
+    let (row, session, ticket) = (row(), SessionHash(SESSION.into()), TicketHash(TICKET.into()));
+    let request = LeaseRequest {
+        session: Some(&session),
+        ticket: Some(&ticket),
+        ..LeaseRequest::of_row(&row, Request::PublicToken)
+    };
+    let lease = leased(acquire(&table, request).await);
+    let (condition, effect, values) = table.last_write();
+    assert_eq!(
+        condition,
+        format!(
+            "{FREE} AND generation = :generation AND (attribute_not_exists(finished.#session) \
+             OR finished.#session <= :forgotten OR attribute_exists(leaseUntil)) \
+             AND tickets.#ticket.goodUntil > :now \
+             AND (attribute_not_exists(tickets.#ticket.spentBy) OR tickets.#ticket.spentBy = :session)"
+        )
+    );
+    assert!(!effect.contains("clientUserId"), "this call may not make the row: {effect}");
+    for (value, expected) in [
+        (":generation", json!({"S": "g"})),
+        (":forgotten", json!({"N": (NOW - FINISHED_TTL).to_string()})),
+        (":now", json!({"N": NOW.to_string()})),
+        (":session", json!({"S": SESSION})),
+    ] {
+        assert_eq!(values[value], expected, "{value}");
+    }
+    let names = &table.requests()[0]["ExpressionAttributeNames"];
+    assert_eq!(*names, json!({"#session": SESSION, "#ticket": TICKET}));
+    assert_eq!(lease.past_end(NOW), NOW - 60_000, "unresolved since then");
+}
+
+#[tokio::test]
+async fn each_attempt_to_acquire_has_an_id_of_its_own_and_learns_the_generation() {
+    let table = Table::answering([unavailable(), refused(item("other", Some(NOW))), done()]).await;
+    let user = ada();
+    // DynamoDB gives no row back, so this call finds that it was deleted meanwhile
+    let request = LeaseRequest { user: None, ..LeaseRequest::of(&user, Request::Access) };
+    assert!(matches!(acquire(&table, request).await, Err(StoreError::Absent)));
+    let requests = table.requests();
+    let values = |attempt: usize| &requests[attempt]["ExpressionAttributeValues"];
+    assert_eq!(requests.len(), 3, "the SDK itself sends no acquire again");
+    assert!(values(0)[":me"] != values(1)[":me"] && values(1)[":me"] != values(2)[":me"]);
+    assert_eq!((&values(1)[":generation"], &values(2)[":generation"]), (&Value::Null, &json!({"S": "g"})));
+}
+
+#[tokio::test]
+async fn an_unavailable_table_is_asked_three_times_for_a_lease() {
+    let table = Table::answering((0..9).map(|_| Answer::json(500, &json!({})))).await;
+    let user = ada();
+    let outcome = acquire(&table, LeaseRequest::of(&user, Request::Access)).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
+    assert_eq!(table.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refused_acquire_is_read_in_the_order_of_the_protocol() {
+    let outcome = async |item: Value, request: LeaseRequest<'_>| {
+        let table = Table::answering([refused(item), done()]).await;
+        let outcome = table.store.acquire(request, |row| row.is_leased(NOW).then_some(()), &Invocation::start()).await;
+        (outcome, table.requests().len())
+    };
+    let (row, user) = (row(), ada());
+    let mut expired = item("other", None);
+    expired["expires"] = json!({"N": (NOW / 1000).to_string()});
+    for gone in [Value::Null, expired, item_of_generation("h")] {
+        let known = outcome(gone.clone(), LeaseRequest::of_row(&row, Request::Access)).await;
+        assert!(matches!(known, (Err(StoreError::Deleted), 1)), "{gone}");
+    }
+    let may_not_make = LeaseRequest { user: None, ..LeaseRequest::of(&user, Request::Access) };
+    assert!(matches!(outcome(Value::Null, may_not_make).await, (Err(StoreError::Absent), 1)));
+    let makes = outcome(Value::Null, LeaseRequest::of(&user, Request::Access)).await;
+    assert!(matches!(makes, (Ok(Acquired::Lease(_)), 2)));
+    let answered = outcome(item("other", Some(NOW)), LeaseRequest::of(&user, Request::Access)).await;
+    assert!(matches!(answered, (Ok(Acquired::Answered((), _)), 1)));
+    let waits = outcome(item("other", None), LeaseRequest::of(&user, Request::Access)).await;
+    assert!(matches!(waits, (Ok(Acquired::Lease(_)), 2)));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_in_vain_says_when_the_lease_is_free() {
+    let until = NOW + 5_000;
+    let table = Table::answering((0..64).map(|_| refused(item("other", Some(until))))).await;
+    let invocation = Invocation::start();
+    let (row, user) = (row(), ada());
+    for request in [LeaseRequest::of(&user, Request::Access), LeaseRequest::of_row(&row, Request::Access)] {
+        let outcome = table.store.acquire(request, |_| None::<()>, &invocation).await;
+        let retry_after = match outcome {
+            Err(StoreError::Locked { retry_after }) => retry_after,
+            _ => panic!("the row is leased"),
+        };
+        assert_eq!(retry_after, Duration::from_secs(7), "with the clocks' margin");
+    }
+    assert_eq!(invocation.measurements().finish_conflicts, 2);
+    assert!(table.requests().len() > 2 * 10, "the pauses do not exceed {POLL_MAX:?}");
+}
+
+#[tokio::test]
+async fn a_call_adopts_the_lease_of_its_own_attempt_only_while_it_lasts() {
+    for (left, adopted) in [(1, true), (0, false)] {
+        let table = Table::answering([]).await;
+        let me = Lease::of(ada().key(), row(), "me", NOW + left, Instant::now());
+        let mut row = row();
+        (row.lease_id, row.lease_until) = (Some("me".into()), Some(NOW + left));
+        let attempts = [("first".to_owned(), Instant::now()), ("me".to_owned(), me.written)];
+        let lease = table.store.adopt(ada().key(), &row, &attempts);
+        assert_eq!(lease.map(|lease| (lease.id, lease.until)), adopted.then_some((me.id, me.until)));
+        assert!(table.store.adopt(ada().key(), &row, &attempts[..1]).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_lease_older_than_a_second_is_renewed_and_ends_later() {
+    let table = Table::answering([done()]).await;
+    let mut lease = lease();
+    lease.until = NOW + 26_000;
+    table.store.renew(&mut lease, &Invocation::start()).await.unwrap();
+    assert!(table.requests().is_empty(), "a young lease");
+    lease.written = Instant::now() - Duration::from_secs(1);
+    table.store.renew(&mut lease, &Invocation::start()).await.unwrap();
+    let (condition, effect, values) = table.last_write();
+    assert_eq!((condition.as_str(), effect.as_str()), (UNDER_LEASE, "SET leaseUntil = :until"));
+    let number = |number: Millis| json!({"N": number.to_string()});
+    let expected = json!({":me": {"S": "me"}, ":last": number(NOW + 26_000), ":until": number(NOW + 26_001)});
+    assert_eq!((values, lease.until), (expected, NOW + 26_001));
+    assert!(lease.written.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_checkpoint_stores_the_record_and_the_next_request_and_ends_takeovers() {
+    let table = Table::answering([done(), done()]).await;
+    let mut lease = lease();
+    lease.row.taken_over = ["one".to_owned()].into();
+    (lease.asked, lease.spends) = (true, Some((TicketHash(TICKET.into()), SessionHash(SESSION.into()))));
+    for takeovers in [true, false] {
+        let next = Release::Continue(Request::Access);
+        table.store.commit(&mut lease, next, &Invocation::start()).await.unwrap();
+        let (condition, effect, values) = table.last_write();
+        assert_eq!(condition, UNDER_LEASE);
+        let ends = if takeovers { " DELETE takenOver :resolved" } else { "" };
+        let sets = "SET userRecord = :record, finished = :finished, pending = :pending, leaseUntil = :until";
+        assert_eq!(effect, format!("{sets}{ends}"));
+        assert_eq!(values[":resolved"]["SS"], if takeovers { json!(["one"]) } else { Value::Null });
+        assert_eq!(values[":pending"]["M"]["by"], json!({"S": "me"}));
+        assert_eq!(values[":until"], json!({"N": lease.until.to_string()}));
+        assert!(!lease.asked && lease.spends.is_none() && !lease.has_takeovers());
+    }
+    assert_eq!(lease.until, NOW + 26_001, "later than the one before");
+}
+
+#[tokio::test]
+async fn a_commit_stores_the_record_spends_the_ticket_and_ends_the_lease() {
+    let table = Table::answering([done()]).await;
+    let (mut lease, ticket) = (lease(), TicketHash(TICKET.into()));
+    let tickets = [("old", NOW), (TICKET, NOW), ("good", NOW + 1)];
+    let stored = |until| StoredTicket { good_until: until, spent_by: None };
+    lease.row.tickets = tickets.map(|(hash, until)| (TicketHash(hash.into()), stored(until))).into();
+    lease.row.remember_finished(SessionHash(SESSION.into()), NOW);
+    lease.spends = Some((ticket, SessionHash(SESSION.into())));
+    table.store.commit(&mut lease, Release::Done, &Invocation::start()).await.unwrap();
+    let (condition, effect, values) = table.last_write();
+    assert_eq!(condition, format!("attribute_not_exists(takenOver) AND {UNDER_LEASE}"));
+    assert_eq!(
+        effect,
+        "SET userRecord = :record, finished = :finished, tickets.#spent = :spent \
+         REMOVE tickets.#t0, leaseUntil, pending"
+    );
+    let spent = json!({"M": {"goodUntil": {"N": NOW.to_string()}, "spentBy": {"S": SESSION}}});
+    let finished = json!({"M": {SESSION: {"N": NOW.to_string()}}});
+    assert_eq!((&values[":spent"], &values[":finished"]), (&spent, &finished));
+    assert_eq!(values[":record"]["M"]["humanId"], json!({"S": "made-up"}));
+    let names = &table.requests()[0]["ExpressionAttributeNames"];
+    assert_eq!(*names, json!({"#spent": TICKET, "#t0": "old"}));
+    assert_eq!((lease.row.lease_until, lease.row.tickets.len()), (None, 2));
+}
+
+#[tokio::test]
+async fn a_commit_of_a_row_without_content_lets_it_expire() {
+    let table = Table::answering([done()]).await;
+    let mut lease = lease();
+    lease.row.record = Record::default();
+    table.store.commit(&mut lease, Release::Done, &Invocation::start()).await.unwrap();
+    let (_, effect, values) = table.last_write();
+    let sets = "SET userRecord = :record, finished = :finished, expires = :expires";
+    assert_eq!(effect, format!("{sets} REMOVE leaseUntil, pending"));
+    assert_eq!(values[":expires"], json!({"N": ((NOW + IDLE_ROW_TTL) / 1000).to_string()}));
+}
+
+#[tokio::test]
+async fn each_other_release_leaves_what_is_unresolved() {
+    let cases = [
+        (Release::TakeoverUnresolved, " REMOVE pending", NOW - 5_000),
+        (Release::Unresolved, "", NOW - 5_000),
+        (Release::Leased, "", NOW + 26_000),
+    ];
+    for (release, removes, until) in cases {
+        let table = Table::answering([done()]).await;
+        let mut lease = lease();
+        table.store.commit(&mut lease, release, &Invocation::start()).await.unwrap();
+        let (condition, effect, values) = table.last_write();
+        let sets = "SET userRecord = :record, finished = :finished, leaseUntil = :until";
+        assert_eq!((condition.as_str(), effect), (UNDER_LEASE, format!("{sets}{removes}")));
+        assert_eq!(values[":until"], json!({"N": until.to_string()}));
+        assert_eq!(lease.row.lease_until, Some(until));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_a_takeover_refuses_is_written_unresolved() {
+    let mut marked = item("me", Some(NOW + 10_000));
+    marked["takenOver"] = json!({"SS": ["other"]});
+    let table = Table::answering([refused(marked), done()]).await;
+    let invocation = Invocation::start();
+    table.store.commit(&mut lease(), Release::Done, &invocation).await.unwrap();
+    let (condition, effect, _) = table.last_write();
+    assert_eq!(condition, UNDER_LEASE);
+    assert!(effect.ends_with("leaseUntil = :until REMOVE pending"), "{effect}");
+    assert_eq!((table.requests().len(), invocation.measurements().unresolved), (2, 1));
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_has_succeeded() {
+    for until in [None, Some(NOW + 26_000)] {
+        let table = Table::answering([refused(item("me", until))]).await;
+        let mut lease = lease();
+        table.store.commit(&mut lease, Release::Done, &Invocation::start()).await.unwrap();
+        assert_eq!(table.requests().len(), 1);
+        assert_eq!(lease.until, until.unwrap_or(NOW + 10_000));
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_lease_is_another_calls_marks_that_it_has_asked() {
+    for (asked, marked, expected) in [
+        (true, done(), "taken over"),
+        (false, done(), "taken over"),
+        (true, refused(Value::Null), "deleted"),
+        (true, refused(item_of_generation("h")), "deleted"),
+    ] {
+        let table = Table::answering([refused(item("other", Some(NOW))), marked]).await;
+        let invocation = Invocation::start();
+        let mut lease = lease();
+        lease.asked = asked;
+        let outcome = match table.store.commit(&mut lease, Release::Done, &invocation).await {
+            Err(StoreError::TakenOver) => "taken over",
+            Err(StoreError::Deleted) => "deleted",
+            _ => "something else",
+        };
+        assert_eq!(outcome, expected);
+        assert_eq!(
+            (table.requests().len(), invocation.measurements().unresolved),
+            (1 + usize::from(asked), u32::from(asked))
+        );
+        if asked {
+            let (condition, effect, values) = table.last_write();
+            assert_eq!(condition, "generation = :generation");
+            let sets = "SET leaseUntil = if_not_exists(leaseUntil, :past)";
+            assert_eq!(effect, format!("{sets} REMOVE expires ADD takenOver :me"));
+            let past = json!({"N": (NOW - 5_000).to_string()});
+            assert_eq!(values, json!({":generation": {"S": "g"}, ":me": {"SS": ["me"]}, ":past": past}));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_under_the_lease_of_a_deleted_row_marks_nothing() {
+    for gone in [Value::Null, item_of_generation("h")] {
+        let table = Table::answering([refused(gone)]).await;
+        let mut lease = lease();
+        lease.asked = true;
+        let outcome = table.store.commit(&mut lease, Release::Done, &Invocation::start()).await;
+        assert!(matches!(outcome, Err(StoreError::Deleted)));
+        assert_eq!(table.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_is_tried_until_dynamodb_takes_it() {
+    let table = Table::answering([unavailable(), unavailable(), done()]).await;
+    table.store.commit(&mut lease(), Release::Done, &Invocation::start()).await.unwrap();
+    let requests = table.requests();
+    assert!(requests.len() == 3 && requests[0] == requests[2], "each is the same write");
+}
+
+#[tokio::test]
+async fn the_first_ticket_makes_a_row_that_expires() {
+    let table = Table::answering([done()]).await;
+    let ticket = Ticket::generate(ada().key()).unwrap();
+    table.store.add_ticket(&ada(), &ticket, None, &Invocation::start()).await.unwrap();
+    let (condition, effect, values) = table.last_write();
+    assert_eq!(condition, "attribute_not_exists(userKey)");
+    assert_eq!(effect, "SET clientUserId = :user, generation = :generation, tickets = :tickets, expires = :expires");
+    let stored = json!({"M": {"goodUntil": {"N": (NOW + TICKET_TTL).to_string()}}});
+    assert_eq!(values[":tickets"], json!({"M": {ticket.hash().0: stored}}));
+    assert_eq!(values[":expires"], json!({"N": ((NOW + IDLE_ROW_TTL) / 1000).to_string()}));
+    assert_eq!(values[":user"], json!({"S": "ada"}));
+}
+
+#[tokio::test]
+async fn a_ticket_in_a_row_evicts_the_oldest_and_delays_the_expiry() {
+    for expires in [None, Some(NOW / 1000 + 60)] {
+        let table = Table::answering([done()]).await;
+        let ticket = Ticket::generate(ada().key()).unwrap();
+        let mut row = Row { expires, ..row() };
+        let stored = |good_until| StoredTicket { good_until, spent_by: None };
+        let old = (0..MAX_TICKETS as Millis).map(|age| (TicketHash(format!("t{age}")), stored(NOW + 8 - age)));
+        row.tickets = old.collect::<BTreeMap<_, _>>();
+        row.tickets.insert(TicketHash("late".into()), stored(NOW));
+        table.store.add_ticket(&ada(), &ticket, Some(row), &Invocation::start()).await.unwrap();
+        let (condition, effect, values) = table.last_write();
+        let known = "generation = :generation AND attribute_not_exists(tickets.#ticket)";
+        let (delays, expiring) = match expires {
+            None => ("", ""),
+            Some(_) => (", expires = :expires", " AND attribute_exists(expires)"),
+        };
+        assert_eq!(condition, format!("{known}{expiring}"));
+        assert_eq!(effect, format!("SET tickets.#ticket = :ticket{delays} REMOVE tickets.#t0, tickets.#t1"));
+        let names = &table.requests()[0]["ExpressionAttributeNames"];
+        assert_eq!(*names, json!({"#ticket": ticket.hash().0, "#t0": "t7", "#t1": "late"}));
+        assert_eq!(values[":ticket"]["M"]["goodUntil"], json!({"N": (NOW + TICKET_TTL).to_string()}));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_ticket_is_its_own_or_anothers_or_the_row_was_deleted() {
+    let ticket = Ticket::generate(ada().key()).unwrap();
+    let mut own = item("other", None);
+    own["tickets"] = json!({"M": {ticket.hash().0: {"M": {"goodUntil": {"N": "1"}}}}});
+    let other = || item("other", None);
+    for (seen, answers, expected) in [
+        (None, vec![refused(own.clone())], "stored 1"),
+        (None, vec![refused(other()), done()], "stored 2"),
+        (None, vec![refused(other()), refused(item_of_generation("h"))], "deleted 2"),
+        (Some(row()), vec![refused(other()), done()], "stored 2"),
+        (Some(row()), vec![refused(Value::Null)], "deleted 1"),
+        (Some(row()), vec![refused(item_of_generation("h"))], "deleted 1"),
+        (None, (0..9).map(|_| refused(other())).collect(), "locked 8"),
+    ] {
+        let table = Table::answering(answers).await;
+        let outcome = match table.store.add_ticket(&ada(), &ticket, seen, &Invocation::start()).await {
+            Ok(()) => "stored",
+            Err(StoreError::Deleted) => "deleted",
+            Err(StoreError::Locked { .. }) => "locked",
+            Err(_) => "something else",
+        };
+        assert_eq!(format!("{outcome} {}", table.requests().len()), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_delete_removes_the_row_that_it_has_read_and_no_other() {
+    let found = || Answer::json(200, &json!({"Item": item("other", None)}));
+    for answer in [done(), refused(item_of_generation("h"))] {
+        let table = Table::answering([found(), answer]).await;
+        table.store.delete(&ada().key(), &Invocation::start()).await.unwrap();
+        let (condition, _, values) = table.last_write();
+        assert_eq!((condition.as_str(), values), ("generation = :generation", json!({":generation": {"S": "g"}})));
+    }
+    let table = Table::answering([found(), unavailable()]).await;
+    assert!(matches!(table.store.delete(&ada().key(), &Invocation::start()).await, Err(StoreError::Unavailable(_))));
+    let table = Table::answering([done()]).await;
+    table.store.delete(&ada().key(), &Invocation::start()).await.unwrap();
+    assert_eq!(table.requests().len(), 1, "there is nothing to delete");
+}
+
+#[tokio::test]
+async fn a_row_is_read_consistently_and_an_expired_one_is_absent() {
+    for (expires, found) in [(NOW / 1000 + 1, true), (NOW / 1000, false)] {
+        let mut item = item("other", None);
+        item["expires"] = json!({"N": expires.to_string()});
+        let table = Table::answering([Answer::json(200, &json!({"Item": item}))]).await;
+        let row = table.store.read(&ada().key(), &Invocation::start()).await.unwrap();
+        assert_eq!(row.is_some(), found);
+        assert_eq!(table.requests()[0]["ConsistentRead"], true);
+    }
+}
