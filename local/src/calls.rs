@@ -133,6 +133,17 @@ impl Calls {
         (log.calls.iter().filter(|call| call.revision > revision).cloned().collect(), log.revision)
     }
 
+    /// The last revision.
+    pub fn last(&self) -> u64 {
+        lock(&self.log).revision
+    }
+
+    /// Returns what the functions have asked for after this revision. They read secrets at their start, so that is left out.
+    pub fn of_functions_after(&self, revision: u64) -> Vec<String> {
+        let calls = self.after(revision).0.into_iter().filter(|call| call.from == "function");
+        calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
+    }
+
     /// Returns the call with this id, unless newer calls have replaced it.
     pub fn get(&self, id: u64) -> Option<Call> {
         lock(&self.log).calls.iter().find(|call| call.id == id).cloned()

@@ -10,7 +10,7 @@ use shared::token::Ticket;
 
 use crate::faults::{Acts, Fault, Faults, Rule, Service};
 use crate::gateway::Gateway;
-use crate::human_api::{CATALOGUE, CLIENT_ID, HumanApi, human_id};
+use crate::human_api::{CATALOGUE, HumanApi, session_token_object};
 use crate::local_stack::LocalStack;
 
 /// Users with an unfinished popup session, `made-up-popup-session-of-NAME`.
@@ -101,8 +101,7 @@ impl Examples<'_> {
     }
 
     async fn finish_popup(&self, user: &str, session: &str) {
-        let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
-        self.call("POST /connect/finish", user, &object).await;
+        self.call("POST /connect/finish", user, &session_token_object(user, session)).await;
     }
 
     async fn call(&self, route: &'static str, user: &str, body: &serde_json::Value) {

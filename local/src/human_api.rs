@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use shared::clock::{Clock, Millis};
 use shared::record::Source;
 
@@ -82,6 +83,15 @@ impl HumanApi {
             delay_ms: 0,
         };
         Self { state: Arc::new(Mutex::new(stored.unwrap_or_else(new))), file, secrets }
+    }
+
+    /// Connects a source in the popup, and returns the sessionTokenObject that the page gets.
+    pub fn popup(&self, user: &str) -> Value {
+        let session = self.with(|state| {
+            state.connect(user, CATALOGUE[0].0);
+            state.add_session(user, None)
+        });
+        session_token_object(user, &session)
     }
 
     /// Reads or changes the data, and writes the file.
@@ -162,6 +172,11 @@ impl State {
             *until = 0;
         }
     }
+}
+
+/// The object that a popup gives to its page.
+pub fn session_token_object(user: &str, session: &str) -> Value {
+    json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
 }
 
 /// Returns the user's humanId. It depends only on the id, so that `events/` can name it.

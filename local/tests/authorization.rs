@@ -1,22 +1,16 @@
 //! Authorization: every function, every shape of authorizer, and every part of a request that could try to choose a user.
 //! Also another user's sessions, tickets, humanIds and publicTokens.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a failed step is a failed test"
-)]
 
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
-use local::gateway::Reply;
 use local::human_api::{CLIENT_ID, human_id};
-use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::identity::{UserId, UserKey};
 use shared::token::Ticket;
+
+use crate::world::World;
 
 /// The user whose data no other user may see or change.
 const VICTIM: &str = "victim";
@@ -34,10 +28,6 @@ const BACKEND_ROUTE: &str = "POST /internal/access-token";
 const TICKET_ROUTE: &str = "POST /connect/finish/{ticket}";
 
 type Row = HashMap<String, AttributeValue>;
-
-struct World {
-    stack: LocalStack,
-}
 
 fn key(user: &str) -> UserKey {
     UserId::new(user.to_owned()).unwrap().key()
@@ -162,24 +152,22 @@ fn event(route: &str, shape: &Shape, tried: &Value, body: &Value) -> Value {
         "queryStringParameters": query, "requestContext": context, "isBase64Encoded": false})
 }
 
-impl World {
+/// A world in which the victim is connected.
+struct Victims(World);
+
+impl std::ops::Deref for Victims {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl Victims {
     async fn new() -> Self {
-        let stack = Box::pin(LocalStack::start(Options::in_memory())).await.unwrap();
-        let world = Self { stack };
+        let world = World::new().await;
         assert_eq!(world.finish(VICTIM, &world.popup(VICTIM)).await.status, 201);
-        world
-    }
-
-    fn popup(&self, user: &str) -> Value {
-        let session = self.stack.human_api.with(|state| {
-            state.connect(user, "made-up-01");
-            state.add_session(user, None)
-        });
-        json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
-    }
-
-    async fn finish(&self, user: &str, object: &Value) -> Reply {
-        self.stack.gateway.as_user("POST /connect/finish", user, object).await
+        Self(world)
     }
 
     /// Returns every row by its key.
@@ -197,17 +185,11 @@ impl World {
         let (access, public) = self.stack.human_api.with(|state| state.newest(VICTIM));
         access.into_iter().chain(public).chain([human_id(VICTIM)]).collect()
     }
-
-    /// Returns the functions' calls since this revision.
-    fn calls(&self, since: u64) -> Vec<String> {
-        let calls = self.stack.calls.after(since).0.into_iter().filter(|call| call.from == "function");
-        calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
-    }
 }
 
 #[tokio::test]
 async fn only_the_authorizer_says_who_calls() {
-    let world = World::new().await;
+    let world = Victims::new().await;
     let before = world.row(VICTIM).await;
     let secrets = world.secrets();
     let mut cells = 0;
@@ -218,7 +200,7 @@ async fn only_the_authorizer_says_who_calls() {
                 let body = if route.ends_with("finish") { json!({"status": "SUCCESS"}) } else { json!({}) };
                 let told = format!("{route}, {}, user in {place}", shape.name);
                 let rows = world.table().await;
-                let since = world.stack.calls.after(0).1;
+                let since = world.stack.calls.last();
                 let reply = world.stack.gateway.invoke(route, &event(route, &shape, &tried, &body)).await;
                 cells += 1;
                 if shape.names_caller {
@@ -227,7 +209,11 @@ async fn only_the_authorizer_says_who_calls() {
                     let refusal =
                         if shape.is_undecodable() { (400, "invalid_request") } else { (401, "unauthenticated") };
                     assert_eq!((reply.status, reply.json()["code"].as_str()), (refusal.0, Some(refusal.1)), "{told}");
-                    assert_eq!((world.calls(since), world.table().await), (vec![], rows), "{told}");
+                    assert_eq!(
+                        (world.stack.calls.of_functions_after(since), world.table().await),
+                        (vec![], rows),
+                        "{told}"
+                    );
                 }
                 assert!(secrets.iter().all(|secret| !reply.body.contains(secret)), "{told}: {}", reply.body);
             }
@@ -260,7 +246,7 @@ fn without_lease_id(row: Option<Row>) -> Option<Row> {
 
 #[tokio::test]
 async fn a_session_of_another_user_is_refused_and_leaves_no_token() {
-    let world = World::new().await;
+    let world = Victims::new().await;
     let before = world.row(VICTIM).await;
     let reply = world.finish(CALLER, &world.popup(VICTIM)).await;
     assert_eq!((reply.status, &reply.json()["code"]), (403, &json!("user_mismatch")));
@@ -272,7 +258,7 @@ async fn a_session_of_another_user_is_refused_and_leaves_no_token() {
 
 #[tokio::test]
 async fn a_ticket_finishes_for_its_own_user_only() {
-    let world = World::new().await;
+    let world = Victims::new().await;
     let start = world.stack.gateway.as_user("POST /connect/session", VICTIM, &json!({"flow": "popup"})).await.json();
     let ticket = start["finishUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let before = world.row(VICTIM).await;
@@ -286,16 +272,16 @@ async fn a_ticket_finishes_for_its_own_user_only() {
 
 #[tokio::test]
 async fn a_made_up_ticket_reveals_nothing_about_its_user() {
-    let world = World::new().await;
+    let world = Victims::new().await;
     let mut told = Vec::new();
     for user in [VICTIM, "nobody we know"] {
         let before = world.table().await;
         let ticket = Ticket::from_parts(key(user), [7; Ticket::RANDOM_BYTES]);
-        let since = world.stack.calls.after(0).1;
+        let since = world.stack.calls.last();
         let reply = world.stack.gateway.with_ticket(&ticket.expose(), &world.popup(CALLER)).await;
         let mut body = reply.json();
         body["requestId"] = json!("…");
-        told.push((reply.status, body, world.calls(since)));
+        told.push((reply.status, body, world.stack.calls.of_functions_after(since)));
         assert_eq!(world.table().await, before);
     }
     assert_eq!(told[0].0, 401);
@@ -312,9 +298,9 @@ async fn a_human_id_that_a_request_names_opens_nothing_even_if_the_answer_is_los
         vec![Fault::HalfBody, Fault::refuse(403, "{}")],
     ];
     for faults in lost {
-        let world = World::new().await;
+        let world = Victims::new().await;
         let before = world.row(VICTIM).await;
-        let since = world.stack.calls.after(0).1;
+        let since = world.stack.calls.last();
         world.stack.faults.set(faults.into_iter().map(|fault| Rule::once(Service::HumanApi, fault)));
         let mut replies = vec![world.finish(CALLER, &junk).await];
         for (route, body) in [
@@ -329,7 +315,11 @@ async fn a_human_id_that_a_request_names_opens_nothing_even_if_the_answer_is_los
         for reply in replies {
             assert!(world.secrets().iter().all(|secret| !reply.body.contains(secret)), "{}", reply.body);
         }
-        assert!(world.calls(since).iter().all(|what| !what.ends_with("publictokens")), "{:?}", world.calls(since));
+        assert!(
+            world.stack.calls.of_functions_after(since).iter().all(|what| !what.ends_with("publictokens")),
+            "{:?}",
+            world.stack.calls.of_functions_after(since)
+        );
         assert_eq!(world.row(VICTIM).await, before);
     }
 }

@@ -1,5 +1,4 @@
 //! Pages of other origins over HTTP, with the CORS configuration of `template.yaml`.
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use local::cors::Refusals;
 use local::local_stack::{LocalStack, Options};
@@ -8,12 +7,12 @@ use reqwest::{Method, Response};
 
 const APP: &str = "https://app.example.test";
 
-struct World {
+struct Browser {
     stack: LocalStack,
     http: reqwest::Client,
 }
 
-impl World {
+impl Browser {
     async fn allowing(origins: &str) -> Self {
         Self::with(origins, Refusals::default()).await
     }
@@ -58,8 +57,8 @@ const MAY_READ: [&str; 2] =
 
 #[tokio::test]
 async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_retry_after() {
-    let world = World::allowing("https://www.example.test,https://app.example.test").await;
-    let response = world.preflight(APP).await;
+    let browser = Browser::allowing("https://www.example.test,https://app.example.test").await;
+    let response = browser.preflight(APP).await;
     assert_eq!(response.status(), 204);
     assert_eq!(
         of_cors(&response),
@@ -72,7 +71,7 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_retry_after() {
         ]
     );
     // A page may read the functions' responses, the authorizer's refusals, and the 404 of an unknown route.
-    let token = world.stack.issuer.sign("ada", None);
+    let token = browser.stack.issuer.sign("ada", None);
     let bearer = format!("Bearer {token}");
     for (route, authorization, status) in [
         ("GET /connect/connection", bearer.as_str(), 200),
@@ -80,7 +79,7 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_retry_after() {
         ("GET /connect/connection", "Bearer made-up", 401),
         ("GET /nowhere", "", 404),
     ] {
-        let response = world.send(route, &[("origin", APP), ("authorization", authorization)]).await;
+        let response = browser.send(route, &[("origin", APP), ("authorization", authorization)]).await;
         assert_eq!(
             (response.status().as_u16(), of_cors(&response).as_slice()),
             (status, &MAY_READ.map(str::to_owned)[..]),
@@ -91,25 +90,25 @@ async fn a_page_of_an_allowed_origin_may_send_its_token_and_read_retry_after() {
 
 #[tokio::test]
 async fn other_origins_and_callers_without_origin_get_no_cors_headers() {
-    let world = World::allowing(APP).await;
+    let browser = Browser::allowing(APP).await;
     for origin in ["https://evil.example.test", "https://app.example.test.evil.test", "http://app.example.test", "null"]
     {
-        let response = world.preflight(origin).await;
+        let response = browser.preflight(origin).await;
         assert_eq!((response.status().as_u16(), of_cors(&response).len()), (204, 0), "{origin}");
-        let response = world.send("GET /connect/connection", &[("origin", origin)]).await;
+        let response = browser.send("GET /connect/connection", &[("origin", origin)]).await;
         assert_eq!((response.status().as_u16(), of_cors(&response).len()), (401, 0), "{origin}");
     }
-    let response = world.send("GET /connect/connection", &[]).await;
+    let response = browser.send("GET /connect/connection", &[]).await;
     assert_eq!(of_cors(&response).len(), 0, "a phone has no origin");
-    let response = world.send("OPTIONS /connect/session", &[("origin", APP)]).await;
+    let response = browser.send("OPTIONS /connect/session", &[("origin", APP)]).await;
     assert_eq!(response.status(), 404, "not a preflight: the route does not exist");
 }
 
 #[tokio::test]
 async fn the_switch_hides_only_the_refusals_of_api_gateway() {
     for (refusals, seen) in [(Refusals::Readable, MAY_READ.len()), (Refusals::Hidden, 0)] {
-        let world = World::with(APP, refusals).await;
-        let bearer = format!("Bearer {}", world.stack.issuer.sign("ada", None));
+        let browser = Browser::with(APP, refusals).await;
+        let bearer = format!("Bearer {}", browser.stack.issuer.sign("ada", None));
         for (route, authorization, status, headers) in [
             ("GET /connect/connection", "Bearer made-up", 401, seen),
             ("GET /connect/connection", "", 401, seen),
@@ -120,11 +119,11 @@ async fn the_switch_hides_only_the_refusals_of_api_gateway() {
             ("POST /connect/public-token", &bearer, 404, MAY_READ.len()),
             ("POST /connect/finish/made-up", "", 401, MAY_READ.len()),
         ] {
-            let response = world.send(route, &[("origin", APP), ("authorization", authorization)]).await;
+            let response = browser.send(route, &[("origin", APP), ("authorization", authorization)]).await;
             let answer = (response.status().as_u16(), of_cors(&response).len());
             assert_eq!(answer, (status, headers), "{refusals:?}: {route}");
         }
-        let response = world.preflight(APP).await;
+        let response = browser.preflight(APP).await;
         assert_eq!((response.status().as_u16(), of_cors(&response).len()), (204, 5), "{refusals:?}");
     }
 }
@@ -144,8 +143,8 @@ fn the_switch_has_two_values() {
 
 #[tokio::test]
 async fn cors_is_off_without_allowed_origins() {
-    let world = World::allowing("").await;
-    let response = world.preflight(APP).await;
+    let browser = Browser::allowing("").await;
+    let response = browser.preflight(APP).await;
     assert_eq!((response.status().as_u16(), of_cors(&response).len()), (404, 0));
 }
 
@@ -160,10 +159,10 @@ async fn the_local_stack_refuses_the_origins_that_a_deployed_stack_refuses() {
 
 #[tokio::test]
 async fn a_preflight_is_one_of_the_calls_that_the_console_draws() {
-    let world = World::allowing(APP).await;
-    world.preflight(APP).await;
-    world.preflight("https://evil.example.test").await;
-    let (calls, _) = world.stack.calls.after(0);
+    let browser = Browser::allowing(APP).await;
+    browser.preflight(APP).await;
+    browser.preflight("https://evil.example.test").await;
+    let (calls, _) = browser.stack.calls.after(0);
     let drawn: Vec<_> = calls.iter().map(|call| (call.what.as_str(), call.status)).collect();
     let refused = "preflight of POST /connect/session: this origin is not allowed";
     assert_eq!(drawn, [("preflight of POST /connect/session", Some(204)), (refused, Some(204))]);
@@ -171,11 +170,11 @@ async fn a_preflight_is_one_of_the_calls_that_the_console_draws() {
 
 #[tokio::test]
 async fn a_page_with_tracing_may_send_its_headers() {
-    let world = World::allowing(APP).await;
+    let browser = Browser::allowing(APP).await;
     let requested = "authorization, baggage, content-type, sentry-trace, traceparent, tracestate";
     let headers =
         [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", requested)];
-    let response = world.send("OPTIONS /connect/session", &headers).await;
+    let response = browser.send("OPTIONS /connect/session", &headers).await;
     assert_eq!(response.status(), 204);
     let allowed = response.headers().get("access-control-allow-headers").unwrap().to_str().unwrap();
     let allowed: Vec<_> = allowed.split(',').collect();
@@ -187,9 +186,9 @@ async fn a_page_with_tracing_may_send_its_headers() {
 #[tokio::test]
 async fn a_page_on_loopback_may_call_by_name_and_by_number() {
     let origins = ["http://localhost:5173", "http://127.0.0.1:5173", "http://[::1]:5173", "http://app.localhost:5173"];
-    let world = World::allowing(&origins.join(",")).await;
+    let browser = Browser::allowing(&origins.join(",")).await;
     for origin in origins {
-        let response = world.preflight(origin).await;
+        let response = browser.preflight(origin).await;
         let allowed = response.headers().get("access-control-allow-origin").unwrap();
         assert_eq!(allowed, origin);
     }

@@ -1,6 +1,5 @@
 //! Every file of `events/` goes through the built functions and Lambda's Runtime API, in the order of the table in
 //! `events/README.md`. A start with a bad variable fails as documented.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

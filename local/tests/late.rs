@@ -1,18 +1,17 @@
 //! Late copies and resends of every write of the token protocol, on the built functions.
 //!
 //! `EVENTS_BINARIES` sets the folder of the functions. The default is the build of this test.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Acts, Answer, Fault, Gate, LateCopies, Rule, Service};
 use local::gateway;
-use local::human_api::{CLIENT_ID, human_id};
-use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
 use shared::identity::UserId;
+
+use crate::world::World;
 
 /// How the network disturbs a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,21 +24,21 @@ enum How {
     AnswerLost,
 }
 
-struct World {
-    stack: LocalStack,
+struct Built {
+    world: World,
     functions: BTreeMap<&'static str, Instance>,
 }
 
-impl World {
+impl Built {
     async fn new() -> Self {
-        let stack = LocalStack::start(Options::in_memory()).await.unwrap();
+        let world = World::new().await;
         let mut functions = BTreeMap::new();
         // Two instances of `finish`, because an instance serves one call at a time.
         for name in ["session-start", "finish", "finish again", "public-token", "access-token", "connection"] {
             let binary = binaries().join(name.split(' ').next().unwrap());
-            functions.insert(name, Instance::start(&binary, &stack.environment).await.unwrap());
+            functions.insert(name, Instance::start(&binary, &world.stack.environment).await.unwrap());
         }
-        Self { stack, functions }
+        Self { world, functions }
     }
 
     async fn call(&self, instance: &str, event: &Value) -> (u64, Value) {
@@ -54,11 +53,7 @@ impl World {
 
     /// Finishes a popup in which the user has connected a source.
     async fn finish_popup(&self, instance: &str, user: &str) -> (u64, Value) {
-        let session = self.stack.human_api.with(|state| {
-            state.connect(user, "made-up-01");
-            state.add_session(user, None)
-        });
-        let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
+        let object = self.world.popup(user);
         self.call(instance, &gateway::user_event("POST /connect/finish", user, &object)).await
     }
 
@@ -73,14 +68,14 @@ impl World {
     }
 
     async fn row(&self, user: &str) -> Option<HashMap<String, AttributeValue>> {
-        self.stack.row(&UserId::new(user.to_owned()).unwrap()).await.unwrap()
+        self.world.stack.row(&UserId::new(user.to_owned()).unwrap()).await.unwrap()
     }
 
     /// Ends the lease of a call at work, as if its time were over.
     async fn end_lease(&self, user: &str) {
         if let Some(mut row) = self.row(user).await.filter(|row| row.contains_key("leaseUntil")) {
             row.insert("leaseUntil".into(), AttributeValue::N("1".into()));
-            self.stack.dynamodb.put_item().table_name("human-connect").set_item(Some(row)).send().await.unwrap();
+            self.world.put(row).await;
         }
     }
 
@@ -96,7 +91,7 @@ impl World {
         let disturb = |spared| Rule::once(Service::DynamoDb, fault.clone()).of("UpdateItem").after(spared);
         let human_api = |fault| Rule::once(Service::HumanApi, fault);
         let failure = || human_api(Fault::Answer(Acts::First, Answer::json(500, "{}")));
-        let set = |rules: Vec<Rule>| self.stack.faults.set(rules);
+        let set = |rules: Vec<Rule>| self.world.stack.faults.set(rules);
         match write {
             "acquire" => {
                 set(vec![disturb(0)]);
@@ -141,7 +136,7 @@ impl World {
             }
             _ => panic!("{write}"),
         }
-        assert_eq!(self.stack.faults.rules().len(), 0, "{write}, {how:?}: the network disturbed nothing");
+        assert_eq!(self.world.stack.faults.rules().len(), 0, "{write}, {how:?}: the network disturbed nothing");
         copies
     }
 
@@ -154,7 +149,7 @@ impl World {
             let status = self.finish("finish", user).await;
             // The next finish writes a checkpoint, and its commit is refused.
             if write == "commit, unresolved" {
-                self.stack.faults.set([disturb(2)]);
+                self.world.stack.faults.set([disturb(2)]);
                 second.open();
             }
             status
@@ -166,7 +161,7 @@ impl World {
                 second.open();
                 assert_eq!(self.finish("finish again", user).await, 201);
                 // The first finish has its commit refused.
-                self.stack.faults.set([disturb(1)]);
+                self.world.stack.faults.set([disturb(1)]);
                 first.open();
             } else {
                 let (status, ()) = tokio::join!(self.finish("finish again", user), async {
@@ -176,7 +171,7 @@ impl World {
                 assert_eq!(status, 201);
             }
         };
-        self.stack.faults.set(rules);
+        self.world.stack.faults.set(rules);
         let (slow, ()) = tokio::join!(slow, next);
         assert_eq!(slow, 409);
     }
@@ -188,7 +183,7 @@ impl World {
         let (status, access) = self.call("access-token", &access).await;
         let public = gateway::user_event("POST /connect/public-token", user, &json!({}));
         let (public_status, public) = self.call("public-token", &public).await;
-        let newest = self.stack.human_api.with(|state| state.newest(user));
+        let newest = self.world.stack.human_api.with(|state| state.newest(user));
         assert_eq!((status, access["accessToken"].as_str()), (200, newest.0.as_deref()), "{told}: {access}");
         assert_eq!((public_status, public["publicToken"].as_str()), (200, newest.1.as_deref()), "{told}: {public}");
         let row = self.row(user).await.unwrap();
@@ -200,7 +195,7 @@ impl World {
 
 #[tokio::test]
 async fn a_late_copy_or_a_resend_of_any_write_loses_nothing() {
-    let world = World::new().await;
+    let world = Built::new().await;
     let writes = [
         "acquire",
         "renew",
@@ -241,9 +236,9 @@ async fn a_late_copy_or_a_resend_of_any_write_loses_nothing() {
 
 #[tokio::test]
 async fn a_late_copy_of_an_acquire_stores_no_token_after_a_delete() {
-    let world = World::new().await;
+    let world = Built::new().await;
     let (copies, (gate, wait)) = (LateCopies::default(), Gate::new());
-    world.stack.faults.set([
+    world.world.stack.faults.set([
         Rule::once(Service::DynamoDb, Fault::Copy(Acts::Not, copies.clone())).of("UpdateItem"),
         Rule::once(Service::HumanApi, wait),
     ]);

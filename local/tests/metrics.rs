@@ -1,6 +1,5 @@
 //! The functions' metrics have the dimension sets of the contract. The template's dashboard and alarms watch only metrics that
 //! the functions emit or that a filter of the template counts. The dashboard leaves none out.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,13 +1,8 @@
 //! Overlapping finishes on the built functions, which are killed and restarted all the time. Then the test checks every
 //! promise about tokens.
 //!
-//! `SOAK_FINISHES` sets the number of finishes. The default is a short run.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a failed step is a failed test"
-)]
+//! `SOAK_FINISHES` sets the number of finishes. The default is a short run, which `.ci/run` makes: killed calls leave leases, and
+//! these expire in real time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,7 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use local::faults::{Fault, Rule, Service};
 use local::gateway;
-use local::human_api::{CLIENT_ID, human_id};
+use local::human_api::human_id;
 use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{Instance, built};
 use serde_json::{Value, json};
@@ -152,11 +147,7 @@ impl Soak {
     }
 
     async fn finish(&self, user: &str) {
-        let session = self.stack.human_api.with(|state| {
-            state.connect(user, "made-up-01");
-            state.add_session(user, None)
-        });
-        let object = json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session});
+        let object = self.stack.human_api.popup(user);
         let event = gateway::user_event("POST /connect/finish", user, &object);
         let (status, body, proven) = self.insist("finish", user, &event).await;
         match status {
@@ -212,6 +203,7 @@ impl Soak {
 }
 
 #[tokio::test]
+#[ignore = "real leases expire: a minute"]
 async fn killed_functions_lose_nothing_and_block_nobody() {
     let finishes = std::env::var("SOAK_FINISHES").map_or(SHORT, |number| number.parse().unwrap());
     let began = Instant::now();

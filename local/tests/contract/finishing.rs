@@ -26,18 +26,18 @@ async fn a_popup_is_finished_replayed_and_opened_again_even_for_unusual_ids() {
 #[tokio::test]
 async fn a_finish_takes_three_calls_and_a_stored_access_token_takes_one() {
     let world = World::new().await;
-    let called = |since: u64| -> Vec<String> {
-        let calls = world.stack.calls.after(since).0.into_iter().filter(|call| call.from == "function");
-        calls.map(|call| call.what).filter(|what| !what.starts_with("GetSecretValue")).collect()
-    };
     for object in [world.popup("ada"), world.popup("ada")] {
-        let since = world.stack.calls.after(0).1;
+        let since = world.stack.calls.last();
         is(&world.finish("ada", &object).await, 201, "ok");
-        assert_eq!(called(since), ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"], "acquire, exchange, commit");
+        assert_eq!(
+            world.stack.calls.of_functions_after(since),
+            ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"],
+            "acquire, exchange, commit"
+        );
     }
-    let since = world.stack.calls.after(0).1;
+    let since = world.stack.calls.last();
     is(&world.access("ada", false).await, 200, "ok");
-    assert_eq!(called(since), ["GetItem"]);
+    assert_eq!(world.stack.calls.of_functions_after(since), ["GetItem"]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
-use local::human_api::{CLIENT_ID, human_id};
+use local::human_api::session_token_object;
 use local::local_stack::LocalStack;
 use serde_json::{Value, json};
 
@@ -65,11 +65,14 @@ impl Request {
             Call::SessionConnect => json!({"flow": "connect", "refresh": true}),
             Call::SessionPopup => json!({"flow": "popup"}),
             Call::FinishPopup | Call::FinishTicket | Call::FinishSame => {
-                connect();
+                let popup = stack.human_api.popup(user);
                 let same = format!("made-up-session-of-{user}");
-                let token = (call == Call::FinishSame).then_some(same.as_str());
-                let session = stack.human_api.with(|state| state.add_session(user, token));
-                json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
+                if call == Call::FinishSame {
+                    let session = stack.human_api.with(|state| state.add_session(user, Some(&same)));
+                    session_token_object(user, &session)
+                } else {
+                    popup
+                }
             }
             Call::FinishWidget => {
                 connect();

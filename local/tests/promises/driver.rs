@@ -16,10 +16,10 @@ use shared::config::Config;
 use shared::telemetry::Output;
 use tokio::sync::mpsc;
 
-use crate::calls::{self, Call, Known};
-use crate::gates::{self, Death, Event, Passage, Request, Step};
-use crate::invariants;
-use crate::paused_time::quiet;
+use super::calls::{self, Call, Known};
+use super::gates::{self, Death, Event, Passage, Request, Step};
+use super::invariants;
+use super::paused_time::quiet;
 
 /// The parts that all schedules share.
 pub(crate) struct World {

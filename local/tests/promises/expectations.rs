@@ -3,8 +3,8 @@
 use local::faults::Service;
 use local::gateway::Reply;
 
-use crate::calls::{Call, Known};
-use crate::faults::{When, Wrong};
+use super::calls::{Call, Known};
+use super::faults::{When, Wrong};
 
 /// Status and code of a response.
 type Expectation = (u16, &'static str);

@@ -7,8 +7,8 @@ use local::gateway::Reply;
 use local::local_stack::LocalStack;
 use serde_json::json;
 
-use crate::calls::{Call, Known};
-use crate::driver::{Disturbed, LEASE_IS_OVER, Run, World};
+use super::calls::{Call, Known};
+use super::driver::{Disturbed, LEASE_IS_OVER, Run, World};
 
 /// Checks the promises. `calls` are the calls that were answered.
 pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {

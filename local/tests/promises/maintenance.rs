@@ -7,9 +7,9 @@ use local::gateway::Gateway;
 use local::secrets::TOKEN_KEY;
 use serde_json::{Value, json};
 
-use crate::calls::{Call, Known};
-use crate::driver::{ABANDONED, LEASE_IS_OVER};
-use crate::faults::World;
+use super::calls::{Call, Known};
+use super::driver::{ABANDONED, LEASE_IS_OVER};
+use super::faults::World;
 
 /// Creates cold functions, and twenty users whose exchange has been unresolved for a minute.
 async fn abandoned(world: &mut World) -> Gateway {

@@ -18,39 +18,50 @@ use shared::clock::Clock;
 use shared::config::Config;
 use shared::telemetry::Output;
 
-use crate::calls::{Call, Known, Request, send, set_up};
-use crate::paused_time::PausedTime;
-
-const USERS: usize = 200;
+use super::by_share;
+use super::calls::{Call, Known, Request, send, set_up};
+use super::paused_time::PausedTime;
 
 /// A rotation of one secret.
 struct Rotation {
     what: &'static str,
     secret: &'static str,
     accepted: Accepted,
-    /// Number of Human API calls before the rotation. With 0, the functions start with the new secret.
-    at: usize,
+    /// It happens amid the calls. Otherwise, the functions start with the new secret.
+    amid: bool,
     /// Cache time of secrets.
     ttl: Duration,
 }
 
 const LONG: Duration = Duration::from_secs(300);
 const ROTATIONS: [Rotation; 5] = [
-    Rotation { what: "both accepted", secret: CLIENT_SECRET, accepted: Accepted::NewestTwo, at: 100, ttl: LONG },
-    Rotation { what: "only the new accepted", secret: CLIENT_SECRET, accepted: Accepted::Newest, at: 100, ttl: LONG },
-    Rotation { what: "only the old accepted", secret: CLIENT_SECRET, accepted: Accepted::Previous, at: 0, ttl: LONG },
+    Rotation { what: "both accepted", secret: CLIENT_SECRET, accepted: Accepted::NewestTwo, amid: true, ttl: LONG },
+    Rotation {
+        what: "only the new accepted",
+        secret: CLIENT_SECRET,
+        accepted: Accepted::Newest,
+        amid: true,
+        ttl: LONG,
+    },
+    Rotation {
+        what: "only the old accepted",
+        secret: CLIENT_SECRET,
+        accepted: Accepted::Previous,
+        amid: false,
+        ttl: LONG,
+    },
     Rotation {
         what: "only the old accepted, and nothing cached",
         secret: CLIENT_SECRET,
         accepted: Accepted::Previous,
-        at: 100,
+        amid: true,
         ttl: Duration::ZERO,
     },
     Rotation {
         what: "the sealing key",
         secret: TOKEN_KEY,
         accepted: Accepted::NewestTwo,
-        at: 100,
+        amid: true,
         ttl: Duration::ZERO,
     },
 ];
@@ -69,17 +80,18 @@ fn when_called(times: usize, service: Service, what: impl Fn() + Send + Sync + '
 }
 
 #[tokio::test]
-async fn a_rotation_during_two_hundred_concurrent_calls_makes_no_call_fail() {
+async fn a_rotation_during_many_concurrent_calls_makes_no_call_fail() {
+    let users = by_share(40, 200, 200);
     let stack = Box::pin(LocalStack::start(Options::in_memory())).await.unwrap();
     let time = PausedTime::begin();
-    for (round, Rotation { what, secret, accepted, at, ttl }) in ROTATIONS.into_iter().enumerate() {
+    for (round, Rotation { what, secret, accepted, amid, ttl }) in ROTATIONS.into_iter().enumerate() {
         let config = Config { secret_ttl: ttl, ..stack.config.clone() };
         let output = Output::new(std::io::sink());
         let functions =
             Gateway::new(&config, Issuer::new("rotation".into()), Calls::default(), &output, Clock::system()).unwrap();
         let user = |number: usize| format!("user-{round}-{number}");
         let mut calls = Vec::new();
-        for number in 0..USERS {
+        for number in 0..users {
             let (known, call) = match number % 4 {
                 0 => (Known::New, Call::FinishPopup),
                 1 => (Known::ByPopup, Call::FinishPopup),
@@ -94,24 +106,24 @@ async fn a_rotation_during_two_hundred_concurrent_calls_makes_no_call_fail() {
             secrets.rotate(secret);
             secrets.accept(accepted);
         };
-        if at == 0 {
+        if !amid {
             rotate();
         }
-        let (rotates, _) = when_called(at, Service::HumanApi, rotate);
+        let (rotates, _) = when_called(if amid { users / 2 } else { 0 }, Service::HumanApi, rotate);
         let (counts, reads) = when_called(0, Service::SecretsManager, || ());
         stack.faults.set([rotates, counts]);
         let all = join_all(calls.iter().map(|call| call.send(&functions)));
         let replies = time.during(&stack.faults, all).await;
         stack.faults.set([]);
         let failed: Vec<_> = replies.iter().filter(|reply| reply.status >= 300).map(|reply| &reply.body).collect();
-        assert!(failed.is_empty(), "{what}: {} of {USERS} failed: {failed:?}", failed.len());
+        assert!(failed.is_empty(), "{what}: {} of {users} failed: {failed:?}", failed.len());
         let reads = reads.load(Ordering::SeqCst);
-        println!("rotation, {what}: {USERS} concurrent calls, {reads} reads of secrets");
+        println!("rotation, {what}: {users} concurrent calls, {reads} reads of secrets");
         // Three functions read two secrets each, and read them again after a refusal.
         assert!(ttl.is_zero() || reads <= 3 * 4, "{what}: {reads} reads");
         stack.secrets.accept(Accepted::NewestTwo);
         // A value that was sealed before the rotation still opens.
-        for number in (0..USERS).step_by(4) {
+        for number in (0..users).step_by(4) {
             let public = time.during(&stack.faults, send(&stack, Call::PublicRefresh, &user(number))).await.json();
             assert_eq!(public["humanId"], json!(human_id(&user(number))), "{what}: {public}");
         }

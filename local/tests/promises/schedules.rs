@@ -4,12 +4,12 @@
 //! through all orders. Or the driver lets a call die at a gate, before or after the service has performed the request. After each
 //! schedule, the test checks the promises of the contract's section 4. Time is paused, so no test waits for a clock.
 
-use crate::calls::{Call, Known};
-use crate::driver::{ABANDONED, Disturbance, How, LEASE_IS_OVER, Plan, World};
-use crate::gates::{Death, Step};
-use crate::invariants;
-use crate::paused_time::PausedTime;
-use crate::{counted, everything};
+use super::calls::{Call, Known};
+use super::driver::{ABANDONED, Disturbance, How, LEASE_IS_OVER, Plan, World};
+use super::gates::{Death, Step};
+use super::invariants;
+use super::paused_time::PausedTime;
+use super::{by_share, counted, sampled};
 
 const CALLS: [Call; 7] = [
     Call::SessionConnect,
@@ -37,22 +37,22 @@ enum Orders {
     All,
     /// One order of each set that differs only in adjacent steps that commute (sleep sets, Godefroid 1996).
     AllButCommuted,
-    /// This many orders. A generator with a fixed seed chooses each step.
-    Sample(usize),
+    /// This many orders. A generator chooses each step; the plan itself is its seed.
+    Some(usize),
 }
 
 /// Walks through the orders of this plan. Returns the number of orders. Orders in which nothing is disturbed do not count if
 /// something should be.
 async fn walk(world: &World, plan: Plan<'_>, orders: Orders) -> usize {
     match orders {
-        Orders::Sample(number) => sample(world, plan, number).await,
+        Orders::Some(number) => sample(world, plan, number).await,
         _ => search(world, plan, orders == Orders::AllButCommuted).await,
     }
 }
 
 async fn sample(world: &World, plan: Plan<'_>, number: usize) -> usize {
     let mut schedules = 0;
-    let mut random = fastrand::Rng::with_seed(15);
+    let mut random = fastrand::Rng::with_seed(format!("{plan:?}").bytes().map(u64::from).sum());
     for _ in 0..number {
         let run = Box::pin(world.interleave(&plan, |steps| random.usize(..steps.len()))).await;
         Box::pin(invariants::check(world, &run, plan.calls)).await;
@@ -126,12 +126,13 @@ fn plan(calls: &[Call], known: Known) -> Plan<'_> {
 
 #[tokio::test]
 async fn two_overlapping_calls_keep_the_promises_in_every_order() {
+    let orders = by_share(Orders::Some(2), Orders::All, Orders::All);
     let _paused = PausedTime::begin();
     let world = World::new(&[0, 0]).await;
     let mut total = 0;
     for known in KNOWN {
         for calls in pairs(&CALLS) {
-            total += walk(&world, plan(&calls, known), Orders::All).await;
+            total += walk(&world, plan(&calls, known), orders).await;
         }
     }
     counted("two overlapping calls", total);
@@ -139,25 +140,28 @@ async fn two_overlapping_calls_keep_the_promises_in_every_order() {
 
 #[tokio::test]
 async fn a_late_copy_or_a_resend_of_any_write_keeps_the_promises_in_every_order() {
-    let orders = if everything() { Orders::AllButCommuted } else { Orders::Sample(2) };
+    let orders = by_share(Orders::Some(2), Orders::Some(2), Orders::AllButCommuted);
     let _paused = PausedTime::begin();
     let world = World::new(&[0, 0]).await;
-    let mut total = 0;
+    let mut cases = Vec::new();
     for known in KNOWN {
         for calls in pairs(&CALLS) {
             for (actor, write) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
-                for how in [How::Copied, How::Late, How::AnswerLost] {
-                    let disturbance = Some(Disturbance { actor, write, how });
-                    total += walk(&world, Plan { disturbance, ..plan(&calls, known) }, orders).await;
-                }
+                let hows = [How::Copied, How::Late, How::AnswerLost];
+                cases.extend(hows.map(|how| (known, calls, Disturbance { actor, write, how })));
             }
         }
+    }
+    let mut total = 0;
+    for (known, calls, disturbance) in sampled(cases) {
+        total += walk(&world, Plan { disturbance: Some(disturbance), ..plan(&calls, known) }, orders).await;
     }
     counted("two overlapping calls, a write is disturbed", total);
 }
 
 #[tokio::test]
 async fn a_lease_is_not_taken_over_before_it_expires_if_clocks_disagree() {
+    let orders = by_share(Orders::Some(20), Orders::AllButCommuted, Orders::AllButCommuted);
     // One clock is almost the margin ahead of the other, and almost the duration of a lease passes at some moment.
     let _paused = PausedTime::begin();
     let mut total = 0;
@@ -170,7 +174,7 @@ async fn a_lease_is_not_taken_over_before_it_expires_if_clocks_disagree() {
             [Call::FinishWidget, Call::PublicRefresh],
         ] {
             let plan = Plan { leap: Some(25_900), ..plan(&calls, Known::ByPopup) };
-            total += walk(&world, plan, Orders::AllButCommuted).await;
+            total += walk(&world, plan, orders).await;
         }
     }
     counted("two overlapping calls, clocks that disagree", total);
@@ -178,18 +182,14 @@ async fn a_lease_is_not_taken_over_before_it_expires_if_clocks_disagree() {
 
 #[tokio::test]
 async fn a_call_whose_lease_is_taken_over_while_it_works_loses_nothing() {
+    let orders = by_share(Orders::Some(3), Orders::Some(20), Orders::AllButCommuted);
     let _paused = PausedTime::begin();
-    let (states, calls): (&[Known], &[Call]) = if everything() {
-        (&KNOWN, &CALLS)
-    } else {
-        (&[Known::New, Known::ByPopup], &[Call::FinishPopup, Call::AccessForce, Call::Delete])
-    };
     let world = World::new(&[0, 0]).await;
     let mut total = 0;
-    for known in states {
-        for calls in pairs(calls) {
-            let plan = Plan { leap: Some(LEASE_IS_OVER), ..plan(&calls, *known) };
-            total += walk(&world, plan, Orders::AllButCommuted).await;
+    for known in KNOWN {
+        for calls in pairs(&CALLS) {
+            let plan = Plan { leap: Some(LEASE_IS_OVER), ..plan(&calls, known) };
+            total += walk(&world, plan, orders).await;
         }
     }
     counted("two overlapping calls, clocks that jump", total);
@@ -199,7 +199,7 @@ async fn a_call_whose_lease_is_taken_over_while_it_works_loses_nothing() {
 async fn a_call_that_is_taken_over_while_it_resolves_loses_nothing() {
     // It resolves with two requests, and the lease is renewed before the second.
     let _paused = PausedTime::begin();
-    let orders = if everything() { Orders::AllButCommuted } else { Orders::Sample(400) };
+    let orders = by_share(Orders::Some(25), Orders::Some(400), Orders::AllButCommuted);
     let world = World::new(&[0, 0]).await;
     let mut total = 0;
     for calls in pairs(&[Call::PublicRefresh, Call::AccessForce, Call::FinishWidget]) {
@@ -210,13 +210,15 @@ async fn a_call_that_is_taken_over_while_it_resolves_loses_nothing() {
 
 #[tokio::test]
 async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_order() {
+    let orders = by_share(Orders::Some(10), Orders::All, Orders::All);
     let _paused = PausedTime::begin();
     let world = World::new(&[0, 0]).await;
     let mut total = 0;
     for known in KNOWN {
         let plan = plan(&[Call::FinishSame; 2], known);
-        total += walk(&world, plan, Orders::All).await;
-        total += walk(&world, Plan { leap: Some(LEASE_IS_OVER), ..plan }, Orders::AllButCommuted).await;
+        total += walk(&world, plan, orders).await;
+        let leaps = by_share(Orders::Some(10), Orders::AllButCommuted, Orders::AllButCommuted);
+        total += walk(&world, Plan { leap: Some(LEASE_IS_OVER), ..plan }, leaps).await;
     }
     counted("the same session twice", total);
 }
@@ -224,7 +226,7 @@ async fn the_same_session_twice_at_the_same_time_is_exchanged_once_in_every_orde
 #[tokio::test]
 async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
     let _paused = PausedTime::begin();
-    let orders = if everything() { Orders::All } else { Orders::AllButCommuted };
+    let orders = by_share(Orders::Some(30), Orders::AllButCommuted, Orders::All);
     let world = World::new(&[0, 0, 0]).await;
     let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::ByPopup), orders).await;
     counted("three overlapping finishes", total);
@@ -234,7 +236,8 @@ async fn three_overlapping_finishes_keep_the_promises_in_every_order() {
 async fn three_overlapping_finishes_of_a_new_user_keep_the_promises_in_every_order() {
     let _paused = PausedTime::begin();
     let world = World::new(&[0, 0, 0]).await;
-    let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::New), Orders::AllButCommuted).await;
+    let orders = by_share(Orders::Some(30), Orders::AllButCommuted, Orders::AllButCommuted);
+    let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::New), orders).await;
     counted("three overlapping finishes of a new user", total);
 }
 
@@ -256,18 +259,16 @@ async fn the_sweep_alone_resolves_a_call_that_died_at_any_gate() {
 async fn die_everywhere(pairs: &[(Call, Call)]) -> usize {
     let _paused = PausedTime::begin();
     let mut total = 0;
-    for single_use in [true, false] {
-        for known in KNOWN {
-            for (dying, next) in pairs.iter().copied() {
-                let world = World::new(&[0]).await;
-                world.single_use(single_use);
-                for death in [Death::BeforeActing, Death::AfterActing] {
-                    for gate in 0.. {
-                        let Some(run) = Box::pin(world.die(dying, known, gate, death, next)).await else { break };
-                        Box::pin(invariants::check(&world, &run, &[next])).await;
-                        total += 1;
-                    }
-                }
+    let states = [true, false].into_iter().flat_map(|single_use| KNOWN.map(|known| (single_use, known)));
+    let cases = states.flat_map(|state| pairs.iter().map(move |pair| (state, *pair)));
+    for ((single_use, known), (dying, next)) in sampled(cases) {
+        let world = World::new(&[0]).await;
+        world.single_use(single_use);
+        for death in [Death::BeforeActing, Death::AfterActing] {
+            for gate in 0.. {
+                let Some(run) = Box::pin(world.die(dying, known, gate, death, next)).await else { break };
+                Box::pin(invariants::check(&world, &run, &[next])).await;
+                total += 1;
             }
         }
     }
@@ -288,7 +289,7 @@ async fn the_sweep_takes_nothing_from_a_call_that_still_works() {
     ] {
         let calls = [call, Call::Sweep];
         let plan = Plan { leap: Some(ABANDONED), ..plan(&calls, known) };
-        total += walk(&world, plan, Orders::All).await;
+        total += walk(&world, plan, by_share(Orders::Some(15), Orders::All, Orders::All)).await;
     }
     counted("the sweep and another call, clocks that jump", total);
 }

@@ -1,4 +1,4 @@
-//! The local stack for the contract tests, with a clock that the test sets.
+//! The local stack with a clock that the test sets, and the calls that most tests send.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,7 +8,6 @@ use local::calls::Call;
 pub(crate) use local::faults::Gate;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::Reply;
-use local::human_api::{CLIENT_ID, human_id};
 use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -111,11 +110,7 @@ impl World {
 
     /// Connects a source in the popup and returns the sessionTokenObject that the page gets.
     pub(crate) fn popup(&self, user: &str) -> Value {
-        let session = self.stack.human_api.with(|state| {
-            state.connect(user, SOURCE);
-            state.add_session(user, None)
-        });
-        json!({"humanId": human_id(user), "clientId": CLIENT_ID, "sessionToken": session})
+        self.stack.human_api.popup(user)
     }
 
     pub(crate) async fn session(&self, user: &str, body: Value) -> Reply {

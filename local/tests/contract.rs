@@ -1,5 +1,4 @@
 //! The contract on the real handlers, with embedded DynamoDB, the Human API stand-in, and a clock that the test sets.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step is a failed test")]
 
 mod callers;
 mod deleting;
@@ -12,4 +11,3 @@ mod serving;
 mod starting;
 mod sweeping;
 mod unresolved;
-mod world;
