@@ -54,22 +54,21 @@ NEVER_LOGGED = re.compile(r"path|query|body|header|override|authorization|claims
 # SAM adds these policies to each role, for logs and X-Ray. X-Ray's actions accept no resource other than "*".
 ADDED_BY_SAM = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"}
 
-# alarm: its metrics (namespace, name, statistic, seconds), its expressions, its threshold
+# alarm: its metrics (namespace, name, statistic, seconds), its expressions
 OURS = "HumanConnect"
-FAULTS_ALARM = ({(OURS, "Faults", "Sum", 300), (OURS, "Requests", "Sum", 300)}, ["IF(faults >= 3, 100 * faults / requests, 0)"],
-                {"Ref": "FaultsAlarmPercent"})
+FAULTS_ALARM = ({(OURS, "Faults", "Sum", 300), (OURS, "Requests", "Sum", 300)}, ["IF(faults >= 3, 100 * faults / requests, 0)"])
 SUM = ["SUM(FILL(METRICS(), 0))"]
 ALARMS = {
-    "UnauthorizedAlarm": ({(OURS, "Unauthorized", "Sum", 300)}, [], {"Ref": "UnauthorizedAlarmCount"}),
-    "ForbiddenAlarm": ({(OURS, "Forbidden", "Sum", 300)}, [], {"Ref": "ForbiddenAlarmCount"}),
-    "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, [], 1),
-    "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, [], {"Ref": "StoreUnavailableAlarmCount"}),
-    "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, [], 900),
-    "MaintenanceFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, [], 3),
-    "MaintenanceSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, [], 1),
-    "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM, 1),
-    "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM, 1),
-    "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, [], {"Ref": "LatencyAlarmMs"}),
+    "UnauthorizedAlarm": ({(OURS, "Unauthorized", "Sum", 300)}, []),
+    "ForbiddenAlarm": ({(OURS, "Forbidden", "Sum", 300)}, []),
+    "UpstreamUnauthorizedAlarm": ({(OURS, "Errors", "Sum", 300)}, []),
+    "StoreUnavailableAlarm": ({(OURS, "Errors", "Sum", 300)}, []),
+    "UnresolvedAgeAlarm": ({(OURS, "UnresolvedAgeSeconds", "Maximum", 300)}, []),
+    "MaintenanceFaultsAlarm": ({(OURS, "Faults", "Sum", 900)}, []),
+    "MaintenanceSilentAlarm": ({("AWS/Lambda", "Invocations", "Sum", 3600)}, []),
+    "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM),
+    "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM),
+    "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, []),
 }
 # Dimensions of each alarm on our metrics, in addition to the service. The faults alarm of a function also has the function.
 SERVICE = {"service": {"Ref": "AWS::StackName"}}
@@ -397,7 +396,11 @@ def check_alarms(template, api):
         metrics = {(s["Metric"]["Namespace"], s["Metric"]["MetricName"], s["Stat"], s["Period"]) for s in stats} or {
             (alarm["Namespace"], alarm["MetricName"], alarm.get("Statistic") or alarm.get("ExtendedStatistic"), alarm["Period"])}
         expected = ALARMS.get(name) or FAULTS_ALARM
-        check(f"{name}: has the expected metrics, expressions and threshold", (metrics, expressions, alarm["Threshold"]) == expected)
+        check(f"{name}: has the expected metrics and expressions", (metrics, expressions) == expected)
+        threshold = alarm["Threshold"]
+        if isinstance(threshold, dict):
+            threshold = template["Parameters"][threshold["Ref"]]["Default"]
+        check(f"{name}: its threshold is a number above 0", float(threshold) > 0)
         ours = [metric for metric in [s["Metric"] for s in stats] or [alarm] if metric["Namespace"] == namespace]
         function = {f"{f}FaultsAlarm": {"function": re.sub(r"(?<=[a-z])(?=[A-Z])", "-", f).lower()} for f in CALLED}
         check(f"{name}: watches this stack's metrics", all(
