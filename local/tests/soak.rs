@@ -16,7 +16,7 @@ use local::faults::{Fault, Rule, Service};
 use local::gateway;
 use local::human_api::human_id;
 use local::local_stack::{LocalStack, Options};
-use local::runtime_api::{Instance, built};
+use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -71,7 +71,7 @@ struct Soak {
 impl Soak {
     async fn new() -> Self {
         let stack = LocalStack::start(Options::in_memory()).await.unwrap();
-        let binaries = built();
+        let binaries = binaries();
         let mut slots = BTreeMap::new();
         for function in ["finish", "access-token", "public-token"] {
             let mut places = Vec::new();

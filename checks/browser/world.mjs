@@ -12,7 +12,7 @@ import { chromium } from "playwright-core";
 import { takeNewerFeatures } from "./older.mjs";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
-const SHOTS = process.env.E2E_SHOTS ?? join(ROOT, "target/checks/e2e");
+const SHOTS = process.env.BROWSER_SHOTS ?? join(ROOT, "target/checks/browser");
 const WIDGET = "https://hapi-connect.humanapi.co";
 const POPUP = "https://connect.humanapi.co";
 const KINDS = { ".md": "text/plain", ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
@@ -40,7 +40,7 @@ export class World {
     await this.#serveApp();
     await this.#startLocalProgram();
     this.browser = await chromium.launch({
-      executablePath: process.env.E2E_CHROMIUM ?? "/usr/bin/chromium",
+      executablePath: process.env.BROWSER_CHROMIUM ?? "/usr/bin/chromium",
       args: [
         "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -57,9 +57,9 @@ export class World {
   }
 
   async #startLocalProgram() {
-    this.directory = mkdtempSync(join(tmpdir(), "human-connect-e2e-"));
+    this.directory = mkdtempSync(join(tmpdir(), "human-connect-browser-"));
     const binary = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/local");
-    if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/e2e/run`);
+    if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/browser/run`);
     this.program = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin, ...this.variables } });
     this.program.stderr.pipe(process.stderr);
     this.api = await new Promise((resolve, reject) => {
@@ -108,10 +108,10 @@ export class World {
     if (name === "react.js") return [KINDS[".js"], await bundle("pages/react.jsx")];
     const folders = {
       "human-connect-backend.js": "web",
-      "humanapi-connect-client.js": "checks/e2e/node_modules/humanapi-connect-client/build",
-      "jquery.js": "checks/e2e/node_modules/jquery/dist",
+      "humanapi-connect-client.js": "checks/browser/node_modules/humanapi-connect-client/build",
+      "jquery.js": "checks/browser/node_modules/jquery/dist",
     };
-    const places = folders[name] ? [folders[name]] : ["web/examples", "checks/e2e/pages"];
+    const places = folders[name] ? [folders[name]] : ["web/examples", "checks/browser/pages"];
     for (const place of places) {
       try {
         return [KINDS[extname(name)], readFileSync(join(ROOT, place, name))];

@@ -135,9 +135,9 @@ def post_json(url, path, body):
 class World:
     def __init__(self, target, emulator_python, build):
         self.target, self.build = Path(target), Path(build)
-        self.work = self.target / "checks/rehearse-work"
+        self.work = self.target / "checks/deploy-test-work"
         self.work.mkdir(parents=True, exist_ok=True)
-        self.scratch = Path(tempfile.mkdtemp(prefix="rehearsal-"))  # the emulator unpacks each function there
+        self.scratch = Path(tempfile.mkdtemp(prefix="deploy-test-"))  # the emulator unpacks each function there
         self.emulator_python = emulator_python
         self.processes = []
 
@@ -201,11 +201,11 @@ class World:
         self.aws = f"http://127.0.0.1:{port}"
         services = "lambda,apigateway,dynamodb,secretsmanager,cloudformation,iam,s3,sts,logs,kms,monitoring,cloudwatch"
         process = self._start(
-            "emulator", [self.emulator_python, ROOT / "checks/rehearse/emulator.py"], cwd=self.work, AUTH="true",
+            "emulator", [self.emulator_python, ROOT / "checks/deploy-test/emulator.py"], cwd=self.work, AUTH="true",
             GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1", IOT_MTLS_ENABLED="0", AWS_ENDPOINT_URL=self.aws, SERVICES=services,
             LAMBDA_EXECUTOR="local", TMPDIR=str(self.scratch), AWS_DEFAULT_REGION=REGION, MINISTACK_REGION=REGION, **OPERATOR)
         self._wait("emulator", process, lambda: send(self.aws, "GET", "/_ministack/health").status == 200)
-        self.client("s3").create_bucket(Bucket="rehearsal")
+        self.client("s3").create_bucket(Bucket="deploy-test")
 
     def client(self, service, credentials=None):
         credentials = credentials or OPERATOR
@@ -222,7 +222,7 @@ class World:
                       "HumanApiUserUrl": self.human_api, "Architecture": "x86_64", "SecretTtlSeconds": "2",
                       "UpstreamTimeoutMs": str(UPSTREAM_TIMEOUT_MS), **parameters}
         return self._run(
-            ["sam", "deploy", "--template-file", self.build / "template.yaml", "--stack-name", stack, "--s3-bucket", "rehearsal",
+            ["sam", "deploy", "--template-file", self.build / "template.yaml", "--stack-name", stack, "--s3-bucket", "deploy-test",
              "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-progressbar", "--region", REGION,
              "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())])
 
@@ -262,7 +262,7 @@ class World:
         return self.assume(role["Arn"])
 
     def assume(self, arn):
-        found = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="rehearsal")["Credentials"]
+        found = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="deploy-test")["Credentials"]
         return {"AWS_ACCESS_KEY_ID": found["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
                 "AWS_SESSION_TOKEN": found["SessionToken"]}
 

@@ -1,4 +1,4 @@
-"""ministack, extended by the CloudFormation features that this template needs and ministack lacks. docs/rehearsal.md lists them."""
+"""ministack, extended by the CloudFormation features that this template needs and ministack lacks. docs/deploy-test.md lists them."""
 
 from ministack import app
 from ministack.services import apigateway
