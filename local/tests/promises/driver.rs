@@ -70,6 +70,17 @@ impl Disturbed {
         self.how != How::AnswerLost && makes
     }
 
+    /// The call has the answer to this write, and works under its lease. A copy of an acquire sets the same lease again, so that the
+    /// call commits even if the row was deleted meanwhile.
+    pub(crate) fn was_answered(&self) -> bool {
+        self.how == How::Copied
+    }
+
+    /// The call has the lease and does not know it, until it sends the acquire again. Another call may wait in vain for 10 s meanwhile.
+    pub(crate) fn holds_up_others(&self) -> bool {
+        self.how == How::AnswerLost && is_acquire(&self.write)
+    }
+
     /// A mark changes nothing if it is there already.
     fn is_mark(&self) -> bool {
         self.write.contains("takenOver :me")

@@ -140,7 +140,7 @@ async fn two_overlapping_calls_keep_the_promises_in_every_order() {
 
 #[tokio::test]
 async fn a_late_copy_or_a_resend_of_any_write_keeps_the_promises_in_every_order() {
-    let orders = by_share(Orders::Some(2), Orders::Some(2), Orders::AllButCommuted);
+    let orders = by_share(Orders::Some(2), Orders::Some(5), Orders::AllButCommuted);
     let _paused = PausedTime::begin();
     let world = World::new(&[0, 0]).await;
     let mut cases = Vec::new();
