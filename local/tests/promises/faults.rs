@@ -70,8 +70,6 @@ pub(crate) struct World {
     /// If `true`, a popup's session token can be exchanged only once.
     single_use: bool,
     users: usize,
-    /// Highest number of calls of each service for one request.
-    most: [usize; 3],
     wrong: String,
 }
 
@@ -94,7 +92,6 @@ impl World {
             faults: faults.into(),
             single_use: true,
             users: 0,
-            most: [0; 3],
             wrong: String::new(),
         }
     }
@@ -153,9 +150,8 @@ impl World {
         }
 
         let calls = self.stack.calls.after(before).0;
-        for ((service, limit), most) in Service::ALL.into_iter().zip(MOST_CALLS).zip(&mut self.most) {
+        for (service, limit) in Service::ALL.into_iter().zip(MOST_CALLS) {
             let number = calls.iter().filter(|call| call.to == service.name()).count();
-            *most = number.max(*most);
             if number > limit {
                 broken.push(format!("{number} calls of {}", service.name()));
             }
@@ -190,7 +186,6 @@ impl World {
     }
 
     pub(crate) fn done(self, what: &str) {
-        println!("{what}: at most {:?} calls of {:?}", self.most, Service::ALL);
         let lines = self.wrong.lines().count();
         assert!(lines == 0, "{lines} broken\n{}", self.wrong.lines().take(40).collect::<Vec<_>>().join("\n"));
         counted(what, self.users);

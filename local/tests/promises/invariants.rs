@@ -131,9 +131,7 @@ fn may_answer(call: Call, reply: &Reply, run: &Run, with_delete: bool) -> bool {
     match (reply.status, code.as_str()) {
         // A call that was taken over gets this. If its session was spent for a response that came too late, a new user
         // must reconnect.
-        (409, "finish_in_progress") => {
-            run.taken_over || run.disturbed.as_ref().is_some_and(Disturbed::holds_up_others)
-        }
+        (409, "finish_in_progress") => run.taken_over || run.disturbed.as_ref().is_some_and(Disturbed::holds_up_others),
         (409, "reconnect_required") if may_make_a_row && with_delete => true,
         (409, "reconnect_required") if call == Call::FinishPopup => run.taken_over && run.known == Known::New,
         (409, "reconnect_required") if call == Call::FinishSame => {

@@ -118,9 +118,8 @@ async fn a_rotation_during_many_concurrent_calls_makes_no_call_fail() {
         let failed: Vec<_> = replies.iter().filter(|reply| reply.status >= 300).map(|reply| &reply.body).collect();
         assert!(failed.is_empty(), "{what}: {} of {users} failed: {failed:?}", failed.len());
         let reads = reads.load(Ordering::SeqCst);
-        println!("rotation, {what}: {users} concurrent calls, {reads} reads of secrets");
         // Three functions read two secrets each, and read them again after a refusal.
-        assert!(ttl.is_zero() || reads <= 3 * 4, "{what}: {reads} reads");
+        assert!(reads >= 3 * 2 && (ttl.is_zero() || reads <= 3 * 4), "{what}: {reads} reads");
         stack.secrets.accept(Accepted::NewestTwo);
         // A value that was sealed before the rotation still opens.
         for number in (0..users).step_by(4) {
