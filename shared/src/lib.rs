@@ -35,8 +35,6 @@ pub mod invocation;
 pub mod lambda;
 pub mod network;
 pub mod record;
-#[cfg(test)]
-mod scripted;
 pub mod seal;
 pub mod secret;
 pub mod store;

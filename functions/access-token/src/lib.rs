@@ -1,5 +1,8 @@
 //! `POST /internal/access-token`: a valid access token of one user, for another backend of the same team.
 
+#[cfg(test)]
+mod tests;
+
 use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
 use shared::http::caller::{aws_arn, require_aws_caller};

@@ -1,5 +1,8 @@
 //! `GET /connect/connection`: returns the user's connection: since when, which sources. `DELETE`: forgets the user.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

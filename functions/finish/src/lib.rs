@@ -1,6 +1,9 @@
 //! `POST /connect/finish`: handles the widget's callback: exchanges, stores, responds.
 //! `POST /connect/finish/{ticket}`: does the same for callers that cannot send a header.
 
+#[cfg(test)]
+mod tests;
+
 pub mod report;
 
 use lambda_http::{Request, RequestExt, http::StatusCode};

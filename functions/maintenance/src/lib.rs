@@ -2,6 +2,8 @@
 
 mod reseal;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -160,50 +162,5 @@ impl Counts {
             lines.push(line);
         }
         lines
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_task_has_a_metric_line_for_each_code_and_no_request() {
-        let errors = BTreeMap::from([("upstream_timeout", 2), ("upstream_unauthorized", 1)]);
-        let counts = Counts { swept: 3, errors, ..Counts::default() };
-        let call = Call { request_id: "r".into(), cold_start: false, invocation: Invocation::start() };
-        let lines = counts.metrics("human-connect", &call, 1).into_iter().map(|line| json!(line)).collect::<Vec<_>>();
-        assert_eq!((lines.len(), &lines[0]["Swept"], lines[0].get("Requests")), (3, &json!(3), None));
-        for (line, code, count) in [(&lines[1], "upstream_timeout", 2), (&lines[2], "upstream_unauthorized", 1)] {
-            assert_eq!((&line["code"], &line["Errors"]), (&json!(code), &json!(count)));
-        }
-    }
-
-    #[test]
-    fn an_event_names_its_task_and_an_error_names_the_field() {
-        let read = |event: &str| {
-            let task = read_task(&RawValue::from_string(event.to_owned()).unwrap());
-            task.map(|task| matches!(task, Task::Sweep))
-        };
-        for event in ["{}", r#"{"task":"sweep"}"#, r#"{"detail-type":"Scheduled Event","detail":{}}"#] {
-            assert_eq!(read(event), Ok(true), "{event}");
-        }
-        assert_eq!(read(r#"{"task":"reseal","after":null,"segment":1,"segments":2}"#), Ok(false));
-        for (event, field) in [
-            ("[]", "event"),
-            (r#"{"task":"import-all"}"#, "task"),
-            (r#"{"task":1}"#, "task"),
-            (r#"{"task":null}"#, "task"),
-            (r#"{"task":"reseal","after":1}"#, "after"),
-            (r#"{"task":"reseal","after":""}"#, "after"),
-            (r#"{"task":"reseal","segment":-1}"#, "segment"),
-            (r#"{"task":"reseal","segment":"1"}"#, "segment"),
-            (r#"{"task":"reseal","segment":2,"segments":2}"#, "segment"),
-            (r#"{"task":"reseal","segments":0}"#, "segments"),
-        ] {
-            assert!(read(event).unwrap_err().contains(field), "{event}");
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! `POST /connect/public-token`: returns the stored publicToken or a recovered one.
 
+#[cfg(test)]
+mod tests;
+
 use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
 use shared::http::{self, Route, body::Fields, caller::Claims};

@@ -1,5 +1,8 @@
 //! `POST /connect/session`: returns the data that the page needs to open the widget for this user.
 
+#[cfg(test)]
+mod tests;
+
 use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
 use shared::clock::{Millis, rfc3339};

@@ -84,16 +84,7 @@ impl World {
         let options = Options { clock: clock.clone(), output: output.clone(), ..Options::in_memory() };
         let stack = Box::pin(LocalStack::start(options)).await.unwrap();
         let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
-        Self {
-            stack,
-            time,
-            output,
-            clock,
-            faults: faults.into(),
-            single_use: true,
-            users: 0,
-            wrong: String::new(),
-        }
+        Self { stack, time, output, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
     }
 
     pub(crate) fn reuse_sessions(&mut self) {

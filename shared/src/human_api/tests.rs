@@ -4,8 +4,8 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::aws::tests::config;
 use crate::network::http_client;
-use crate::scripted::{Answer, Request, Server};
 use crate::token::SessionToken;
+use scripted::{Answer, Request, Server};
 
 const ACCESS: AccessRequest<'static> = AccessRequest { client_user_id: "ada" };
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
+use scripted::{Answer, Server};
 use serde_json::{Value, json};
 
 use super::lease::POLL_MAX;
@@ -13,7 +14,6 @@ use crate::aws::{dynamodb, tests::config};
 use crate::identity::UserId;
 use crate::network::http_client;
 use crate::record::Record;
-use crate::scripted::{Answer, Server};
 use crate::seal::Sealed;
 use crate::token::{SessionHash, Ticket, TicketHash};
 
@@ -55,18 +55,9 @@ fn ada() -> UserId {
     UserId::new("ada").unwrap()
 }
 
-fn done() -> Answer {
-    Answer::json(200, &json!({}))
-}
-
 /// The condition is false, because the row stands like this.
 fn refused(item: Value) -> Answer {
-    let error = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
-    let mut body = json!({"__type": error, "message": "made up"});
-    if !item.is_null() {
-        body["Item"] = item;
-    }
-    Answer::json(400, &body)
+    Answer::refused(Some(&item).filter(|item| !item.is_null()))
 }
 
 fn unavailable() -> Answer {
@@ -115,7 +106,7 @@ const UNDER_LEASE: &str = "leaseId = :me AND leaseUntil = :last";
 
 #[tokio::test]
 async fn an_acquire_of_a_row_that_nobody_has_read() {
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     let user = ada();
     let lease = leased(acquire(&table, LeaseRequest::of(&user, Request::Access)).await);
     let (condition, effect, values) = table.last_write();
@@ -176,7 +167,7 @@ async fn an_acquire_for_a_session_with_a_ticket_of_a_row_that_was_read() {
 
 #[tokio::test]
 async fn each_attempt_to_acquire_has_an_id_of_its_own_and_learns_the_generation() {
-    let table = Table::answering([unavailable(), refused(item("other", Some(NOW))), done()]).await;
+    let table = Table::answering([unavailable(), refused(item("other", Some(NOW))), Answer::done()]).await;
     let user = ada();
     // DynamoDB gives no row back, so this call finds that it was deleted meanwhile
     let request = LeaseRequest { user: None, ..LeaseRequest::of(&user, Request::Access) };
@@ -200,7 +191,7 @@ async fn an_unavailable_table_is_asked_three_times_for_a_lease() {
 #[tokio::test]
 async fn a_refused_acquire_is_read_in_the_order_of_the_protocol() {
     let outcome = async |item: Value, request: LeaseRequest<'_>| {
-        let table = Table::answering([refused(item), done()]).await;
+        let table = Table::answering([refused(item), Answer::done()]).await;
         let outcome = table.store.acquire(request, |row| row.is_leased(NOW).then_some(()), &Invocation::start()).await;
         (outcome, table.requests().len())
     };
@@ -255,7 +246,7 @@ async fn a_call_adopts_the_lease_of_its_own_attempt_only_while_it_lasts() {
 
 #[tokio::test]
 async fn a_lease_older_than_a_second_is_renewed_and_ends_later() {
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     let mut lease = lease();
     lease.until = NOW + 26_000;
     table.store.renew(&mut lease, &Invocation::start()).await.unwrap();
@@ -272,7 +263,7 @@ async fn a_lease_older_than_a_second_is_renewed_and_ends_later() {
 
 #[tokio::test]
 async fn a_checkpoint_stores_the_record_and_the_next_request_and_ends_takeovers() {
-    let table = Table::answering([done(), done()]).await;
+    let table = Table::answering([Answer::done(), Answer::done()]).await;
     let mut lease = lease();
     lease.row.taken_over = ["one".to_owned()].into();
     (lease.asked, lease.spends) = (true, Some((TicketHash(TICKET.into()), SessionHash(SESSION.into()))));
@@ -294,7 +285,7 @@ async fn a_checkpoint_stores_the_record_and_the_next_request_and_ends_takeovers(
 
 #[tokio::test]
 async fn a_commit_stores_the_record_spends_the_ticket_and_ends_the_lease() {
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     let (mut lease, ticket) = (lease(), TicketHash(TICKET.into()));
     let tickets = [("old", NOW), (TICKET, NOW), ("good", NOW + 1)];
     let stored = |until| StoredTicket { good_until: until, spent_by: None };
@@ -320,7 +311,7 @@ async fn a_commit_stores_the_record_spends_the_ticket_and_ends_the_lease() {
 
 #[tokio::test]
 async fn a_commit_of_a_row_without_content_lets_it_expire() {
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     let mut lease = lease();
     lease.row.record = Record::default();
     table.store.commit(&mut lease, Release::Done, &Invocation::start()).await.unwrap();
@@ -338,7 +329,7 @@ async fn each_other_release_leaves_what_is_unresolved() {
         (Release::Leased, "", NOW + 26_000),
     ];
     for (release, removes, until) in cases {
-        let table = Table::answering([done()]).await;
+        let table = Table::answering([Answer::done()]).await;
         let mut lease = lease();
         table.store.commit(&mut lease, release, &Invocation::start()).await.unwrap();
         let (condition, effect, values) = table.last_write();
@@ -353,7 +344,7 @@ async fn each_other_release_leaves_what_is_unresolved() {
 async fn a_commit_that_a_takeover_refuses_is_written_unresolved() {
     let mut marked = item("me", Some(NOW + 10_000));
     marked["takenOver"] = json!({"SS": ["other"]});
-    let table = Table::answering([refused(marked), done()]).await;
+    let table = Table::answering([refused(marked), Answer::done()]).await;
     let invocation = Invocation::start();
     table.store.commit(&mut lease(), Release::Done, &invocation).await.unwrap();
     let (condition, effect, _) = table.last_write();
@@ -376,8 +367,8 @@ async fn a_write_whose_answer_was_lost_has_succeeded() {
 #[tokio::test]
 async fn a_call_whose_lease_is_another_calls_marks_that_it_has_asked() {
     for (asked, marked, expected) in [
-        (true, done(), "taken over"),
-        (false, done(), "taken over"),
+        (true, Answer::done(), "taken over"),
+        (false, Answer::done(), "taken over"),
         (true, refused(Value::Null), "deleted"),
         (true, refused(item_of_generation("h")), "deleted"),
     ] {
@@ -420,7 +411,7 @@ async fn a_write_under_the_lease_of_a_deleted_row_marks_nothing() {
 
 #[tokio::test]
 async fn a_commit_is_tried_until_dynamodb_takes_it() {
-    let table = Table::answering([unavailable(), unavailable(), done()]).await;
+    let table = Table::answering([unavailable(), unavailable(), Answer::done()]).await;
     table.store.commit(&mut lease(), Release::Done, &Invocation::start()).await.unwrap();
     let requests = table.requests();
     assert!(requests.len() == 3 && requests[0] == requests[2], "each is the same write");
@@ -428,7 +419,7 @@ async fn a_commit_is_tried_until_dynamodb_takes_it() {
 
 #[tokio::test]
 async fn the_first_ticket_makes_a_row_that_expires() {
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     let ticket = Ticket::generate(ada().key()).unwrap();
     table.store.add_ticket(&ada(), &ticket, None, &Invocation::start()).await.unwrap();
     let (condition, effect, values) = table.last_write();
@@ -443,7 +434,7 @@ async fn the_first_ticket_makes_a_row_that_expires() {
 #[tokio::test]
 async fn a_ticket_in_a_row_evicts_the_oldest_and_delays_the_expiry() {
     for expires in [None, Some(NOW / 1000 + 60)] {
-        let table = Table::answering([done()]).await;
+        let table = Table::answering([Answer::done()]).await;
         let ticket = Ticket::generate(ada().key()).unwrap();
         let mut row = Row { expires, ..row() };
         let stored = |good_until| StoredTicket { good_until, spent_by: None };
@@ -473,9 +464,9 @@ async fn a_refused_ticket_is_its_own_or_anothers_or_the_row_was_deleted() {
     let other = || item("other", None);
     for (seen, answers, expected) in [
         (None, vec![refused(own.clone())], "stored 1"),
-        (None, vec![refused(other()), done()], "stored 2"),
+        (None, vec![refused(other()), Answer::done()], "stored 2"),
         (None, vec![refused(other()), refused(item_of_generation("h"))], "deleted 2"),
-        (Some(row()), vec![refused(other()), done()], "stored 2"),
+        (Some(row()), vec![refused(other()), Answer::done()], "stored 2"),
         (Some(row()), vec![refused(Value::Null)], "deleted 1"),
         (Some(row()), vec![refused(item_of_generation("h"))], "deleted 1"),
         (None, (0..9).map(|_| refused(other())).collect(), "locked 8"),
@@ -494,7 +485,7 @@ async fn a_refused_ticket_is_its_own_or_anothers_or_the_row_was_deleted() {
 #[tokio::test]
 async fn a_delete_removes_the_row_that_it_has_read_and_no_other() {
     let found = || Answer::json(200, &json!({"Item": item("other", None)}));
-    for answer in [done(), refused(item_of_generation("h"))] {
+    for answer in [Answer::done(), refused(item_of_generation("h"))] {
         let table = Table::answering([found(), answer]).await;
         table.store.delete(&ada().key(), &Invocation::start()).await.unwrap();
         let (condition, _, values) = table.last_write();
@@ -502,7 +493,7 @@ async fn a_delete_removes_the_row_that_it_has_read_and_no_other() {
     }
     let table = Table::answering([found(), unavailable()]).await;
     assert!(matches!(table.store.delete(&ada().key(), &Invocation::start()).await, Err(StoreError::Unavailable(_))));
-    let table = Table::answering([done()]).await;
+    let table = Table::answering([Answer::done()]).await;
     table.store.delete(&ada().key(), &Invocation::start()).await.unwrap();
     assert_eq!(table.requests().len(), 1, "there is nothing to delete");
 }

@@ -1,16 +1,15 @@
 //! One server plays DynamoDB, Secrets Manager and Human API, in the order in which a call asks them.
 
+use scripted::{Answer, SEALING_KEY, Server};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::aws::{dynamodb, secrets_manager, tests::config};
 use crate::clock::Clock;
 use crate::network::http_client;
-use crate::scripted::{Answer, Server};
 use crate::secret::parse_client_secret;
 
 const NOW: Millis = 1_795_687_200_000;
-const KEY: &str = "made-up-sealing-key-of-32-chars-or-more";
 
 struct World {
     server: Server,
@@ -54,12 +53,7 @@ impl World {
 
     /// What was asked for, one word each.
     fn asked(&self) -> Vec<String> {
-        let word = |request: crate::scripted::Request| {
-            let target = request.head.lines().find_map(|line| line.strip_prefix("x-amz-target: ").map(str::to_owned));
-            let path = || request.head.split(' ').nth(1).unwrap_or_default().to_owned();
-            target.unwrap_or_else(path).rsplit(['.', '/']).next().unwrap().to_owned()
-        };
-        self.server.requests().into_iter().map(word).collect()
+        self.server.requests().iter().map(|request| request.operation().to_owned()).collect()
     }
 
     /// The effect of the last write, and its values.
@@ -73,21 +67,13 @@ fn ada() -> UserId {
     UserId::new("ada").unwrap()
 }
 
-fn done() -> Answer {
-    Answer::json(200, &json!({}))
-}
-
-fn secret(text: &str) -> Answer {
-    Answer::json(200, &json!({"SecretString": text, "VersionId": "v1", "VersionStages": ["AWSCURRENT"]}))
-}
-
 fn tokens() -> Answer {
     Answer::json(200, &json!({"access_token": "canary-token", "expires_in": 60}))
 }
 
 /// What a lease costs a first call, before it asks Human API.
 fn before_human_api(acquire: Answer) -> Vec<Answer> {
-    vec![secret(KEY), acquire, secret("made-up-secret")]
+    vec![Answer::secret(SEALING_KEY), acquire, Answer::secret("made-up-secret")]
 }
 
 fn leased_by_another(changes: Value) -> Answer {
@@ -106,7 +92,7 @@ const REMOVES: &str = " REMOVE leaseUntil, pending";
 
 #[tokio::test]
 async fn a_call_acquires_the_lease_asks_human_api_and_commits_sealed_tokens() {
-    let world = World::answering([before_human_api(done()), vec![tokens(), done()]].concat()).await;
+    let world = World::answering([before_human_api(Answer::done()), vec![tokens(), Answer::done()]].concat()).await;
     let (connected, row) = world.access(&ada()).await.unwrap();
     assert_eq!(world.asked(), ["GetSecretValue", "UpdateItem", "GetSecretValue", "token", "UpdateItem"]);
     let (effect, values) = world.last_write();
@@ -121,14 +107,17 @@ async fn a_call_acquires_the_lease_asks_human_api_and_commits_sealed_tokens() {
 
 #[tokio::test]
 async fn without_the_sealing_key_no_lease_is_acquired() {
-    let world = World::answering([secret("short")]).await;
+    let world = World::answering([Answer::secret("short")]).await;
     assert!(matches!(world.access(&ada()).await, Err(Error::Seal(SealError::Key(SecretError::Malformed { .. })))));
     assert_eq!(world.asked(), ["GetSecretValue"]);
 }
 
 #[tokio::test]
 async fn a_call_resolves_what_an_earlier_call_left_before_its_own_request() {
-    let resolve = [before_human_api(leased_by_another(pending_access())), vec![tokens(), done(), tokens(), done()]];
+    let resolve = [
+        before_human_api(leased_by_another(pending_access())),
+        vec![tokens(), Answer::done(), tokens(), Answer::done()],
+    ];
     let world = World::answering(resolve.concat()).await;
     world.access(&ada()).await.unwrap();
     assert_eq!(world.asked()[3..], ["token", "UpdateItem", "token", "UpdateItem"]);
@@ -141,7 +130,8 @@ async fn a_call_resolves_what_an_earlier_call_left_before_its_own_request() {
 #[tokio::test]
 async fn a_takeover_is_resolved_like_a_pending_request() {
     let taken_over = json!({"takenOver": {"SS": ["other"]}});
-    let resolve = [before_human_api(leased_by_another(taken_over)), vec![tokens(), done(), tokens(), done()]];
+    let resolve =
+        [before_human_api(leased_by_another(taken_over)), vec![tokens(), Answer::done(), tokens(), Answer::done()]];
     let world = World::answering(resolve.concat()).await;
     world.access(&ada()).await.unwrap();
     let checkpoint: Value = serde_json::from_slice(&world.server.requests()[4].body).unwrap();
@@ -161,7 +151,9 @@ async fn each_failure_of_human_api_releases_the_lease_as_it_demands() {
         let retries = if matches!(&answer, Answer::Bytes(text) if text.is_empty()) { 3 } else { 1 };
         let attempts = vec![answer; retries];
         let timeout = if matches!(attempts[0], Answer::Stall(_)) { "100" } else { "8000" };
-        let world = World::with_timeout(timeout, [before_human_api(done()), attempts, vec![done()]].concat()).await;
+        let world =
+            World::with_timeout(timeout, [before_human_api(Answer::done()), attempts, vec![Answer::done()]].concat())
+                .await;
         let (user, invocation) = (ada(), Invocation::start());
         let outcome = world.tokens.exclusive(
             LeaseRequest::of(&user, Request::Access),
@@ -181,7 +173,7 @@ async fn each_failure_of_human_api_releases_the_lease_as_it_demands() {
 #[tokio::test]
 async fn work_that_fails_or_panics_ends_the_lease() {
     for (panics, removes) in [(false, REMOVES), (true, "leaseUntil = :until")] {
-        let world = World::answering([secret(KEY), done(), done()]).await;
+        let world = World::answering([Answer::secret(SEALING_KEY), Answer::done(), Answer::done()]).await;
         let (user, invocation) = (ada(), Invocation::start());
         let outcome = world.tokens.exclusive(
             LeaseRequest::of(&user, Request::Access),
@@ -201,7 +193,8 @@ async fn work_that_fails_or_panics_ends_the_lease() {
 
 #[tokio::test]
 async fn work_that_is_cancelled_writes_nothing_more() {
-    let world = World::answering(before_human_api(done()).into_iter().chain([Answer::Stall(String::new())])).await;
+    let world =
+        World::answering(before_human_api(Answer::done()).into_iter().chain([Answer::Stall(String::new())])).await;
     let user = ada();
     let asked = async {
         while world.asked().len() < 4 {
@@ -220,7 +213,7 @@ async fn an_answer_in_a_leased_row_needs_no_lease() {
     let error = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
     let item = json!({"clientUserId": {"S": "ada"}, "generation": {"S": "g"}});
     let refused = Answer::json(400, &json!({"__type": error, "message": "made up", "Item": item}));
-    let world = World::answering([secret(KEY), refused]).await;
+    let world = World::answering([Answer::secret(SEALING_KEY), refused]).await;
     let (user, invocation) = (ada(), Invocation::start());
     let request = LeaseRequest::of(&user, Request::Access);
     let outcome =
@@ -237,8 +230,8 @@ async fn a_call_that_shares_failures_fails_as_another_call_has_failed_since() {
     let mut seen = Row::decode(&ada().key(), item).unwrap();
     seen.record.failed_at = Some(NOW - 9);
     for (failed_at, fails) in [(NOW - 9, false), (NOW - 1, true)] {
-        let answers = [before_human_api(leased_by_another(failed(failed_at))), vec![tokens(), done()]].concat();
-        let world = World::answering(if fails { [&answers[..2], &[done()]].concat() } else { answers }).await;
+        let answers = [before_human_api(leased_by_another(failed(failed_at))), vec![tokens(), Answer::done()]].concat();
+        let world = World::answering(if fails { [&answers[..2], &[Answer::done()]].concat() } else { answers }).await;
         let request = LeaseRequest { shares_failure: true, ..LeaseRequest::of_row(&seen, Request::Access) };
         let invocation = Invocation::start();
         let outcome = world.tokens.exclusive(request, |_| None, |leased| Box::pin(leased.access_token()), &invocation);
@@ -255,7 +248,7 @@ async fn a_token_that_no_write_could_store_is_unresolved() {
         &json!({
         "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException", "message": "made up"}),
     );
-    let answers = [before_human_api(done()), vec![tokens(), error, refused]].concat();
+    let answers = [before_human_api(Answer::done()), vec![tokens(), error, refused]].concat();
     let world = World::answering(answers).await;
     assert!(matches!(world.access(&ada()).await, Err(Error::Store(StoreError::Deleted))));
     assert_eq!(world.asked()[3..], ["token", "UpdateItem", "UpdateItem"]);
