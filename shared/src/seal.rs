@@ -211,7 +211,13 @@ impl CurrentKey {
 
 #[cfg(test)]
 mod tests {
+    use scripted::{Answer, Server};
+    use serde_json::json;
+
     use super::*;
+    use crate::aws::{secrets_manager, tests::config};
+    use crate::identity::UserId;
+    use crate::network::http_client;
 
     const KEY: &str = "made-up-sealing-key-of-32-chars-or-more";
 
@@ -262,6 +268,7 @@ mod tests {
         for weak in ["", "short", &"a".repeat(31), &"a".repeat(64), &format!("{{\"k\":\"{KEY}\"}}")] {
             assert!(SealingKey::parse(weak).is_err(), "{weak}");
         }
+        assert!(SealingKey::parse("made-up-sealing-key-of-32-chars-").is_ok());
     }
 
     #[test]
@@ -271,5 +278,43 @@ mod tests {
         // Known answer, computed with Python's `hmac`: 12 bytes of HMAC(HKDF with the salt above, info=b"log", length=32)(b"ada")
         assert_eq!(key().user_hash(&user).as_deref(), Some("fIOqeJ9vH9WoBGmQ"));
         assert_ne!(key().user_hash(&user), other.user_hash(&user));
+    }
+
+    #[test]
+    fn a_value_that_will_never_open_is_told_from_a_key_that_cannot_be_read_now() {
+        let id = || "made-up".to_owned();
+        for (error, is_permanent) in [
+            (SealError::Corrupt(Kind::Access), true),
+            (SecretError::MissingVersion { id: id(), version: id() }.into(), true),
+            (SecretError::Missing { id: id() }.into(), false),
+            (SecretError::Malformed { id: id() }.into(), false),
+        ] {
+            assert_eq!(error.is_permanent(), is_permanent, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sealer_seals_with_the_current_version_and_opens_every_version() {
+        let version = |id: &str, key: &str| {
+            Answer::json(200, &json!({"SecretString": key, "VersionId": id, "VersionStages": ["AWSCURRENT"]}))
+        };
+        let other = "another-made-up-sealing-key-32-chars";
+        let server = Server::answering([version("v1", KEY), version("v2", other)]).await;
+        let config = config(&[("AWS_ENDPOINT_URL", &server.url)]);
+        let client = secrets_manager(&config.aws, &http_client(&config).unwrap());
+        let sealer = Sealer { key: Secret::new(client, "made-up".into(), config.secret_ttl, SealingKey::parse) };
+        let ada = UserId::new("ada").unwrap();
+        assert_eq!(sealer.user_hash(&ada), None);
+        let first = sealer.current().await.unwrap();
+        let sealed = first.seal(&ada.key(), Kind::Public, "a token").unwrap();
+        assert_eq!((first.version(), first.sealed(&sealed)), ("v1", true));
+        sealer.refresh().await.unwrap();
+        let second = sealer.current().await.unwrap();
+        assert_eq!((second.version(), second.sealed(&sealed)), ("v2", false));
+        assert_eq!(sealer.user_hash(&ada), SealingKey::parse(other).unwrap().user_hash(&ada));
+        assert_eq!(sealer.open(&ada.key(), Kind::Public, &sealed).await.unwrap(), "a token");
+        let failed = sealer.open(&user("eve"), Kind::Public, &sealed).await;
+        assert!(matches!(failed, Err(SealError::Corrupt(Kind::Public))));
+        assert_eq!(server.requests().len(), 2);
     }
 }

@@ -14,6 +14,9 @@ use tracing::{error, warn};
 use crate::telemetry::error_chain;
 use crate::{invocation::Invocation, token::ClientSecret};
 
+#[cfg(test)]
+mod tests;
+
 /// A refused secret is read again at most this often; a failed read is tried again no sooner where an old value serves.
 pub const COOL_DOWN: Duration = Duration::from_secs(10);
 /// Key versions kept in memory beside the current one.
@@ -229,43 +232,5 @@ fn unquoted(secret: &str) -> Result<ClientSecret, &'static str> {
         Err("is in quotes")
     } else {
         Ok(ClientSecret::new(secret))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_client_secret_is_text_or_json_with_client_secret() {
-        for (text, secret) in [
-            ("made-up", Some("made-up")),
-            (r#"{"clientSecret":"made-up","x":1}"#, Some("made-up")),
-            ("", None),
-            ("{", None),
-            ("{}", None),
-            (r#"{"clientSecret":""}"#, None),
-            (r#"{"clientSecret":1}"#, None),
-            (r#""{\"clientSecret\":\"made-up\"}""#, None),
-        ] {
-            assert_eq!(parse_client_secret(text).ok().as_ref().map(ClientSecret::expose), secret, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_pasted_client_secret_is_stripped_and_refused_in_quotes() {
-        let (pasted, kept, quoted) = (
-            ["\u{feff}made up", "\u{feff} \r\nmade up\t\n", " \u{feff}made up\u{feff} ", "\u{a0}made up"],
-            ["made\"up", "\"made-up", "made-up'"],
-            ["\"made-up\"", " 'made-up' ", "`made-up`", "“made-up”", "„made-up“", "«made-up»", "“made-up\""],
-        );
-        let cases = pasted.map(|text| (text, Some("made up"))).into_iter().chain(kept.map(|text| (text, Some(text))));
-        let refused = ["\u{feff}", " \n", "\"", "\"\""].into_iter().chain(quoted).map(|text| (text, None));
-        for (text, secret) in cases.chain(refused) {
-            let json = serde_json::json!({"clientSecret": text}).to_string();
-            for text in [text.to_owned(), format!("\u{feff}{json}\n"), json] {
-                assert_eq!(parse_client_secret(&text).ok().as_ref().map(ClientSecret::expose), secret, "{text:?}");
-            }
-        }
     }
 }
