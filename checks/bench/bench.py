@@ -48,7 +48,7 @@ def weigh(around, target, built, case):
 
 @contextlib.contextmanager
 def scales(target, built):
-    with measure.world(target / "world" / "bench") as around:
+    with measure.world(target / "debug" / "bench") as around:
         connect_users(around, built, 51)
         yield lambda case: weigh(around, target, built, case)
 
@@ -100,7 +100,7 @@ def profile(target, built, name):
     if case is None:
         sys.exit(f"no such function: {name}")
     out = target / "checks" / f"{name}.callgrind"
-    with measure.world(target / "world" / "bench") as around:
+    with measure.world(target / "debug" / "bench") as around:
         connect_users(around, built, 1 + case.counted)
         print(measure.counted(around, case, built / name, out))
     command = ["callgrind_annotate", "--inclusive=yes", str(out)]

@@ -37,7 +37,7 @@ class Case:
 
 
 def event(path, body=None):
-    """An event of events/. The world replaces {i} by the number of the user."""
+    """An event of events/. The world fills in {i}, the number of the user, and {humanId} and {sessionToken} of the user's popup."""
     read = json.loads((EVENTS / path).read_text())
     authorizer = read.get("requestContext", {}).get("authorizer", {})
     if "jwt" in authorizer:
@@ -52,10 +52,10 @@ FINISH = Case(
     "a popup's callback: acquire, exchange, commit",
     event(
         "finish/popup-new-user.json",
-        {"humanId": "human-{i}", "clientId": "made-up-client-id", "sessionToken": "made-up-session-token-of-user-{i}"},
+        {"humanId": "{humanId}", "clientId": "made-up-client-id", "sessionToken": "{sessionToken}"},
     ),
     201,
-    ["UpdateItem", "/v1/connect/tokens", "UpdateItem"],
+    ["UpdateItem", "POST /v1/connect/tokens", "UpdateItem"],
     flow="popup",
 )
 ACCESS_TOKEN = Case(
@@ -74,7 +74,7 @@ CASES = [
         "a new user's session token: read, acquire, send, commit",
         event("session-start/connect-new-user.json"),
         200,
-        ["GetItem", "UpdateItem", "/v1/connect/token", "UpdateItem"],
+        ["GetItem", "UpdateItem", "POST /v1/connect/token (session)", "UpdateItem"],
     ),
     Case("public-token", "returns the stored token", event("public-token/stored.json"), 200, ["GetItem"], new_user=False),
     Case("connection", "shows the connection", event("connection/popup-user.json"), 200, ["GetItem"], new_user=False),
@@ -86,6 +86,6 @@ PEER = dataclasses.replace(
     FINISH,
     name="peer",
     description="the guide's sample: exchange, put",
-    calls=["/v1/connect/tokens", "PutItem"],
-    first_calls=["GetSecretValue", "/v1/connect/tokens", "PutItem"],
+    calls=["POST /v1/connect/tokens", "PutItem"],
+    first_calls=["GetSecretValue (client-secret)", "POST /v1/connect/tokens", "PutItem"],
 )

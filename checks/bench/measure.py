@@ -23,7 +23,7 @@ class World:
         self.ca = make_certificate(folder)
         self.users = 0
         self.process = subprocess.Popen([program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ports = json.loads(self.process.stdout.readline())
+        self.variables = json.loads(self.process.stdout.readline())
 
     def tell(self, command):
         self.process.stdin.write(command + "\n")
@@ -41,32 +41,18 @@ class World:
         return first
 
     def environment(self, case):
-        """The variables that the template and Lambda set. Hosts and certificate authority are those of the world."""
-        def origin(service):
-            return f"https://localhost:{self.ports[service]}"
-
+        """The variables that the template and Lambda set. Addresses and certificate authority are those of the world."""
         return {
+            **self.variables,
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
-            "TABLE_NAME": "human-connect",
-            "HUMAN_API_CLIENT_ID": "made-up-client-id",
-            "HUMAN_API_SECRET_ID": "human-connect/client-secret",
-            "TOKEN_KEY_SECRET_ID": "human-connect/token-key",
             "DEFAULT_FLOW": case.flow,
-            "HUMAN_API_AUTH_URL": origin("human_api_auth"),
-            "HUMAN_API_USER_URL": origin("human_api_user"),
-            "AWS_ENDPOINT_URL_DYNAMODB": origin("dynamodb"),
-            "AWS_ENDPOINT_URL_SECRETS_MANAGER": origin("secrets_manager"),
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "made-up",
-            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_DEFAULT_REGION": self.variables["AWS_REGION"],
             "AWS_SESSION_TOKEN": "made-up",
             "AWS_CA_BUNDLE": self.ca,
             "NODE_EXTRA_CA_CERTS": self.ca,
             "SSL_CERT_FILE": self.ca,
             "NODE_NO_WARNINGS": "1",
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.ports['runtime_api']}",
             "AWS_LAMBDA_FUNCTION_NAME": case.name,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

@@ -16,7 +16,7 @@
 //! | [`mask`] | masks secrets in the events and responses that the console shows |
 //! | [`examples`] | made-up users in known states, for `events/` |
 //! | [`log_capture`] | CloudWatch, for tests: the lines that the functions wrote |
-//! | [`runtime_api`] | Lambda's Runtime API around a built binary, for tests |
+//! | [`runtime_api`] | Lambda's Runtime API, and the process of a built function, for tests and `checks/bench` |
 
 pub mod aws;
 pub mod calls;

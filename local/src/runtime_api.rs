@@ -1,6 +1,7 @@
-//! Lambda's Runtime API on loopback for a built binary, one process per instance. Tests use it.
+//! Lambda's Runtime API on loopback. [`Instance`] is this API and the process of a built function.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -16,7 +17,7 @@ use shared::clock::Clock;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::{lock, random_hex};
@@ -59,41 +60,77 @@ pub fn built() -> PathBuf {
     folder.to_owned()
 }
 
-/// A function's process.
-pub struct Instance {
-    child: tokio::sync::Mutex<Child>,
-    out: JoinHandle<String>,
-    err: JoinHandle<String>,
+/// The API of one process at a time.
+pub struct RuntimeApi {
+    /// The value of `AWS_LAMBDA_RUNTIME_API`.
+    pub address: SocketAddr,
     events: mpsc::UnboundedSender<(String, String)>,
+    state: Api,
+}
+
+#[derive(Clone)]
+struct Api {
+    events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<(String, String)>>>,
+    asked: Arc<Notify>,
     waiting: Waiting,
 }
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Result<Value, String>>>>>;
 
-#[derive(Clone)]
-struct Api {
-    events: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<(String, String)>>>,
-    waiting: Waiting,
+impl RuntimeApi {
+    pub async fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let (events, queue) = mpsc::unbounded_channel();
+        let state = Api {
+            events: Arc::new(tokio::sync::Mutex::new(queue)),
+            asked: Arc::default(),
+            waiting: Waiting::default(),
+        };
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answered))
+            .with_state(state.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, events, state })
+    }
+
+    /// Waits until the function has asked for its next event since the last call of this method.
+    pub async fn asked(&self) {
+        self.state.asked.notified().await;
+    }
+
+    /// Sends an event and waits for the response. `Err` is a Lambda error, or no response.
+    pub async fn invoke(&self, event: String) -> Result<Value, String> {
+        let id = random_hex::<8>();
+        let (answer, answered) = oneshot::channel();
+        lock(&self.state.waiting).insert(id.clone(), answer);
+        self.events.send((id, event)).map_err(|_| "the function has ended".to_owned())?;
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err("the function has ended".to_owned()),
+            Err(_) => Err("no response".to_owned()),
+        }
+    }
+}
+
+/// A function's process.
+pub struct Instance {
+    child: tokio::sync::Mutex<Child>,
+    out: JoinHandle<String>,
+    err: JoinHandle<String>,
+    api: RuntimeApi,
 }
 
 impl Instance {
     /// Starts `binary` with this environment and Lambda's own variables. Dropping the instance kills the process.
     pub async fn start(binary: &Path, environment: &[(String, String)]) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let (events, queue) = mpsc::unbounded_channel();
-        let waiting = Waiting::default();
-        let api = Api { events: Arc::new(tokio::sync::Mutex::new(queue)), waiting: waiting.clone() };
-        let router = Router::new()
-            .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answered))
-            .with_state(api);
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let api = RuntimeApi::start().await?;
         let name = binary.file_stem().unwrap_or_default();
         let mut child = Command::new(binary)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+            .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", name)
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
@@ -103,26 +140,18 @@ impl Instance {
             .kill_on_drop(true)
             .spawn()?;
         let (out, err) = (read(child.stdout.take()), read(child.stderr.take()));
-        Ok(Self { child: tokio::sync::Mutex::new(child), out, err, events, waiting })
+        Ok(Self { child: tokio::sync::Mutex::new(child), out, err, api })
     }
 
     /// Sends an event and waits for the response. `Err` is a Lambda error, or no response.
     pub async fn invoke(&self, event: &Value) -> Result<Value, String> {
-        let id = random_hex::<8>();
-        let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).insert(id.clone(), answer);
-        self.events.send((id, event.to_string())).map_err(|_| "the function has ended".to_owned())?;
-        match tokio::time::timeout(PATIENCE, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err("the function has ended".to_owned()),
-            Err(_) => Err("no response".to_owned()),
-        }
+        self.api.invoke(event.to_string()).await
     }
 
     /// Kills the process. Callers that wait for a response get an error.
     pub async fn kill(&self) {
         let _ = self.child.lock().await.kill().await;
-        lock(&self.waiting).clear();
+        lock(&self.api.state.waiting).clear();
     }
 
     /// Kills the process and returns its standard output and standard error.
@@ -144,7 +173,9 @@ fn read(pipe: Option<impl AsyncRead + Unpin + Send + 'static>) -> JoinHandle<Str
 }
 
 async fn next(State(api): State<Api>) -> Response {
-    let Some((id, event)) = api.events.lock().await.recv().await else {
+    let mut events = api.events.lock().await;
+    api.asked.notify_one();
+    let Some((id, event)) = events.recv().await else {
         return StatusCode::GONE.into_response();
     };
     let deadline = (Clock::system().now() + 28_000).to_string();
