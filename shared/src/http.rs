@@ -28,3 +28,18 @@ fn with_body(status: StatusCode, content_type: &'static str, body: &Value) -> Re
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_json_response_has_its_status_its_type_and_its_body() {
+        let response = super::json(StatusCode::CREATED, &json!({"a": 1}));
+        assert_eq!(response.status(), StatusCode::CREATED);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        assert!(matches!(response.body(), Body::Text(text) if text == r#"{"a":1}"#));
+    }
+}

@@ -133,13 +133,13 @@ impl Server {
     /// Starts a server that gives each request the next of these answers. It closes the connection of any further request.
     pub async fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers = answers.into_iter().collect::<VecDeque<_>>();
-        Self::start(move |_| answers.pop_front().unwrap_or(Answer::Close)).await
+        Self::playing(move |_| answers.pop_front().unwrap_or(Answer::Close)).await
     }
 
     /// Starts a server that knows the secrets, and gives each other request the next of these answers.
     pub async fn with_secrets(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers = answers.into_iter().collect::<VecDeque<_>>();
-        Self::start(move |request| match request.json().get("SecretId").and_then(Value::as_str) {
+        Self::playing(move |request| match request.json().get("SecretId").and_then(Value::as_str) {
             Some("TOKEN_KEY_SECRET_ID") => Answer::secret(SEALING_KEY),
             Some(_) => Answer::secret(CLIENT_SECRET),
             None => answers.pop_front().unwrap_or(Answer::Close),
@@ -147,7 +147,8 @@ impl Server {
         .await
     }
 
-    async fn start(mut answer: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
+    /// Starts a server that asks this function for each answer.
+    pub async fn playing(mut answer: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));

@@ -247,4 +247,37 @@ mod tests {
         let fields = Fields::json(&request(None, r#"{"a":null}"#)).unwrap();
         assert!(fields.optional_text("a").unwrap().is_none() && fields.text("a").is_err());
     }
+
+    #[test]
+    fn an_empty_body_has_no_fields_but_a_finish_needs_one() {
+        for content_type in [None, FORM, Some("application/json"), Some("text/plain")] {
+            let empty = request(content_type, "");
+            assert!(Fields::json(&empty).unwrap().is_empty(), "{content_type:?}");
+            assert_eq!(Fields::json_or_form(&empty).unwrap_err().status(), 400, "{content_type:?}");
+        }
+        assert!(!Fields::json(&request(None, r#"{"a":null}"#)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_problem_says_whether_the_body_is_no_json_or_no_object() {
+        for (body, detail) in [("{", "the body is not JSON"), ("[]", "the body is not a JSON object")] {
+            let problem = format!("{:?}", Fields::json(&request(None, body)).unwrap_err());
+            assert!(problem.contains(&format!("\"{detail}\"")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn fields_are_found_read_and_parsed() {
+        let body = json!({"yes": true, "no": false, "null": null, "text": "12", "long": "x".repeat(FIELD_LIMIT)});
+        let fields = Fields::json(&request(None, &body.to_string())).unwrap();
+        assert!(fields.has_any(["absent", "null"]) && !fields.has_any(["absent"]));
+        assert_eq!((fields.get::<bool>("yes"), fields.get::<bool>("text")), (Some(true), None));
+        let flag = |name| fields.flag(name).map_err(|problem| problem.status());
+        assert_eq!(["yes", "no", "null", "absent"].map(flag), [Ok(true), Ok(false), Ok(false), Ok(false)]);
+        assert_eq!(flag("text"), Err(400));
+        let number = |name| fields.parsed(name, "must be a number", |text| text.parse::<u8>().ok());
+        assert_eq!((number("text").unwrap(), number("absent").unwrap()), (Some(12), None));
+        assert_eq!(number("long").unwrap_err().status(), 400);
+        assert_eq!(fields.text("long").unwrap().len(), FIELD_LIMIT);
+    }
 }

@@ -65,6 +65,24 @@ async fn a_response_is_read_from_any_success() {
 }
 
 #[tokio::test]
+async fn a_response_has_at_most_64_kib() {
+    let of_length = |length: usize| {
+        let (head, tail) = (r#"{"expires_in":60,"access_token":"t","more":""#, r#""}"#);
+        Answer::text(200, &format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len())))
+    };
+    let server = Server::answering([of_length(64 * 1024)]).await;
+    assert!(human_api(&server.url).attempt(&ACCESS, &secret()).await.is_ok());
+    let too_long = ("Human API's answer is longer than 64 KiB".to_owned(), true, false);
+    assert_eq!(failure(&ACCESS, of_length(64 * 1024 + 1)).await, too_long);
+}
+
+#[test]
+fn what_the_configuration_says_is_kept() {
+    let human_api = human_api("http://localhost");
+    assert_eq!((human_api.client_id(), human_api.timeout()), ("HUMAN_API_CLIENT_ID", Duration::from_secs(8)));
+}
+
+#[tokio::test]
 async fn each_status_says_whether_the_request_was_performed_and_may_be_sent_again() {
     let unavailable = "Human API is not available";
     for (status, cause, maybe_performed, is_retryable) in [

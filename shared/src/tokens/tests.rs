@@ -1,12 +1,16 @@
 //! One server plays DynamoDB, Secrets Manager and Human API, in the order in which a call asks them.
 
-use scripted::{Answer, SEALING_KEY, Server};
+use std::collections::VecDeque;
+
+use scripted::{Answer, CLIENT_SECRET, SEALING_KEY, Server};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::aws::{dynamodb, secrets_manager, tests::config};
 use crate::clock::Clock;
+use crate::invocation::Measurements;
 use crate::network::http_client;
+use crate::seal::SealingKey;
 use crate::secret::parse_client_secret;
 
 const NOW: Millis = 1_795_687_200_000;
@@ -23,7 +27,25 @@ impl World {
 
     /// `timeout` is that of a request to Human API, in milliseconds.
     async fn with_timeout(timeout: &str, answers: impl IntoIterator<Item = Answer>) -> Self {
-        let server = Server::answering(answers).await;
+        Self::of(Server::answering(answers).await, timeout)
+    }
+
+    /// DynamoDB gives this item to the acquire and performs every further write. Human API gives these answers, in this order.
+    async fn with_row(item: Value, answers: impl IntoIterator<Item = Answer>) -> Self {
+        let (mut acquired, mut answers) = (Some(item), answers.into_iter().collect::<VecDeque<_>>());
+        let server = Server::playing(move |request| match (request.operation(), request.json()["SecretId"].as_str()) {
+            ("GetSecretValue", Some("sealing")) => Answer::secret(SEALING_KEY),
+            ("GetSecretValue", _) => Answer::secret(CLIENT_SECRET),
+            ("UpdateItem", _) => match acquired.take().filter(|item| !item.is_null()) {
+                Some(item) => Answer::json(200, &json!({"Attributes": item})),
+                None => Answer::done(),
+            },
+            _ => answers.pop_front().unwrap_or(Answer::Close),
+        });
+        Self::of(server.await, "8000")
+    }
+
+    fn of(server: Server, timeout: &str) -> Self {
         let config = config(&[
             ("AWS_ENDPOINT_URL", &server.url),
             ("HUMAN_API_AUTH_URL", &server.url),
@@ -171,6 +193,22 @@ async fn each_failure_of_human_api_releases_the_lease_as_it_demands() {
 }
 
 #[tokio::test]
+async fn work_that_was_deleted_meanwhile_writes_nothing() {
+    let world = World::answering([Answer::secret(SEALING_KEY), Answer::done(), Answer::done()]).await;
+    let (user, invocation) = (ada(), Invocation::start());
+    let request = LeaseRequest::of(&user, Request::Access);
+    let outcome = world.tokens.exclusive(
+        request,
+        |_| None,
+        |_| Box::pin(async { Err::<(), _>(StoreError::Deleted.into()) }),
+        &invocation,
+    );
+    let outcome = outcome.await;
+    assert!(matches!(outcome, Err(Error::Store(StoreError::Deleted))));
+    assert_eq!(world.asked(), ["GetSecretValue", "UpdateItem"]);
+}
+
+#[tokio::test]
 async fn work_that_fails_or_panics_ends_the_lease() {
     for (panics, removes) in [(false, REMOVES), (true, "leaseUntil = :until")] {
         let world = World::answering([Answer::secret(SEALING_KEY), Answer::done(), Answer::done()]).await;
@@ -252,4 +290,234 @@ async fn a_token_that_no_write_could_store_is_unresolved() {
     let world = World::answering(answers).await;
     assert!(matches!(world.access(&ada()).await, Err(Error::Store(StoreError::Deleted))));
     assert_eq!(world.asked()[3..], ["token", "UpdateItem", "UpdateItem"]);
+}
+
+/// An item that another call has left unresolved: the request, and since when.
+fn unresolved(request: Value, age: Millis, record: Value) -> Value {
+    let pending = json!({"by": "other", "since": NOW - age, "request": request});
+    let attributes = json!({"leaseId": "other", "leaseUntil": NOW - 60_000, "pending": pending, "userRecord": record});
+    scripted::item("ada", &attributes)
+}
+
+fn seal(kind: Kind, text: &str) -> Sealed {
+    let bytes = SealingKey::parse(SEALING_KEY).unwrap().seal(&ada().key(), kind, text, [7; 32]).unwrap();
+    Sealed { version: "v1".into(), bytes }
+}
+
+fn exchange() -> Value {
+    let hash = SessionToken::new("made-up-session").hash();
+    json!({"exchange": {"humanId": "h", "session": seal(Kind::Session, "made-up-session"), "hash": hash, "ticket": null}})
+}
+
+fn proven() -> Value {
+    json!({"humanId": "h", "sealedHumanId": seal(Kind::HumanId, "h")})
+}
+
+fn exchanged() -> Answer {
+    Answer::json(200, &json!({"humanId": "h", "accessToken": "a", "publicToken": "p", "clientUserId": "ada"}))
+}
+
+fn public() -> Answer {
+    Answer::json(200, &json!({"humanId": "h", "publicToken": "p"}))
+}
+
+fn refusal(status: u16) -> Answer {
+    Answer::json(status, &json!({}))
+}
+
+/// Takes the lease of this item, and does nothing else. Returns what was asked of Human API, the row, and the measurements.
+async fn resolve(item: Value, answers: Vec<Answer>) -> (Vec<String>, Result<Row, Error>, Measurements) {
+    let world = World::with_row(item, answers).await;
+    let (user, invocation) = (ada(), Invocation::start());
+    let request = LeaseRequest::of(&user, Request::Nothing);
+    let outcome = world.tokens.exclusive(request, |_| None, |_| Box::pin(async { Ok(()) }), &invocation).await;
+    let asked = world.asked().into_iter().filter(|word| !matches!(word.as_str(), "GetSecretValue" | "UpdateItem"));
+    (asked.collect(), outcome.map(|((), row)| row), invocation.measurements())
+}
+
+#[tokio::test]
+async fn a_lost_exchange_is_sent_again_or_else_its_user_gets_what_there_is() {
+    const HOUR: Millis = 3_600_000;
+    for (age, record, answers, asked, is_public, reconnects) in [
+        (HOUR, json!({}), vec![exchanged()], vec!["tokens"], true, false),
+        // about somebody else: never ours
+        (
+            0,
+            json!({}),
+            vec![Answer::json(
+                200,
+                &json!({"humanId": "h", "accessToken": "a", "publicToken": "p", "clientUserId": "eve"}),
+            )],
+            vec!["tokens"],
+            false,
+            false,
+        ),
+        // spent, and the humanId is proven
+        (0, proven(), vec![refusal(422), public(), tokens()], vec!["tokens", "publictokens", "token"], true, false),
+        // spent, and nothing is proven
+        (0, json!({}), vec![refusal(422), tokens()], vec!["tokens", "token"], false, true),
+        (0, json!({}), vec![refusal(404), refusal(404)], vec!["tokens", "token"], false, true),
+        // older than a session lives
+        (HOUR + 1, proven(), vec![public(), tokens()], vec!["publictokens", "token"], true, false),
+        (HOUR + 1, proven(), vec![refusal(400), tokens()], vec!["publictokens", "token"], false, true),
+        // a 403 is about the session, if the credentials are good
+        (0, json!({}), vec![refusal(403), tokens(), tokens()], vec!["tokens", "token", "token"], false, true),
+        (0, json!({}), vec![refusal(403), refusal(404), refusal(404)], vec!["tokens", "token", "token"], false, true),
+        // Human API has failed on the session again
+        (0, proven(), vec![refusal(500), public(), tokens()], vec!["tokens", "publictokens", "token"], true, false),
+    ] {
+        let told = format!("{age} {record} {asked:?}");
+        let (words, row, measured) = resolve(unresolved(exchange(), age, record), answers).await;
+        let row = row.unwrap_or_else(|error| panic!("{told}: {error}"));
+        assert_eq!(words, asked, "{told}");
+        assert_eq!((row.record.public_token.is_some(), row.record.reconnect), (is_public, reconnects), "{told}");
+        assert_eq!(row.has_finished(&SessionToken::new("made-up-session").hash(), NOW), is_public, "{told}");
+        assert_eq!(row.record.connected_at.is_some(), is_public || row.record.access_token.is_some(), "{told}");
+        assert_eq!(measured.tokens_recovered > 0, is_public, "{told}");
+        assert_eq!(measured.unresolved_age, Some(Duration::from_millis(age.unsigned_abs())), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_403_that_is_about_our_credentials_or_a_500_of_an_unproven_user_resolves_nothing() {
+    for (answers, asked) in
+        [(vec![refusal(403), refusal(403)], vec!["tokens", "token"]), (vec![refusal(500)], vec!["tokens"])]
+    {
+        let (words, row, _) = resolve(unresolved(exchange(), 0, json!({})), answers).await;
+        assert!(matches!(row, Err(Error::HumanApi(_))), "{asked:?}");
+        assert_eq!(words, asked);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_leaves_unresolved_what_was_unresolved() {
+    let taken_over = {
+        let mut item = scripted::item("ada", &json!({"leaseId": "other", "leaseUntil": NOW - 60_000}));
+        item["takenOver"] = json!({"SS": ["other"]});
+        item
+    };
+    for item in [unresolved(json!("access"), 0, json!({})), unresolved(exchange(), 0, json!({})), taken_over] {
+        let world = World::with_row(item, vec![refusal(429); 3]).await;
+        assert!(matches!(world.access(&ada()).await, Err(Error::HumanApi(_))));
+        let (effect, values) = world.last_write();
+        assert!(!effect.contains("REMOVE"), "{effect}");
+        assert_eq!(values[":until"]["N"], json!((NOW - 60_000).to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_access_or_public_token_is_asked_for_again() {
+    let with_public = json!({"humanId": "h", "sealedHumanId": seal(Kind::HumanId, "h"), "publicToken": seal(Kind::Public, "old"),
+        "connectedAt": 1});
+    let from_access = json!({"connectedAt": 1, "accessToken": {"token": seal(Kind::Access, "old"), "obtainedAt": 1, "from": "connect"}});
+    let from_popup = json!({"connectedAt": 1, "accessToken": {"token": seal(Kind::Access, "old"), "obtainedAt": 1, "from": "popup"}});
+    for (request, record, answer, asked, revoked, reconnects) in [
+        ("access", from_access.clone(), tokens(), vec!["token"], false, false),
+        ("access", from_access, refusal(404), vec!["token"], true, false),
+        ("access", from_popup, refusal(404), vec!["token"], false, false),
+        ("publicToken", with_public.clone(), public(), vec!["publictokens"], false, false),
+        ("publicToken", with_public, refusal(404), vec!["publictokens"], false, true),
+        ("publicToken", json!({"connectedAt": 1}), public(), vec![], false, true),
+        ("widgetToken", json!({"connectedAt": 1}), tokens(), vec![], false, false),
+        ("nothing", json!({"connectedAt": 1}), tokens(), vec![], false, false),
+    ] {
+        let told = format!("{request} {record}");
+        let (words, row, _) = resolve(unresolved(json!(request), 0, record), vec![answer]).await;
+        let row = row.unwrap_or_else(|error| panic!("{told}: {error}"));
+        assert_eq!(
+            (words, row.record.revoked, row.record.reconnect),
+            (asked.iter().map(|word| (*word).to_owned()).collect(), revoked, reconnects),
+            "{told}"
+        );
+        assert_eq!(row.record.connected_at.is_some(), !revoked, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_knows_which_session_it_has_resolved_and_counts_what_it_has_stored() {
+    let world = World::with_row(unresolved(exchange(), 0, json!({})), [exchanged()]).await;
+    let (user, invocation) = (ada(), Invocation::start());
+    let outcome = world.tokens.exclusive(
+        LeaseRequest::of(&user, Request::Nothing),
+        |_| None,
+        |leased| {
+            let sessions = ["made-up-session", "another"].map(|text| SessionToken::new(text).hash());
+            let resolved = sessions.map(|session| leased.has_resolved(&session));
+            Box::pin(async move { Ok(resolved) })
+        },
+        &invocation,
+    );
+    let outcome = outcome.await;
+    assert_eq!(outcome.unwrap().0, [true, false]);
+    let measured = invocation.measurements();
+    assert_eq!((measured.tokens_stored, measured.tokens_recovered), (1, 1));
+}
+
+#[tokio::test]
+async fn only_a_call_that_shares_failures_says_that_it_has_failed() {
+    for shares_failure in [false, true] {
+        let world = World::with_row(Value::Null, [refusal(500)]).await;
+        let (user, invocation) = (ada(), Invocation::start());
+        let request = LeaseRequest { shares_failure, ..LeaseRequest::of(&user, Request::Access) };
+        let outcome = world.tokens.exclusive(request, |_| None, |leased| Box::pin(leased.access_token()), &invocation);
+        assert!(outcome.await.is_err());
+        let (_, values) = world.last_write();
+        assert_eq!(values.to_string().contains("failedAt"), shares_failure, "{values}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_refusal_the_secret_is_read_again_and_then_the_previous_one_is_tried() {
+    let secret = |id: &str| {
+        Answer::json(200, &json!({"SecretString": format!("secret {id}"), "VersionId": id, "VersionStages": ["x"]}))
+    };
+    // AWSCURRENT has changed; or it has not, and AWSPREVIOUS is tried; or neither serves
+    for (again, previous, refusals, tried, is_served) in [
+        ("v2", None, 1, vec!["secret v1", "secret v2"], true),
+        ("v1", Some("v0"), 1, vec!["secret v1", "secret v0"], true),
+        ("v2", Some("v0"), 2, vec!["secret v1", "secret v2", "secret v0"], true),
+        ("v1", Some("v0"), 2, vec!["secret v1", "secret v0"], false),
+        ("v1", Some("v1"), 1, vec!["secret v1"], false),
+    ] {
+        let mut answers = vec![Answer::secret(SEALING_KEY), Answer::done(), secret("v1"), refusal(401), secret(again)];
+        if again != "v1" && refusals == 2 {
+            // within the cool-down, no second read
+            answers.push(refusal(401));
+        }
+        answers.extend(previous.map(secret));
+        if is_served {
+            answers.push(tokens());
+        } else if previous != Some("v1") {
+            answers.push(refusal(401));
+        }
+        answers.push(Answer::done());
+        let world = World::answering(answers).await;
+        assert_eq!(world.access(&ada()).await.is_ok(), is_served, "{tried:?}");
+        let requests = world.server.requests();
+        let secrets = requests.iter().filter(|request| request.operation() == "token");
+        let secrets: Vec<_> =
+            secrets.map(|request| request.json()["client_secret"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(secrets, tried);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_three_times_at_most_and_only_if_that_is_worth_it() {
+    for (answers, attempts, is_served) in [
+        (vec![refusal(503), tokens()], 2, true),
+        (vec![refusal(429), refusal(503), tokens()], 3, true),
+        (vec![refusal(503); 4], 3, false),
+        (vec![refusal(500), tokens()], 1, false),
+        (vec![Answer::with_headers(429, "retry-after: 3600\r\n", "{}"), tokens()], 1, false),
+    ] {
+        let world = World::with_row(Value::Null, answers).await;
+        assert_eq!(world.access(&ada()).await.is_ok(), is_served);
+        assert_eq!(world.asked().iter().filter(|word| *word == "token").count(), attempts);
+    }
+}
+
+#[test]
+fn a_life_is_believed_up_to_ten_years() {
+    assert_eq!(millis(Duration::from_millis(1500)), 1500);
+    assert_eq!(millis(Duration::MAX), 10 * 365 * 86_400_000);
 }
