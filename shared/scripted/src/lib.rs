@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose server fails has failed")]
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -197,6 +197,19 @@ impl Server {
             | "TOKEN_KEY_SECRET_ID" => Some(name.to_owned()),
             _ => None,
         }
+    }
+}
+
+/// Stops tokio's time until this is dropped: no request moves it, only the test does. A blocking task lasts meanwhile, and tokio lets
+/// no paused time pass beside one.
+pub struct StoppedTime(#[expect(dead_code, reason = "its drop ends the task")] mpsc::Sender<()>);
+
+impl StoppedTime {
+    pub fn begin() -> Self {
+        tokio::time::pause();
+        let (sender, until) = mpsc::channel();
+        tokio::task::spawn_blocking(move || until.recv());
+        Self(sender)
     }
 }
 

@@ -1,8 +1,6 @@
 //! The cache, with a scripted server in place of Secrets Manager. Time stands still unless a test moves it.
 
-use std::sync::mpsc;
-
-use scripted::{Answer, Server};
+use scripted::{Answer, Server, StoppedTime};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
@@ -16,15 +14,12 @@ const TICK: Duration = Duration::from_millis(1);
 struct World {
     server: Server,
     secret: Secret<String>,
-    /// A blocking task lasts until this is dropped. Until then, tokio moves the paused time by no request.
-    _stopped: mpsc::Sender<()>,
+    _stopped: StoppedTime,
 }
 
 impl World {
     async fn new(ttl: Duration, answers: impl IntoIterator<Item = Answer>) -> Self {
-        tokio::time::pause();
-        let (stopped, until) = mpsc::channel();
-        tokio::task::spawn_blocking(move || until.recv());
+        let stopped = StoppedTime::begin();
         let server = Server::answering(answers).await;
         let config = config(&[("AWS_ENDPOINT_URL", &server.url)]);
         let client = secrets_manager(&config.aws, &http_client(&config).unwrap());

@@ -36,12 +36,11 @@ pub(super) fn take<T: DeserializeOwned>(item: &mut Item, attribute: &'static str
     read.flatten().ok_or(StoreError::Unreadable(attribute))
 }
 
-/// Numbers are times in milliseconds. A number that arithmetic on times cannot bear is none of ours.
+/// Numbers are times in milliseconds, and no list has one. A number that arithmetic on times cannot bear is none of ours.
 fn has_bounded_numbers(value: &Decoded) -> bool {
     match value {
         Decoded::N(text) => text.parse().is_ok_and(|number: Millis| number.unsigned_abs() < 1 << 60),
         Decoded::M(fields) => fields.values().all(has_bounded_numbers),
-        Decoded::L(list) => list.iter().all(has_bounded_numbers),
         _ => true,
     }
 }

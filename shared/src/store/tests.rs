@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
-use scripted::{Answer, Server};
+use scripted::{Answer, Server, StoppedTime};
 use serde_json::{Value, json};
 
 use super::lease::POLL_MAX;
@@ -12,6 +12,7 @@ use super::row::{FINISHED_TTL, IDLE_ROW_TTL, MAX_TICKETS, TICKET_TTL};
 use super::*;
 use crate::aws::{dynamodb, tests::config};
 use crate::identity::UserId;
+use crate::invocation::BUDGET;
 use crate::network::http_client;
 use crate::record::Record;
 use crate::seal::Sealed;
@@ -29,10 +30,12 @@ struct Table {
 
 impl Table {
     async fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let server = Server::answering(answers).await;
+        Self::of(Server::answering(answers).await, Clock::with_sleep(|| NOW, |_| tokio::task::yield_now().boxed()))
+    }
+
+    fn of(server: Server, clock: Clock) -> Self {
         let config = config(&[("AWS_ENDPOINT_URL", &server.url)]);
         let client = dynamodb(&config.aws, &http_client(&config).unwrap());
-        let clock = Clock::with_sleep(|| NOW, |_| tokio::task::yield_now().boxed());
         Self { store: Store::new(client, "made-up".into(), clock), server }
     }
 
@@ -508,4 +511,77 @@ async fn a_row_is_read_consistently_and_an_expired_one_is_absent() {
         assert_eq!(row.is_some(), found);
         assert_eq!(table.requests()[0]["ConsistentRead"], true);
     }
+}
+
+#[tokio::test]
+async fn a_commit_that_dynamodb_never_takes_ends_with_the_invocation() {
+    let _stopped = StoppedTime::begin();
+    let clock = Clock::with_sleep(|| NOW, |pause| tokio::time::advance(pause).boxed());
+    let table = Table::of(Server::playing(|_| unavailable()).await, clock);
+    let invocation = Invocation::start();
+    let outcome = table.store.commit(&mut lease(), Release::Done, &invocation).await;
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))));
+    let elapsed = invocation.elapsed();
+    assert!(elapsed <= BUDGET && elapsed + 2 * POLL_MAX >= BUDGET, "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn only_a_commit_becomes_unresolved_by_a_takeover() {
+    let refusal = || refused(item("me", Some(NOW + 10_000)));
+    let table = Table::answering([refusal(), Answer::done()]).await;
+    table.store.commit(&mut lease(), Release::Unresolved, &Invocation::start()).await.unwrap();
+    let (_, effect, _) = table.last_write();
+    assert!(!effect.contains("REMOVE"), "{effect}");
+}
+
+fn of_key(key: &str, until: Option<Millis>) -> Value {
+    let mut item = item("me", until);
+    item["userKey"] = json!({"S": key});
+    item
+}
+
+fn page(items: &[Value], last: Option<&str>) -> Answer {
+    let mut page = json!({"Items": items, "Count": items.len(), "ScannedCount": items.len()});
+    if let Some(last) = last {
+        page["LastEvaluatedKey"] = json!({"userKey": {"S": last}});
+    }
+    Answer::json(200, &page)
+}
+
+#[tokio::test]
+async fn the_first_pages_of_the_index_are_read() {
+    let key = ada().key().to_string();
+    let foreign = json!({"userKey": {"S": "of another writer"}, "leaseUntil": {"N": "1"}});
+    let first = page(&[of_key(&key, Some(1)), foreign, of_key(&key, None)], Some(&key));
+    let table = Table::answering([first, page(&[of_key(&key, Some(2))], None)]).await;
+    let found = table.store.unresolved(&Invocation::start()).await.unwrap();
+    assert!(found == [(1, ada().key()), (2, ada().key())]);
+    let requests = table.requests();
+    assert_eq!((&requests[0]["IndexName"], requests[0].get("ExclusiveStartKey")), (&json!("unresolved"), None));
+    assert_eq!(requests[1]["ExclusiveStartKey"], json!({"userKey": {"S": key}}));
+
+    let table = Table::answering(["a", "b", "c", "d", "e"].map(|last| page(&[], Some(last)))).await;
+    table.store.unresolved(&Invocation::start()).await.unwrap();
+    assert_eq!(table.requests().len(), 4);
+    let table = Table::answering([unavailable()]).await;
+    assert!(matches!(table.store.unresolved(&Invocation::start()).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_page_of_the_table_says_where_the_next_begins_and_which_rows_cannot_be_read() {
+    let (key, eve) = (ada().key().to_string(), UserId::new("eve").unwrap().key().to_string());
+    let rows = [of_key(&key, None), of_key("of another writer", None), of_key(&eve, None)];
+    let table = Table::answering([page(&rows, Some(&eve)), page(&[], None)]).await;
+    let first = table.store.scan(None, 1, 3, &Invocation::start()).await.unwrap();
+    let keys: Vec<_> = first.rows.iter().map(|row| (row.key.as_str(), row.row.is_ok())).collect();
+    assert_eq!(keys, [(key.as_str(), true), ("of another writer", false), (eve.as_str(), false)]);
+    assert_eq!(first.next.as_deref(), Some(eve.as_str()));
+    let last = table.store.scan(Some(&eve), 0, 1, &Invocation::start()).await.unwrap();
+    assert!(last.rows.is_empty() && last.next.is_none());
+    let [first, last] = [0, 1].map(|request| table.requests()[request].clone());
+    assert_eq!(
+        (&first["Segment"], &first["TotalSegments"], &first["ConsistentRead"]),
+        (&json!(1), &json!(3), &json!(true))
+    );
+    assert_eq!((first.get("ExclusiveStartKey"), &last["ExclusiveStartKey"]), (None, &json!({"userKey": {"S": eve}})));
 }
