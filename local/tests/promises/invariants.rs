@@ -25,7 +25,7 @@ pub(crate) async fn check(world: &World, run: &Run, calls: &[Call]) {
     let may_make_a_row = run.disturbed.as_ref().is_some_and(Disturbed::may_make_a_row);
 
     // A delete wins: a row that exists now was started after the delete. A read that found nothing does not count as a
-    // start, and neither does a write without an answer, because the call cannot know of the delete.
+    // start. A write without an answer does not count either, because the call cannot know of the delete.
     if let Some(delete) = calls.iter().position(|call| *call == Call::Delete).filter(|_| run.died.is_none()) {
         let deleted_at = run.trace.iter().position(|(actor, _)| *actor == delete).unwrap();
         let begins = |what: &str| match what.split_once(' ') {

@@ -18,7 +18,7 @@ use crate::invocation::Invocation;
 use crate::token::{SessionHash, TicketHash, random_bytes, random_id};
 
 /// How long a call waits for another call's lease.
-const WAIT_FOR_LEASE: Duration = Duration::from_secs(10);
+pub(super) const WAIT_FOR_LEASE: Duration = Duration::from_secs(10);
 /// First pause between two looks at a leased row. It doubles up to `POLL_MAX`.
 const POLL_MIN: Duration = Duration::from_millis(40);
 /// Longest pause between two looks at a leased row.
@@ -26,11 +26,11 @@ pub(super) const POLL_MAX: Duration = Duration::from_millis(640);
 /// Failures of DynamoDB after which a call gives no further attempt to acquire.
 const MAX_FAILURES: u32 = 2;
 /// A lease this young covers a request sent now. An older lease is renewed first.
-const RENEW_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// If writes are slow, a lease that is no older than the clock margin has to do after this many renewals.
 const MAX_RENEWALS: u32 = 2;
 /// An unresolved row is released with an end this long ago, so that each clock takes the lease as over.
-const RELEASED_AGO: Millis = 5_000;
+pub(super) const RELEASED_AGO: Millis = 5_000;
 
 /// A call's request for the lease.
 pub struct LeaseRequest<'a> {

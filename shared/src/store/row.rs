@@ -17,7 +17,7 @@ pub const LEASE_DURATION: Millis = 26_000;
 /// Clocks of two instances may disagree by this much: an expired lease is taken over only after it.
 pub(super) const CLOCK_MARGIN: Millis = 2_000;
 /// Finished sessions remembered of a user.
-const MAX_FINISHED: usize = 8;
+pub(super) const MAX_FINISHED: usize = 8;
 pub(super) const FINISHED_TTL: Millis = 24 * 3_600_000;
 pub(super) const TICKET_TTL: Millis = 3_600_000;
 /// Live tickets of a user; the oldest goes first.

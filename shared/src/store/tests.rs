@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use scripted::{Answer, Server, StoppedTime};
 use serde_json::{Value, json};
 
-use super::lease::POLL_MAX;
-use super::row::{FINISHED_TTL, IDLE_ROW_TTL, MAX_TICKETS, TICKET_TTL};
+use super::lease::{POLL_MAX, RELEASED_AGO, RENEW_AFTER, WAIT_FOR_LEASE};
+use super::row::{CLOCK_MARGIN, FINISHED_TTL, IDLE_ROW_TTL, MAX_FINISHED, MAX_TICKETS, TICKET_TTL};
 use super::*;
 use crate::aws::{dynamodb, tests::config};
 use crate::identity::UserId;
@@ -101,6 +101,28 @@ fn leased(acquired: Result<Acquired<()>, StoreError>) -> Lease {
     match acquired.unwrap() {
         Acquired::Lease(lease) => lease,
         Acquired::Answered((), _) => panic!("nothing answers"),
+    }
+}
+
+/// The page that explains the protocol.
+const PAGE: &str = include_str!("../../../docs/token-protocol.md");
+
+#[test]
+fn the_page_of_the_protocol_has_the_figures_of_the_code() {
+    assert!(PAGE.lines().count() <= 120);
+    let hours = |time: Millis| time / 3_600_000;
+    for figure in [
+        format!("`leaseUntil` = now + {} s", LEASE_DURATION / 1000),
+        format!("it is more than {} s past", CLOCK_MARGIN / 1000),
+        format!("Clocks differ by {} s at most", CLOCK_MARGIN / 1000),
+        format!("the call waits, for {} s at most", WAIT_FOR_LEASE.as_secs()),
+        format!("a lease that is older than {} s", RENEW_AFTER.as_secs()),
+        format!("*In the past* means {} s ago", RELEASED_AGO / 1000),
+        format!("hashes of the last {MAX_FINISHED} finished sessions, each for {} hours", hours(FINISHED_TTL)),
+        format!("at most {MAX_TICKETS} tickets: until when each is good ({} hour)", hours(TICKET_TTL)),
+        format!("only if nothing in the row matters after {} hours", hours(IDLE_ROW_TTL)),
+    ] {
+        assert!(PAGE.contains(&figure), "{figure}");
     }
 }
 
