@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use scripted::{Answer, CLIENT_SECRET, SEALING_KEY, Server};
+use scripted::{Answer, CLIENT_SECRET, SEALING_KEY, Server, StoppedTime};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::aws::{dynamodb, secrets_manager, tests::config};
 use crate::clock::Clock;
-use crate::invocation::Measurements;
+use crate::invocation::{BUDGET, Measurements};
 use crate::network::http_client;
 use crate::seal::SealingKey;
 use crate::secret::parse_client_secret;
@@ -520,4 +520,37 @@ async fn a_request_is_sent_three_times_at_most_and_only_if_that_is_worth_it() {
 fn a_life_is_believed_up_to_ten_years() {
     assert_eq!(millis(Duration::from_millis(1500)), 1500);
     assert_eq!(millis(Duration::MAX), 10 * 365 * 86_400_000);
+}
+
+#[tokio::test]
+async fn both_secrets_are_read_before_the_first_call() {
+    let world = World::with_row(Value::Null, []).await;
+    world.tokens.prepare().await;
+    assert_eq!(world.asked().iter().filter(|word| *word == "GetSecretValue").count(), 2);
+}
+
+#[tokio::test]
+async fn tokens_that_dynamodb_does_not_take_in_time_are_unresolved() {
+    let unavailable = || Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}));
+    let answers = [before_human_api(Answer::done()), vec![tokens()], vec![unavailable(); 3]].concat();
+    let world = World::answering(answers).await;
+    let (user, invocation) = (ada(), Invocation::start());
+    let _stopped = StoppedTime::begin();
+    let outcome = world.tokens.exclusive(
+        LeaseRequest::of(&user, Request::Access),
+        |_| None,
+        |leased| {
+            Box::pin(async move {
+                let connected = leased.access_token().await;
+                // so late that the commit is tried once
+                tokio::time::advance(BUDGET - Duration::from_millis(100)).await;
+                connected
+            })
+        },
+        &invocation,
+    );
+    assert!(matches!(outcome.await, Err(Error::Store(StoreError::Unavailable(_)))));
+    assert_eq!(world.asked()[3..], ["token", "UpdateItem"]);
+    let measured = invocation.measurements();
+    assert_eq!((measured.unresolved, measured.tokens_stored), (1, 0));
 }
