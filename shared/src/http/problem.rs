@@ -178,3 +178,60 @@ fn wait(error: &Error) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The status, `Retry-After`, `Allow` and the body of the response.
+    fn response(problem: Problem) -> (u16, Option<String>, Option<String>, Value) {
+        let response = problem.into_response("made-up-id");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let header = |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+        let body = serde_json::from_slice(response.body().as_ref()).unwrap();
+        (response.status().as_u16(), header(RETRY_AFTER), header(ALLOW), body)
+    }
+
+    #[test]
+    fn a_problem_has_the_members_of_rfc_9457_and_the_request_id() {
+        let (status, retry_after, allow, body) = response(Problem::invalid_request("a is missing"));
+        let expected = json!({"type": "urn:human-connect:error:invalid_request", "title": "Invalid request", "status": 400,
+            "code": "invalid_request", "detail": "a is missing", "requestId": "made-up-id"});
+        assert_eq!((status, retry_after, allow, body), (400, None, None, expected));
+        let (status, _, allow, _) = response(Problem::method_not_allowed(vec!["GET", "DELETE"]));
+        assert_eq!((status, allow.as_deref()), (405, Some("GET, DELETE")));
+    }
+
+    #[test]
+    fn each_error_has_its_code_and_a_temporary_one_its_wait() {
+        let locked = |milliseconds| StoreError::Locked { retry_after: Duration::from_millis(milliseconds) };
+        let unavailable = |seconds: Option<u64>| Cause::Unavailable { retry_after: seconds.map(Duration::from_secs) };
+        let refused = || Cause::Refused(StatusCode::BAD_REQUEST);
+        let seconds = |number: u64| Some(number.to_string());
+        for (error, code, wait) in [
+            (locked(7001).into(), "finish_in_progress", seconds(8)),
+            (locked(0).into(), "finish_in_progress", seconds(1)),
+            (Error::LeaseNotRenewed(locked(3000)), "finish_in_progress", seconds(3)),
+            (StoreError::TakenOver.into(), "finish_in_progress", seconds(2)),
+            (StoreError::Deleted.into(), "connection_deleted", None),
+            (StoreError::Unreadable("generation").into(), "store_unavailable", seconds(2)),
+            (unavailable(Some(7)).not_performed().into(), "upstream_unavailable", seconds(7)),
+            (unavailable(Some(3600)).not_performed().into(), "upstream_unavailable", seconds(300)),
+            (unavailable(None).maybe_performed().into(), "upstream_unavailable", seconds(2)),
+            (refused().maybe_performed().into(), "upstream_unavailable", seconds(2)),
+            (refused().not_performed().into(), "upstream_invalid", None),
+            (Cause::Timeout.maybe_performed().into(), "upstream_timeout", None),
+            (Error::Panicked, "store_unavailable", seconds(2)),
+            (Error::ReconnectRequired, "reconnect_required", None),
+        ] {
+            let problem = Problem::from(error);
+            assert!(problem.cause().is_some(), "{code}");
+            let (_, retry_after, _, body) = response(problem);
+            assert_eq!((&body["code"], retry_after), (&json!(code), wait), "{code}");
+        }
+    }
+}

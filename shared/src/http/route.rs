@@ -116,4 +116,17 @@ mod tests {
             assert_eq!(base(domain, json!("/a")), None);
         }
     }
+
+    #[test]
+    fn an_id_of_api_gateway_is_short_and_visible() {
+        let long = "x".repeat(129);
+        for (id, expected) in
+            [("made-up_1=", true), (&long[1..], true), (&long, false), ("", false), ("a b", false), ("ü", false)]
+        {
+            for version in ["1.0", "2.0"] {
+                let request = request(version, json!({"requestId": id}));
+                assert_eq!(request_id(&request), Some(id).filter(|_| expected), "{version} {id}");
+            }
+        }
+    }
 }

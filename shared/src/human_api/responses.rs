@@ -158,6 +158,8 @@ mod tests {
         }
         assert!(access(r#"{"access_token":"made-up.Token_1~+/="}"#).is_ok());
         assert!(access(r#"["made-up.Token_1~+/="]"#).is_err(), "an array");
+        let of_length = |length| access(&format!(r#"{{"access_token":"{}"}}"#, "t".repeat(length))).is_ok();
+        assert_eq!((of_length(8192), of_length(8193)), (true, false));
     }
 
     #[test]
