@@ -256,6 +256,29 @@ async fn a_call_that_waits_in_vain_says_when_the_lease_is_free() {
 }
 
 #[tokio::test]
+async fn a_call_waits_no_longer_than_it_may_ask_human_api() {
+    let _stopped = StoppedTime::begin();
+    let clock = Clock::with_sleep(|| NOW, |pause| tokio::time::advance(pause).boxed());
+    let leased = Server::playing(|_| refused(item("other", Some(NOW + 5_000)))).await;
+    let table = Table::of(leased, clock);
+    let (user, invocation) = (ada(), Invocation::start());
+    tokio::time::advance(Duration::from_secs(18)).await;
+    let outcome = table.store.acquire(LeaseRequest::of(&user, Request::Access), |_| None::<()>, &invocation).await;
+    assert!(matches!(outcome, Err(StoreError::Locked { .. })));
+    assert!(Instant::now() <= invocation.upstream_deadline(), "{:?}", invocation.elapsed());
+    assert!(Instant::now() + 2 * POLL_MAX > invocation.upstream_deadline(), "{:?}", invocation.elapsed());
+}
+
+#[tokio::test]
+async fn a_row_that_was_not_there_may_come_back_as_its_key() {
+    let key = json!({"Attributes": {"userKey": {"S": ada().key().to_string()}}});
+    let table = Table::answering([Answer::json(200, &key)]).await;
+    let user = ada();
+    let lease = leased(acquire(&table, LeaseRequest::of(&user, Request::Access)).await);
+    assert_eq!(lease.row.generation, lease.id);
+}
+
+#[tokio::test]
 async fn a_call_adopts_the_lease_of_its_own_attempt_only_while_it_lasts() {
     for (left, adopted) in [(1, true), (0, false)] {
         let table = Table::answering([]).await;
@@ -272,18 +295,20 @@ async fn a_call_adopts_the_lease_of_its_own_attempt_only_while_it_lasts() {
 #[tokio::test]
 async fn a_lease_older_than_a_second_is_renewed_and_ends_later() {
     let table = Table::answering([Answer::done()]).await;
+    let _stopped = StoppedTime::begin();
     let mut lease = lease();
+    tokio::time::advance(Duration::from_millis(999)).await;
     lease.until = NOW + 26_000;
     table.store.renew(&mut lease, &Invocation::start()).await.unwrap();
     assert!(table.requests().is_empty(), "a young lease");
-    lease.written = Instant::now() - Duration::from_secs(1);
+    tokio::time::advance(Duration::from_millis(1)).await;
     table.store.renew(&mut lease, &Invocation::start()).await.unwrap();
     let (condition, effect, values) = table.last_write();
     assert_eq!((condition.as_str(), effect.as_str()), (UNDER_LEASE, "SET leaseUntil = :until"));
     let number = |number: Millis| json!({"N": number.to_string()});
     let expected = json!({":me": {"S": "me"}, ":last": number(NOW + 26_000), ":until": number(NOW + 26_001)});
     assert_eq!((values, lease.until), (expected, NOW + 26_001));
-    assert!(lease.written.elapsed() < Duration::from_secs(1));
+    assert!(lease.written.elapsed().is_zero());
 }
 
 #[tokio::test]
