@@ -292,6 +292,32 @@ mod tests {
         assert!(!row.has_finished(&hash("0"), 9));
         assert!((1..9).all(|i| row.has_finished(&hash(&i.to_string()), 9)));
         assert!(!row.has_finished(&hash("8"), 8 + FINISHED_TTL));
+        // the older ones are forgotten then
+        row.remember_finished(hash("new"), 7 + FINISHED_TTL);
+        assert_eq!(row.finished.into_keys().collect::<Vec<_>>(), [hash("8"), hash("new")]);
+    }
+
+    #[test]
+    fn a_row_is_unresolved_after_its_lease_and_released_without_one() {
+        let leased = |until| Row { lease_until: until, ..full() };
+        for (until, is_unresolved) in [(None, false), (Some(1000), false), (Some(999), true)] {
+            assert_eq!(leased(until).is_unresolved(1000 + CLOCK_MARGIN), is_unresolved, "{until:?}");
+        }
+        assert_eq!(full().as_released(), Row { lease_until: None, pending: None, ..full() });
+    }
+
+    #[test]
+    fn a_row_is_sealed_with_a_version_if_everything_in_it_is() {
+        assert!(full().is_sealed_with("v1") && !full().is_sealed_with("v2"));
+        assert!(row().is_sealed_with("v2"), "nothing is sealed");
+        let mut other = full();
+        other.record.public_token = Some(sealed("v2"));
+        assert!(!other.is_sealed_with("v1"));
+        let mut other = full();
+        if let Some(Request::Exchange(exchange)) = other.pending.as_mut().map(|pending| &mut pending.request) {
+            exchange.session = sealed("v2");
+        }
+        assert!(!other.is_sealed_with("v1"));
     }
 
     #[test]

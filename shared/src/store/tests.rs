@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use scripted::{Answer, Server, StoppedTime};
 use serde_json::{Value, json};
 
-use super::lease::{POLL_MAX, RELEASED_AGO, RENEW_AFTER, WAIT_FOR_LEASE};
+use super::lease::{POLL_MAX, RELEASED_AGO, RENEW_AFTER, WAIT_FOR_LEASE, jittered};
 use super::row::{CLOCK_MARGIN, FINISHED_TTL, IDLE_ROW_TTL, MAX_FINISHED, MAX_TICKETS, TICKET_TTL};
 use super::*;
 use crate::aws::{dynamodb, tests::config};
@@ -631,4 +631,11 @@ async fn a_page_of_the_table_says_where_the_next_begins_and_which_rows_cannot_be
         (&json!(1), &json!(3), &json!(true))
     );
     assert_eq!((first.get("ExclusiveStartKey"), &last["ExclusiveStartKey"]), (None, &json!({"userKey": {"S": eve}})));
+}
+
+#[test]
+fn a_pause_is_random_between_its_half_and_itself() {
+    let pauses: Vec<_> = (0..256).map(|_| jittered(POLL_MAX)).collect();
+    assert!(pauses.iter().all(|pause| (POLL_MAX / 2..POLL_MAX).contains(pause)), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause != pauses[0]));
 }

@@ -554,3 +554,96 @@ async fn tokens_that_dynamodb_does_not_take_in_time_are_unresolved() {
     let measured = invocation.measurements();
     assert_eq!((measured.unresolved, measured.tokens_stored), (1, 0));
 }
+
+/// Runs this work under the lease of a user with this record. Returns what was asked of Human API, the outcome, and the last write.
+macro_rules! under_lease {
+    ($record:expr, $answers:expr, |$leased:ident| $work:expr) => {{
+        let world = World::with_row(scripted::item("ada", &json!({"userRecord": $record})), $answers).await;
+        let (user, invocation) = (ada(), Invocation::start());
+        let request = LeaseRequest::of(&user, Request::Nothing);
+        let outcome = world.tokens.exclusive(request, |_| None, |$leased| Box::pin($work), &invocation).await;
+        let asked = world.asked().into_iter().filter(|word| !matches!(word.as_str(), "GetSecretValue" | "UpdateItem"));
+        (asked.collect::<Vec<_>>(), outcome, world.last_write().0)
+    }};
+}
+
+#[tokio::test]
+async fn an_exchange_brings_tokens_or_says_why_not() {
+    let session = SessionToken::new("made-up-session");
+    let lost = || Answer::Bytes(String::new());
+    for (record, answers, asked, outcome) in [
+        (json!({}), vec![exchanged()], vec!["tokens"], "ok"),
+        (json!({}), vec![refusal(422)], vec!["tokens"], "Human API refuses this session token"),
+        (json!({}), vec![refusal(403)], vec!["tokens"], "Human API refuses our client credentials"),
+        (json!({}), vec![refusal(500)], vec!["tokens"], "Human API is not available"),
+        // the first attempt may have been performed, and the second is refused: the session counts as spent
+        (
+            proven(),
+            vec![lost(), refusal(422), public(), tokens()],
+            vec!["tokens", "tokens", "publictokens", "token"],
+            "ok",
+        ),
+        (json!({}), vec![lost(), refusal(422), tokens()], vec!["tokens", "tokens", "token"], "the user must reconnect"),
+    ] {
+        let popup = Popup { human_id: "h", session: &session, ticket: None };
+        let (words, done, _) = under_lease!(record, answers, |leased| leased.exchange(&popup));
+        let told = done.map_or_else(|error| error.to_string(), |_| "ok".to_owned());
+        assert_eq!(
+            (words, told.split(',').next().unwrap()),
+            (asked.iter().map(|word| (*word).to_owned()).collect(), outcome)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_public_token_is_asked_for_only_with_a_proven_human_id() {
+    let unproven = json!({"humanId": "h", "sealedHumanId": seal(Kind::HumanId, "another")});
+    let of_another_key = json!({"humanId": "h", "sealedHumanId": Sealed { version: "v1".into(), bytes: vec![1; 80] }});
+    let connected = json!({"humanId": "h", "sealedHumanId": seal(Kind::HumanId, "h"), "connectedAt": 1});
+    let other = Answer::json(200, &json!({"humanId": "another", "publicToken": "p"}));
+    for (record, answers, asked, outcome, reconnects) in [
+        (proven(), vec![public()], 1, "true", false),
+        (unproven, vec![], 0, "false", false),
+        (of_another_key, vec![], 0, "false", false),
+        (json!({"humanId": "h"}), vec![], 0, "false", false),
+        (proven(), vec![refusal(404)], 1, "false", false),
+        (connected, vec![refusal(404)], 1, "false", true),
+        (proven(), vec![refusal(403)], 1, "Human API refuses our client credentials", false),
+        (proven(), vec![refusal(400)], 1, "Human API refused with 400 Bad Request", false),
+        (proven(), vec![other], 1, "Human API's answer names another humanId", false),
+    ] {
+        let told = format!("{record} {outcome}");
+        let (words, done, _) = under_lease!(record, answers, |leased| leased.public_token());
+        let reconnect = done.as_ref().is_ok_and(|(_, row)| row.record.reconnect);
+        let done = done.map_or_else(|error| error.to_string(), |(is_there, _)| is_there.to_string());
+        assert_eq!((words.len(), done.as_str(), reconnect), (asked, outcome, reconnects), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_now_proves_nothing_and_refuses_nothing() {
+    let unknown = Sealed { version: "v7".into(), ..seal(Kind::HumanId, "h") };
+    let record = json!({"humanId": "h", "sealedHumanId": unknown});
+    let mut acquired = Some(scripted::item("ada", &json!({"userRecord": record})));
+    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
+        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
+        ("UpdateItem", _) => {
+            acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item})))
+        }
+        _ => Answer::json(400, &json!({"__type": "AccessDeniedException", "message": "made up"})),
+    });
+    let world = World::of(server.await, "8000");
+    let (user, invocation) = (ada(), Invocation::start());
+    let request = LeaseRequest::of(&user, Request::Nothing);
+    let outcome = world.tokens.exclusive(request, |_| None, |leased| Box::pin(leased.public_token()), &invocation);
+    assert!(matches!(outcome.await, Err(Error::Seal(SealError::Key(_)))));
+}
+
+#[tokio::test]
+async fn a_connected_user_keeps_an_id_token_and_loses_a_session_token() {
+    for (kind, is_kept) in [("session_token", false), ("id_token", true)] {
+        let token = json!({"token": seal(Kind::Widget, "w"), "kind": kind, "expiresAt": NOW});
+        let (_, done, _) = under_lease!(json!({"widgetToken": token}), [tokens()], |leased| leased.access_token());
+        assert_eq!(done.unwrap().1.record.widget_token.is_some(), is_kept, "{kind}");
+    }
+}
