@@ -647,3 +647,80 @@ async fn a_connected_user_keeps_an_id_token_and_loses_a_session_token() {
         assert_eq!(done.unwrap().1.record.widget_token.is_some(), is_kept, "{kind}");
     }
 }
+
+#[tokio::test]
+async fn an_exchange_ends_what_was_lost() {
+    let (lost, session) = (SessionToken::new("lost"), SessionToken::new("made-up-session"));
+    let record = json!({"reconnect": true, "lostSession": lost.hash()});
+    let popup = Popup { human_id: "h", session: &session, ticket: None };
+    let (_, done, _) = under_lease!(record, [exchanged()], |leased| leased.exchange(&popup));
+    let row = done.unwrap().1;
+    assert!(!row.record.reconnect && row.record.lost_session.is_none());
+    assert!(row.has_finished(&lost.hash(), NOW) && row.has_finished(&session.hash(), NOW));
+}
+
+#[tokio::test]
+async fn a_write_reseals_what_opens_and_leaves_the_rest() {
+    let of_version = |version: &str, sealed: Sealed| Sealed { version: version.to_owned(), ..sealed };
+    let corrupt = Sealed { version: "v0".into(), bytes: vec![1; 80] };
+    let record = json!({
+        "accessToken": {"token": corrupt, "refresh": of_version("v0", seal(Kind::AccessRefresh, "r")), "obtainedAt": 1, "from": "connect"},
+        "widgetToken": {"token": of_version("gone", seal(Kind::Widget, "w")), "refresh": of_version("gone", seal(Kind::WidgetRefresh, "x")),
+            "kind": "id_token", "expiresAt": 1},
+        "humanId": "h", "sealedHumanId": of_version("v0", seal(Kind::HumanId, "h")), "publicToken": seal(Kind::Public, "p"),
+    });
+    let mut acquired = Some(scripted::item("ada", &json!({"userRecord": record})));
+    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
+        ("GetSecretValue", Some("v0")) => Answer::json(
+            200,
+            &json!({"SecretString": SEALING_KEY, "VersionId": "v0", "VersionStages": ["AWSPREVIOUS"]}),
+        ),
+        ("GetSecretValue", Some(_)) => {
+            Answer::json(400, &json!({"__type": "ResourceNotFoundException", "message": "made up"}))
+        }
+        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
+        _ => acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item}))),
+    });
+    let world = World::of(server.await, "8000");
+    let (user, invocation) = (ada(), Invocation::start());
+    let request = LeaseRequest::of(&user, Request::Nothing);
+    let outcome = world.tokens.exclusive(request, |_| None, |_| Box::pin(async { Ok(()) }), &invocation).await;
+    let mut record = outcome.unwrap().1.record;
+    let versions = record.sealed_mut().map(|(kind, sealed)| (kind, sealed.version.clone())).collect::<Vec<_>>();
+    let expected = [
+        (Kind::Access, "v0"),
+        (Kind::AccessRefresh, "v1"),
+        (Kind::Widget, "gone"),
+        (Kind::WidgetRefresh, "gone"),
+        (Kind::Public, "v1"),
+        (Kind::HumanId, "v1"),
+    ];
+    assert_eq!(versions, expected.map(|(kind, version)| (kind, version.to_owned())));
+    // a version that is gone is asked for once
+    let asked = world.server.requests().into_iter().filter(|request| request.json()["VersionId"] == "gone").count();
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn a_lost_exchange_whose_session_never_opens_is_spent_and_one_whose_key_is_slow_waits() {
+    let changed = |version: &str, bytes: Vec<u8>| {
+        let mut request = exchange();
+        request["exchange"]["session"] = json!(Sealed { version: version.into(), bytes });
+        unresolved(request, 0, json!({}))
+    };
+    let (words, row, _) = resolve(changed("v1", vec![1; 80]), vec![tokens()]).await;
+    assert!(row.unwrap().record.reconnect);
+    assert_eq!(words, ["token"]);
+    let item = changed("v7", vec![1; 80]);
+    let mut acquired = Some(item);
+    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
+        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
+        ("UpdateItem", _) => {
+            acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item})))
+        }
+        _ => Answer::json(400, &json!({"__type": "AccessDeniedException", "message": "made up"})),
+    });
+    let world = World::of(server.await, "8000");
+    assert!(matches!(world.access(&ada()).await, Err(Error::Seal(SealError::Key(_)))));
+    assert!(!world.asked().contains(&"token".to_owned()));
+}
