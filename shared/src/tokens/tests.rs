@@ -379,11 +379,17 @@ async fn a_lost_exchange_is_sent_again_or_else_its_user_gets_what_there_is() {
 }
 
 #[tokio::test]
-async fn a_403_that_is_about_our_credentials_or_a_500_of_an_unproven_user_resolves_nothing() {
-    for (answers, asked) in
-        [(vec![refusal(403), refusal(403)], vec!["tokens", "token"]), (vec![refusal(500)], vec!["tokens"])]
-    {
-        let (words, row, _) = resolve(unresolved(exchange(), 0, json!({})), answers).await;
+async fn a_refusal_that_is_no_verdict_resolves_nothing() {
+    for (record, answers, asked) in [
+        // about our credentials
+        (json!({}), vec![refusal(403), refusal(403)], vec!["tokens", "token"]),
+        (json!({}), vec![refusal(500)], vec!["tokens"]),
+        // not performed, so it is sent again another time
+        (proven(), vec![refusal(429); 3], vec!["tokens"; 3]),
+        // an undocumented refusal of a session that may live
+        (proven(), vec![refusal(422), refusal(400)], vec!["tokens", "publictokens"]),
+    ] {
+        let (words, row, _) = resolve(unresolved(exchange(), 0, record), answers).await;
         assert!(matches!(row, Err(Error::HumanApi(_))), "{asked:?}");
         assert_eq!(words, asked);
     }
