@@ -474,9 +474,6 @@ async fn only_a_call_that_shares_failures_says_that_it_has_failed() {
 
 #[tokio::test]
 async fn after_a_refusal_the_secret_is_read_again_and_then_the_previous_one_is_tried() {
-    let secret = |id: &str| {
-        Answer::json(200, &json!({"SecretString": format!("secret {id}"), "VersionId": id, "VersionStages": ["x"]}))
-    };
     // AWSCURRENT has changed; or it has not, and AWSPREVIOUS is tried; or neither serves
     for (again, previous, refusals, tried, is_served) in [
         ("v2", None, 1, vec!["secret v1", "secret v2"], true),
@@ -485,12 +482,18 @@ async fn after_a_refusal_the_secret_is_read_again_and_then_the_previous_one_is_t
         ("v1", Some("v0"), 2, vec!["secret v1", "secret v0"], false),
         ("v1", Some("v1"), 1, vec!["secret v1"], false),
     ] {
-        let mut answers = vec![Answer::secret(SEALING_KEY), Answer::done(), secret("v1"), refusal(401), secret(again)];
+        let mut answers = vec![
+            Answer::secret(SEALING_KEY),
+            Answer::done(),
+            secret_version("v1"),
+            refusal(401),
+            secret_version(again),
+        ];
         if again != "v1" && refusals == 2 {
             // within the cool-down, no second read
             answers.push(refusal(401));
         }
-        answers.extend(previous.map(secret));
+        answers.extend(previous.map(secret_version));
         if is_served {
             answers.push(tokens());
         } else if previous != Some("v1") {
@@ -729,4 +732,97 @@ async fn a_lost_exchange_whose_session_never_opens_is_spent_and_one_whose_key_is
     let world = World::of(server.await, "8000");
     assert!(matches!(world.access(&ada()).await, Err(Error::Seal(SealError::Key(_)))));
     assert!(!world.asked().contains(&"token".to_owned()));
+}
+
+fn secret_version(id: &str) -> Answer {
+    Answer::json(200, &json!({"SecretString": format!("secret {id}"), "VersionId": id, "VersionStages": ["x"]}))
+}
+
+#[tokio::test]
+async fn a_secret_that_got_a_403_is_known_whatever_an_older_one_gets() {
+    let before = vec![Answer::secret(SEALING_KEY), Answer::done(), secret_version("v1"), refusal(403)];
+    let after = vec![secret_version("v1"), secret_version("v0"), refusal(401), Answer::done()];
+    let world = World::answering([before, after].concat()).await;
+    assert!(matches!(world.access(&ada()).await, Ok((false, _))));
+}
+
+#[tokio::test]
+async fn the_third_attempt_is_the_last_whatever_its_answer() {
+    let before = vec![Answer::secret(SEALING_KEY), Answer::done(), secret_version("v1")];
+    let world =
+        World::answering([before, vec![refusal(503), refusal(503), refusal(401), Answer::done()]].concat()).await;
+    assert!(world.access(&ada()).await.is_err());
+    assert_eq!(world.asked()[3..], ["token", "token", "token", "UpdateItem"]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_may_have_been_performed_leaves_the_call_unresolved_whatever_follows() {
+    let world = World::with_row(Value::Null, [refusal(503), refusal(429), refusal(429)]).await;
+    assert!(world.access(&ada()).await.is_err());
+    let (effect, values) = world.last_write();
+    assert!(!effect.contains("REMOVE"), "{effect}");
+    assert_eq!(values[":until"]["N"], json!((NOW - 5_000).to_string()));
+}
+
+#[tokio::test]
+async fn a_call_that_has_asked_marks_the_takeover() {
+    let other = scripted::item("ada", &json!({"leaseId": "other", "leaseUntil": NOW}));
+    let acquired = leased_by_another(json!({}));
+    let answers = vec![tokens(), Answer::refused(Some(&other)), Answer::done()];
+    let world = World::answering([before_human_api(acquired), answers].concat()).await;
+    assert!(matches!(world.access(&ada()).await, Err(Error::Store(StoreError::TakenOver))));
+    assert!(world.last_write().0.contains("ADD takenOver"));
+}
+
+#[tokio::test]
+async fn a_takeover_of_a_user_whom_human_api_does_not_know_ends_the_token() {
+    for (from, is_revoked) in [("connect", true), ("popup", false)] {
+        let token = json!({"token": seal(Kind::Access, "old"), "obtainedAt": 1, "from": from});
+        let record = json!({"connectedAt": 1, "accessToken": token});
+        let mut item = scripted::item("ada", &json!({"leaseUntil": NOW - 60_000, "userRecord": record}));
+        item["takenOver"] = json!({"SS": ["other"]});
+        let (asked, row, _) = resolve(item, vec![refusal(404)]).await;
+        let record = row.unwrap().record;
+        assert_eq!(
+            (asked, record.revoked, record.access_token),
+            (vec!["token".to_owned()], is_revoked, None),
+            "{from}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_needs_time_and_a_lease_that_covers_it() {
+    let later = |seconds: u32| Answer::with_headers(429, &format!("retry-after: {seconds}\r\n"), "{}");
+    // A request may take 8 s, and the last one must have ended at 20 s. A lease older than a second is renewed.
+    for (after, answers, asked) in [
+        (999, vec![tokens()], vec!["UpdateItem", "token", "UpdateItem"]),
+        (1000, vec![tokens()], vec!["UpdateItem", "UpdateItem", "token", "UpdateItem"]),
+        (12_000, vec![tokens()], vec!["UpdateItem", "UpdateItem", "token", "UpdateItem"]),
+        (12_001, vec![tokens()], vec!["UpdateItem", "UpdateItem"]),
+        (8_000, vec![later(4), tokens()], vec!["UpdateItem", "UpdateItem", "token", "token", "UpdateItem"]),
+        (8_000, vec![later(5), tokens()], vec!["UpdateItem", "UpdateItem", "token", "UpdateItem"]),
+    ] {
+        let world = World::with_row(Value::Null, answers).await;
+        let stopped = StoppedTime::begin();
+        let (user, invocation) = (ada(), Invocation::start());
+        let _ = world
+            .tokens
+            .exclusive(
+                LeaseRequest::of(&user, Request::Access),
+                |_| None,
+                |leased| {
+                    Box::pin(async move {
+                        tokio::time::advance(Duration::from_millis(after)).await;
+                        leased.access_token().await
+                    })
+                },
+                &invocation,
+            )
+            .await;
+        drop(stopped);
+        tokio::time::resume();
+        let words: Vec<_> = world.asked().into_iter().filter(|word| word != "GetSecretValue").collect();
+        assert_eq!(words, asked, "{after} ms");
+    }
 }
