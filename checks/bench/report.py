@@ -167,8 +167,8 @@ def bars(rows):
     for name, peer in peers:
         times = (peer["init_cpu_ms"] + peer["first_cpu_ms"]) / cold
         yield bar(f"CPU of init + first: {name} takes at least 45 times as much", f"{times:.0f} times", times >= 45)
-        times = peer["p50"] / finish["p50"]
-        yield bar(f"warm p50 without delay: {name} takes at least twice as long", f"{times:.1f} times", times >= 2)
+        times = peer["own_p50"] / finish["own_p50"]
+        yield bar(f"warm p50 without delay, minus the sum of its calls: {name} takes at least twice as long", f"{times:.1f} times", times >= 2)
     yield most("`access-token` hit, warm, M instructions", hit / 1e6, 0.95, "{:.2f}".format)
     yield most(
         f"with {HUMAN_API_MS} ms at Human API and {DYNAMODB_MS} ms at DynamoDB, p50 minus the sum of its calls, ms",
