@@ -129,7 +129,7 @@ fn unavailable(maybe_performed: bool) -> Error {
     Failure { cause: Cause::Unavailable { retry_after: None }, maybe_performed, is_retryable: false }.into()
 }
 
-fn jittered_back_off(attempt: u32) -> Duration {
+pub(super) fn jittered_back_off(attempt: u32) -> Duration {
     let most = BACK_OFF * 2u32.saturating_pow(attempt);
     let random = random_bytes::<4>().map_or(u32::MAX / 2, u32::from_le_bytes);
     most.mul_f64(f64::from(random) / f64::from(u32::MAX))

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::aws::{dynamodb, secrets_manager, tests::config};
 use crate::clock::Clock;
+use crate::identity::EmailAddress;
 use crate::invocation::{BUDGET, Measurements};
 use crate::network::http_client;
 use crate::seal::SealingKey;
@@ -824,5 +825,46 @@ async fn an_attempt_needs_time_and_a_lease_that_covers_it() {
         tokio::time::resume();
         let words: Vec<_> = world.asked().into_iter().filter(|word| word != "GetSecretValue").collect();
         assert_eq!(words, asked, "{after} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_widget_token_is_the_one_that_fits_the_user_or_else_the_other() {
+    let email = EmailAddress::parse("ada@example.test").unwrap();
+    let session = || Answer::json(200, &json!({"session_token": "s", "human_id": "h", "expires_in": 60}));
+    let id = || Answer::json(200, &json!({"id_token": "i", "id_refresh_token": "r", "expires_in": 60}));
+    let (new, known, lost) = (json!({}), json!({"connectedAt": 1}), json!({"reconnect": true}));
+    for (record, answers, requests, outcome) in [
+        (new.clone(), vec![session()], 1, "create h"),
+        (new.clone(), vec![refusal(422), id()], 2, "edit "),
+        // `session` documents a 403, so no other secret is tried
+        (new.clone(), vec![refusal(403), id()], 2, "edit "),
+        (new.clone(), vec![refusal(400)], 1, "Human API refused with 400 Bad Request"),
+        (new.clone(), vec![refusal(404), refusal(410)], 2, "Human API refused with 410 Gone"),
+        (new, vec![refusal(500)], 1, "Human API is not available"),
+        (known.clone(), vec![id()], 1, "edit "),
+        (known, vec![refusal(400), session()], 2, "create h"),
+        (lost, vec![refusal(404), session()], 2, "create h"),
+    ] {
+        let told = format!("{record} {outcome}");
+        let (words, done, effect) = under_lease!(record, answers, |leased| leased.widget_token(Some(&email)));
+        let done = done.map_or_else(
+            |error| error.to_string(),
+            |(_, row)| {
+                let token = row.record.widget_token.unwrap();
+                format!("{} {}", token.kind.mode(), row.record.human_id.unwrap_or_default())
+            },
+        );
+        assert_eq!((words.len(), done.as_str()), (requests, outcome), "{told}");
+        // a lost widget token costs nothing, so nothing stays unresolved
+        assert!(effect.contains("REMOVE leaseUntil, pending"), "{told}: {effect}");
+    }
+}
+
+#[test]
+fn each_back_off_is_random_and_may_be_twice_as_long_as_the_last() {
+    for (attempt, most) in [(1, Duration::from_millis(200)), (2, Duration::from_millis(400))] {
+        let waits: Vec<_> = (0..256).map(|_| send::jittered_back_off(attempt)).collect();
+        assert!(waits.iter().all(|wait| *wait <= most) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
     }
 }
