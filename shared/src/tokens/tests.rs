@@ -868,3 +868,10 @@ fn each_back_off_is_random_and_may_be_twice_as_long_as_the_last() {
         assert!(waits.iter().all(|wait| *wait <= most) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
     }
 }
+
+#[tokio::test]
+async fn a_403_to_access_may_be_about_the_secret() {
+    let before = vec![Answer::secret(SEALING_KEY), Answer::done(), secret_version("v1"), refusal(403)];
+    let world = World::answering([before, vec![secret_version("v2"), tokens(), Answer::done()]].concat()).await;
+    assert!(matches!(world.access(&ada()).await, Ok((true, _))));
+}
