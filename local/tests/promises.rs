@@ -18,9 +18,9 @@ mod schedules;
 /// How many of the cases a run takes. `PROMISES` says it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Share {
-    /// What `cargo test` takes: one case of eleven, and a few orders of each set of calls.
+    /// `cargo test` takes one case of eleven, and a few orders of each set of calls.
     Sample,
-    /// What `.ci/run` takes (`PROMISES=more`): five cases of eleven, and more orders.
+    /// `.ci/run` takes five cases of eleven, and more orders (`PROMISES=more`).
     More,
     /// Everything (`PROMISES=all`).
     All,

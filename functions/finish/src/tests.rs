@@ -1,22 +1,12 @@
 //! Events of the folder `events`, and a scripted server in place of DynamoDB, Secrets Manager and Human API.
 
-use lambda_http::{Context, LambdaEvent};
-use scripted::{Answer, Server, item};
-use serde_json::{Value, json, value::RawValue};
-use shared::{clock::Clock, clock::Millis, config::Config, lambda::Runner, telemetry::Output};
+use scripted::{Answer, NOW, item};
+use serde_json::{Value, json};
 
 use super::*;
 
-const NOW: Millis = 1_795_687_200_000;
-
-/// Sends an event of `events`. Returns the status, the body, and the operations that the function has asked for.
 async fn respond(event: &str, answers: impl IntoIterator<Item = Answer>) -> (u64, Value, Vec<String>) {
-    let server = Server::with_secrets(answers).await;
-    let config = Config::read(|name| server.variable(name)).unwrap();
-    let runner = Runner::<Finish>::new(&config, Clock::new(|| NOW), Output::new(std::io::sink())).unwrap();
-    let event = RawValue::from_string(scripted::event(event)).unwrap();
-    let (status, body) = scripted::response(&runner.run(LambdaEvent::new(event, Context::default())).await);
-    (status, body, server.operations())
+    scripted::respond::<Finish>(event, answers).await
 }
 
 const POPUP: &str = "finish/popup-new-user.json";

@@ -1,13 +1,11 @@
 //! The tasks, with a scripted server in place of DynamoDB, Secrets Manager and Human API.
 
 use lambda_http::{Context, LambdaEvent};
-use scripted::{Answer, Server, item};
+use scripted::{Answer, NOW, Server, item};
 use serde_json::{Value, json, value::RawValue};
 use shared::{clock::Clock, clock::Millis, config::Config, identity::UserId, lambda::Runner, telemetry::Output};
 
 use super::*;
-
-const NOW: Millis = 1_795_687_200_000;
 
 /// Runs the task. Returns its result, and the operations that it has asked for.
 async fn run(event: Value, answers: impl IntoIterator<Item = Answer>) -> (Value, Vec<String>) {

@@ -1,31 +1,12 @@
 //! Events of the folder `events`, and a scripted server in place of DynamoDB, Secrets Manager and Human API.
 
-use lambda_http::{Context, LambdaEvent};
-use scripted::{Answer, SEALING_KEY, Server, item};
-use serde_json::{Value, json, value::RawValue};
-use shared::{
-    clock::Clock, clock::Millis, config::Config, identity::UserId, lambda::Runner, seal::Sealed, seal::SealingKey,
-    telemetry::Output,
-};
+use scripted::{Answer, NOW, item, sealed};
+use serde_json::{Value, json};
 
 use super::*;
 
-const NOW: Millis = 1_795_687_200_000;
-
-/// Sends an event of `events`. Returns the status, the body, and the operations that the function has asked for.
 async fn respond(event: &str, answers: impl IntoIterator<Item = Answer>) -> (u64, Value, Vec<String>) {
-    let server = Server::with_secrets(answers).await;
-    let config = Config::read(|name| server.variable(name)).unwrap();
-    let runner = Runner::<PublicToken>::new(&config, Clock::new(|| NOW), Output::new(std::io::sink())).unwrap();
-    let event = RawValue::from_string(scripted::event(event)).unwrap();
-    let (status, body) = scripted::response(&runner.run(LambdaEvent::new(event, Context::default())).await);
-    (status, body, server.operations())
-}
-
-fn sealed(user: &str, kind: Kind, text: &str) -> Sealed {
-    let key = SealingKey::parse(SEALING_KEY).unwrap();
-    let user = UserId::new(user).unwrap().key();
-    Sealed { version: "v1".into(), bytes: key.seal(&user, kind, text, [7; 32]).unwrap() }
+    scripted::respond::<PublicToken>(event, answers).await
 }
 
 /// A user with a proven humanId and no publicToken.

@@ -1,17 +1,27 @@
-//! An HTTP server for tests. It plays DynamoDB, Secrets Manager and Human API, keeps each request, and answers it as the test has said.
+//! An HTTP server for tests, and a way to send a handler an event. The server plays DynamoDB, Secrets Manager and Human API. It keeps each
+//! request, and answers it as the test has said.
 
 #![expect(clippy::unwrap_used, reason = "a test whose server fails has failed")]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, mpsc};
 
-use serde_json::{Map, Value, json};
+use lambda_http::{Context, LambdaEvent};
+use serde_json::{Map, Value, json, value::RawValue};
+use shared::clock::{Clock, Millis};
+use shared::config::Config;
+use shared::identity::UserId;
+use shared::lambda::{Function, Runner};
+use shared::seal::{Kind, Sealed, SealingKey};
+use shared::telemetry::Output;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// The value of the sealing key's secret. Its version is `v1`.
 pub const SEALING_KEY: &str = "made-up-sealing-key-of-32-chars-or-more";
+/// The time at which handlers are tried, in milliseconds.
+pub const NOW: Millis = 1_795_687_200_000;
 pub const CLIENT_SECRET: &str = "made-up-secret";
 
 pub struct Server {
@@ -67,7 +77,7 @@ impl Answer {
         ))
     }
 
-    /// What a write of DynamoDB is answered with.
+    /// DynamoDB's answer to a write.
     pub fn done() -> Self {
         Self::json(200, &json!({}))
     }
@@ -116,17 +126,24 @@ fn attributes(fields: &Map<String, Value>) -> Map<String, Value> {
     fields.iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
 }
 
-/// An event of the folder `events`.
-pub fn event(path: &str) -> String {
-    std::fs::read_to_string(format!("{}/../../events/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+/// A token that is sealed for this user with `SEALING_KEY`.
+pub fn sealed(user: &str, kind: Kind, text: &str) -> Sealed {
+    let key = SealingKey::parse(SEALING_KEY).unwrap();
+    let user = UserId::new(user).unwrap().key();
+    Sealed { version: "v1".into(), bytes: key.seal(&user, kind, text, [7; 32]).unwrap() }
 }
 
-/// The status and the body of a function's response.
-pub fn response(text: &str) -> (u64, Value) {
-    let response: Value = serde_json::from_str(text).unwrap();
+/// Sends a handler an event of the folder `events`, at `NOW`. Returns the status, the body, and the operations that it has asked for.
+pub async fn respond<F: Function>(event: &str, answers: impl IntoIterator<Item = Answer>) -> (u64, Value, Vec<String>) {
+    let server = Server::with_secrets(answers).await;
+    let config = Config::read(|name| server.variable(name)).unwrap();
+    let runner = Runner::<F>::new(&config, Clock::new(|| NOW), Output::new(std::io::sink())).unwrap();
+    let event = std::fs::read_to_string(format!("{}/../../events/{event}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let event = LambdaEvent::new(RawValue::from_string(event).unwrap(), Context::default());
+    let response: Value = serde_json::from_str(&runner.run(event).await).unwrap();
     let field = |name| response.get(name).unwrap_or(&Value::Null);
     let body = field("body").as_str().and_then(|body| serde_json::from_str(body).ok());
-    (field("statusCode").as_u64().unwrap(), body.unwrap_or_default())
+    (field("statusCode").as_u64().unwrap(), body.unwrap_or_default(), server.operations())
 }
 
 impl Server {

@@ -41,7 +41,7 @@ impl Table {
 
     /// The requests so far, as JSON.
     fn requests(&self) -> Vec<Value> {
-        self.server.requests().iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+        self.server.requests().iter().map(scripted::Request::json).collect()
     }
 
     /// The condition, the effect and the values of the last write.

@@ -33,15 +33,28 @@ impl World {
 
     /// DynamoDB gives this item to the acquire and performs every further write. Human API gives these answers, in this order.
     async fn with_row(item: Value, answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self::with_keys(item, |_| denied(), answers).await
+    }
+
+    /// As `with_row`. `older` is the answer for each version of the sealing key that is not the current one.
+    async fn with_keys(
+        item: Value,
+        older: impl Fn(&str) -> Answer + Send + 'static,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Self {
         let (mut acquired, mut answers) = (Some(item), answers.into_iter().collect::<VecDeque<_>>());
-        let server = Server::playing(move |request| match (request.operation(), request.json()["SecretId"].as_str()) {
-            ("GetSecretValue", Some("sealing")) => Answer::secret(SEALING_KEY),
-            ("GetSecretValue", _) => Answer::secret(CLIENT_SECRET),
-            ("UpdateItem", _) => match acquired.take().filter(|item| !item.is_null()) {
-                Some(item) => Answer::json(200, &json!({"Attributes": item})),
-                None => Answer::done(),
-            },
-            _ => answers.pop_front().unwrap_or(Answer::Close),
+        let server = Server::playing(move |request| {
+            let body = request.json();
+            match (request.operation(), body["SecretId"].as_str(), body["VersionId"].as_str()) {
+                ("GetSecretValue", Some("sealing"), Some(version)) => older(version),
+                ("GetSecretValue", Some("sealing"), None) => Answer::secret(SEALING_KEY),
+                ("GetSecretValue", ..) => Answer::secret(CLIENT_SECRET),
+                ("UpdateItem", ..) => match acquired.take().filter(|item| !item.is_null()) {
+                    Some(item) => Answer::json(200, &json!({"Attributes": item})),
+                    None => Answer::done(),
+                },
+                _ => answers.pop_front().unwrap_or(Answer::Close),
+            }
         });
         Self::of(server.await, "8000")
     }
@@ -81,13 +94,18 @@ impl World {
 
     /// The effect of the last write, and its values.
     fn last_write(&self) -> (String, Value) {
-        let last: Value = serde_json::from_slice(&self.server.requests().pop().unwrap().body).unwrap();
+        let last = self.server.requests().pop().unwrap().json();
         (last["UpdateExpression"].as_str().unwrap().to_owned(), last["ExpressionAttributeValues"].clone())
     }
 }
 
 fn ada() -> UserId {
     UserId::new("ada").unwrap()
+}
+
+/// AWS refuses. The SDK does not try again.
+fn denied() -> Answer {
+    Answer::json(400, &json!({"__type": "AccessDeniedException", "message": "made up"}))
 }
 
 fn tokens() -> Answer {
@@ -249,9 +267,7 @@ async fn work_that_is_cancelled_writes_nothing_more() {
 
 #[tokio::test]
 async fn an_answer_in_a_leased_row_needs_no_lease() {
-    let error = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
-    let item = json!({"clientUserId": {"S": "ada"}, "generation": {"S": "g"}});
-    let refused = Answer::json(400, &json!({"__type": error, "message": "made up", "Item": item}));
+    let refused = Answer::refused(Some(&scripted::item("ada", &json!({}))));
     let world = World::answering([Answer::secret(SEALING_KEY), refused]).await;
     let (user, invocation) = (ada(), Invocation::start());
     let request = LeaseRequest::of(&user, Request::Access);
@@ -281,13 +297,7 @@ async fn a_call_that_shares_failures_fails_as_another_call_has_failed_since() {
 
 #[tokio::test]
 async fn a_token_that_no_write_could_store_is_unresolved() {
-    let error = Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}));
-    let refused = Answer::json(
-        400,
-        &json!({
-        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException", "message": "made up"}),
-    );
-    let answers = [before_human_api(Answer::done()), vec![tokens(), error, refused]].concat();
+    let answers = [before_human_api(Answer::done()), vec![tokens(), denied(), Answer::refused(None)]].concat();
     let world = World::answering(answers).await;
     assert!(matches!(world.access(&ada()).await, Err(Error::Store(StoreError::Deleted))));
     assert_eq!(world.asked()[3..], ["token", "UpdateItem", "UpdateItem"]);
@@ -541,8 +551,7 @@ async fn both_secrets_are_read_before_the_first_call() {
 
 #[tokio::test]
 async fn tokens_that_dynamodb_does_not_take_in_time_are_unresolved() {
-    let unavailable = || Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}));
-    let answers = [before_human_api(Answer::done()), vec![tokens()], vec![unavailable(); 3]].concat();
+    let answers = [before_human_api(Answer::done()), vec![tokens()], vec![denied(); 3]].concat();
     let world = World::answering(answers).await;
     let (user, invocation) = (ada(), Invocation::start());
     let _stopped = StoppedTime::begin();
@@ -634,15 +643,8 @@ async fn a_public_token_is_asked_for_only_with_a_proven_human_id() {
 async fn a_key_that_cannot_be_read_now_proves_nothing_and_refuses_nothing() {
     let unknown = Sealed { version: "v7".into(), ..seal(Kind::HumanId, "h") };
     let record = json!({"humanId": "h", "sealedHumanId": unknown});
-    let mut acquired = Some(scripted::item("ada", &json!({"userRecord": record})));
-    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
-        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
-        ("UpdateItem", _) => {
-            acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item})))
-        }
-        _ => Answer::json(400, &json!({"__type": "AccessDeniedException", "message": "made up"})),
-    });
-    let world = World::of(server.await, "8000");
+    let item = scripted::item("ada", &json!({"userRecord": record}));
+    let world = World::with_row(item, []).await;
     let (user, invocation) = (ada(), Invocation::start());
     let request = LeaseRequest::of(&user, Request::Nothing);
     let outcome = world.tokens.exclusive(request, |_| None, |leased| Box::pin(leased.public_token()), &invocation);
@@ -679,19 +681,14 @@ async fn a_write_reseals_what_opens_and_leaves_the_rest() {
             "kind": "id_token", "expiresAt": 1},
         "humanId": "h", "sealedHumanId": of_version("v0", seal(Kind::HumanId, "h")), "publicToken": seal(Kind::Public, "p"),
     });
-    let mut acquired = Some(scripted::item("ada", &json!({"userRecord": record})));
-    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
-        ("GetSecretValue", Some("v0")) => Answer::json(
+    let older = |version: &str| match version {
+        "v0" => Answer::json(
             200,
             &json!({"SecretString": SEALING_KEY, "VersionId": "v0", "VersionStages": ["AWSPREVIOUS"]}),
         ),
-        ("GetSecretValue", Some(_)) => {
-            Answer::json(400, &json!({"__type": "ResourceNotFoundException", "message": "made up"}))
-        }
-        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
-        _ => acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item}))),
-    });
-    let world = World::of(server.await, "8000");
+        _ => Answer::json(400, &json!({"__type": "ResourceNotFoundException", "message": "made up"})),
+    };
+    let world = World::with_keys(scripted::item("ada", &json!({"userRecord": record})), older, []).await;
     let (user, invocation) = (ada(), Invocation::start());
     let request = LeaseRequest::of(&user, Request::Nothing);
     let outcome = world.tokens.exclusive(request, |_| None, |_| Box::pin(async { Ok(()) }), &invocation).await;
@@ -721,16 +718,7 @@ async fn a_lost_exchange_whose_session_never_opens_is_spent_and_one_whose_key_is
     let (words, row, _) = resolve(changed("v1", vec![1; 80]), vec![tokens()]).await;
     assert!(row.unwrap().record.reconnect);
     assert_eq!(words, ["token"]);
-    let item = changed("v7", vec![1; 80]);
-    let mut acquired = Some(item);
-    let server = Server::playing(move |request| match (request.operation(), request.json()["VersionId"].as_str()) {
-        ("GetSecretValue", None) => Answer::secret(SEALING_KEY),
-        ("UpdateItem", _) => {
-            acquired.take().map_or_else(Answer::done, |item| Answer::json(200, &json!({"Attributes": item})))
-        }
-        _ => Answer::json(400, &json!({"__type": "AccessDeniedException", "message": "made up"})),
-    });
-    let world = World::of(server.await, "8000");
+    let world = World::with_row(changed("v7", vec![1; 80]), []).await;
     assert!(matches!(world.access(&ada()).await, Err(Error::Seal(SealError::Key(_)))));
     assert!(!world.asked().contains(&"token".to_owned()));
 }
