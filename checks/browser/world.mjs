@@ -145,7 +145,7 @@ export class World {
 
   /** The response to another backend that requests this user's access token. */
   accessToken(user) {
-    return this.local("/local/access-token", { clientUserId: user });
+    return this.local("/local/backend/access-token", { clientUserId: user });
   }
 
   /** A browser in which this user is signed in to the app. */

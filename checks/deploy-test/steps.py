@@ -11,7 +11,8 @@ from urllib.parse import urlencode, urlsplit
 from botocore.exceptions import ClientError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
-from check import INDEXES, PERMISSIONS, ROUTES, SCHEDULE, SCHEDULED  # the contract's rules for each function
+# the contract's rules for each function
+from check import CALLER_POLICIES, INDEXES, PERMISSIONS, ROUTES, SCHEDULE, SCHEDULED, STREAMED, WITH_EVENTS
 from world import UPSTREAM_TIMEOUT_MS, Api, Counts, World, post_json
 
 STACK = "human-connect"
@@ -36,14 +37,18 @@ def deployed(world):
         sys.exit(1)
     outputs = world.outputs(STACK)
     check("the stack has the expected outputs", {
-        "ApiUrl", "AccessTokenCallerPolicyArn", "FillInClientSecret", "TableName", "TokenKeyArn", "ClientSecretArn", "DataKeyArn",
-        "DashboardUrl"} <= outputs.keys(), outputs.keys())
+        "ApiUrl", "AccessTokenCallerPolicyArn", "ConnectionCallerPolicyArn", "ForgetCallerPolicyArn", "FillInClientSecret", "TableName",
+        "TokenKeyArn", "ClientSecretArn", "DataKeyArn", "DashboardUrl"} == outputs.keys(), outputs.keys())
     secret = world.client("secretsmanager")
     value = secret.get_secret_value(SecretId=outputs["ClientSecretArn"]).get("SecretString")
     check("the template gives the client secret no value", not value)
     secret.put_secret_value(SecretId=outputs["ClientSecretArn"], SecretString=json.dumps({"clientSecret": "made-up-client-secret-1"}))
     table = world.client("dynamodb").describe_table(TableName=outputs["TableName"])["Table"]
     check("the table is protected from deletion", table["DeletionProtectionEnabled"])
+    resources = world.resources(STACK)
+    kinds = {kind for kind, _ in resources.values()}
+    check("without EventBusName, there is no stream, no publisher and no queue", not table.get("StreamSpecification")
+          and not WITH_EVENTS & resources.keys() and not {"AWS::SQS::Queue", "AWS::Lambda::EventSourceMapping"} & kinds, resources)
     keys = {secret.describe_secret(SecretId=outputs[name]).get("KmsKeyId") for name in ("ClientSecretArn", "TokenKeyArn")}
     check("both secrets are encrypted with the stack's key", keys == {outputs["DataKeyArn"]}, keys)
     return outputs
@@ -137,7 +142,65 @@ def the_iam_route(world, api, outputs):
           and refused(world.client("secretsmanager", backend).get_secret_value, SecretId=secret)
           and refused(world.client("lambda", backend).invoke,
                       FunctionName=world.resources(STACK)["AccessTokenFunction"][1], Payload=b"{}"))
-    return backend
+    return backend, stranger
+
+
+def popup_user(world, api, user):
+    """Connects a user by the popup."""
+    session = api.call("POST /connect/session", user, {"flow": "popup"})
+    done = json.loads(post_json(world.human_api, "/popup/finish", {
+        "clientId": session.clientId, "clientUserId": session.clientUserId, "publicToken": ""}).text)
+    return api.call("POST /connect/finish", user, done)
+
+
+def internal_routes(world, api, outputs, user="rosalind franklin"):
+    """The policy of each internal route allows this route and no other. Returns the role with the policy of `forget`."""
+    roles = {route: world.role(route.rsplit("/", 1)[1], outputs[f"{policy}Arn"]) for policy, route in CALLER_POLICIES.items()}
+    allowed = {"POST /internal/access-token": 404, "POST /internal/connection": 200, "POST /internal/forget": 204}
+    for route, expected in allowed.items():
+        for of, role in roles.items():
+            answer = api.call(route, body={"clientUserId": "nobody"}, credentials=role)
+            status = expected if of == route else 403
+            check(f"{route}: the role for {of} gets {status}", answer.status == status, answer)
+
+    def call(route):
+        return api.call(route, body={"clientUserId": user}, credentials=roles[route])
+
+    before = len(rows(world, outputs))
+    finished = popup_user(world, api, user)
+    shown = call("POST /internal/connection")
+    check("a backend sees the user's connection", finished.status == 201 and shown.status == 200 and shown.connected is True
+          and shown.humanId == finished.humanId and shown.revoked is shown.reconnectRequired is shown.unresolved is False, shown)
+    answers = [call("POST /internal/forget") for _ in range(2)]
+    check("a backend forgets the user, and a second call answers 204 too", [a.status for a in answers] == [204, 204], answers)
+    shown = call("POST /internal/connection")
+    check("the user is not connected any more", shown.status == 200 and shown.connected is False, shown)
+    check("nothing of the user is in the table", len(rows(world, outputs)) == before, before)
+    return roles["POST /internal/forget"]
+
+
+def import_users(world, api, outputs, backend, stranger, forgetter, user="marie curie"):
+    """A role with lambda:InvokeFunction imports a user. No other role reaches the task."""
+    function = world.resources(STACK)["MaintenanceFunction"][1]
+    event = {"task": "import", "users": [{"clientUserId": user, "humanId": "made-up-human-id", "accessToken": "made-up-access-token-0"}]}
+    check("no caller of the API may invoke maintenance", all(
+        refused(world.client("lambda", role).invoke, FunctionName=function, Qualifier="live", Payload=json.dumps(event).encode())
+        for role in (backend, stranger, forgetter)))
+    operator = world.role("operator")
+    arn = world.client("lambda").get_alias(FunctionName=function, Name="live")["AliasArn"]
+    # AWS asks for the alias, and the emulator for the function.
+    world.client("iam").put_role_policy(RoleName="operator", PolicyName="import", PolicyDocument=json.dumps({
+        "Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": [arn, arn.removesuffix(":live")]}]}))
+    before = len(rows(world, outputs))
+    for options, result, added in (({"dryRun": True}, "created", 0), ({}, "created", 1), ({}, "unchanged", 1)):
+        (answer, is_error), = maintain(world, [{**event, **options}], operator)
+        check(f"import with the options {options}: {result}, rows added: {added}", not is_error and answer == {
+            "results": [{"index": 0, "result": result}], "next": None} and len(rows(world, outputs)) == before + added, answer)
+    token = api.call("POST /internal/access-token", body={"clientUserId": user}, credentials=backend)
+    check("a backend gets the imported access token", (token.status, token.accessToken) == (200, "made-up-access-token-0"), token)
+    answer = api.call("POST /internal/forget", body={"clientUserId": user}, credentials=forgetter)
+    check("the imported user can be forgotten", answer.status == 204 and len(rows(world, outputs)) == before, answer)
 
 
 def cors(api):
@@ -158,12 +221,14 @@ def cors(api):
 
 
 def least_privilege(world, outputs):
-    """Assumes the role of each function. IAM allows exactly the actions that the function needs, and denies all others."""
+    """Assumes the role of each function. IAM allows exactly the actions that the function needs, and denies all others. The emulator
+    has no permissions for a single stream, so only checks/template checks those."""
     iam, resources = world.client("iam"), world.resources(STACK)
     others = world.client("dynamodb")
     others.create_table(TableName="another", BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "userKey", "KeyType": "HASH"}],
                         AttributeDefinitions=[{"AttributeName": "userKey", "AttributeType": "S"}])
     another_secret = world.client("secretsmanager").create_secret(Name="another", SecretString="made-up")["ARN"]
+    queue, entry = resources["UndeliveredEvents"][1], {"Source": "made-up", "DetailType": "made-up", "Detail": "{}"}
     logical = {name.replace("-", ""): name for name in PERMISSIONS}
     key = {"userKey": {"S": "nobody"}}
     condition = {"ConditionExpression": "attribute_exists(userKey)"}  # an allowed call then changes nothing
@@ -182,6 +247,7 @@ def least_privilege(world, outputs):
         own = world.assume(role["Arn"])
         iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(trust))
         dynamodb, manager = world.client("dynamodb", own), world.client("secretsmanager", own)
+        bus, queues = world.client("events", own), world.client("sqs", own)
         calls = {}
         for table in (outputs["TableName"], "another"):
             calls |= {
@@ -215,6 +281,10 @@ def least_privilege(world, outputs):
                 ("DeleteSecret", kind): lambda a=arn: refused(manager.delete_secret, SecretId=a),
             }
         calls |= {
+            ("PutEvents", "default"): lambda: refused(bus.put_events, Entries=[{**entry, "EventBusName": "default"}]),
+            ("PutEvents", "another"): lambda: refused(bus.put_events, Entries=[{**entry, "EventBusName": "another"}]),
+            ("SendMessage", "queue"): lambda: refused(queues.send_message, QueueUrl=queue, MessageBody="made-up"),
+            ("ReceiveMessage", "queue"): lambda: refused(queues.receive_message, QueueUrl=queue),
             ("ListRoles", "iam"): lambda: refused(world.client("iam", own).list_roles),
             ("ListBuckets", "s3"): lambda: refused(world.client("s3", own).list_buckets),
             ("Invoke", "lambda"): lambda: refused(world.client("lambda", own).invoke, Payload=b"{}",
@@ -226,6 +296,8 @@ def least_privilege(world, outputs):
         }
         items, readable = PERMISSIONS[name]
         needed = {(item, outputs["TableName"]) for item in items} | {("GetSecretValue", kind) for kind in readable}
+        if name == STREAMED:
+            needed |= {("PutEvents", "default"), ("SendMessage", "queue")}
         if name == SCHEDULED:
             needed |= {(verb, index) for index, (_, _, verb) in INDEXES.items()}
         denied = {what for what, is_refused in calls.items() if is_refused()}
@@ -274,10 +346,10 @@ def rotation(world, api, outputs, backend):
     check("the table has no token in plain text", "made-up-access-token" not in text and "made-up-id-token" not in text)
 
 
-def maintain(world, events):
+def maintain(world, events, operator=None):
     """Invokes maintenance with these events at the same time, as several operators would. Returns each payload, and whether it is a
     Lambda error."""
-    client, function = world.client("lambda"), world.resources(STACK)["MaintenanceFunction"][1]
+    client, function = world.client("lambda", operator), world.resources(STACK)["MaintenanceFunction"][1]
 
     def invoke(event):
         run = client.invoke(FunctionName=function, Qualifier="live", Payload=json.dumps(event).encode())
@@ -396,15 +468,40 @@ def logs(world):
     text = json.dumps(events)
     for secret in ("made-up-access-token", "made-up-client-secret", "made-up-popup-session", "example.test", "eyJ"):
         check(f"no line contains {secret}", secret not in text)
-    callers = {event.get("caller", "") for event in events if event.get("message") == "audit"}
+    audits = [event for event in events if event.get("message") == "audit"]
+    callers = {event.get("caller", "") for event in audits}
     check("the audit names the calling role", any("assumed-role/backend" in (caller or "") for caller in callers), callers)
+    routes = {event.get("route") for event in audits if event.get("outcome") == "ok"}
+    check("the audit covers each internal route", routes == set(CALLER_POLICIES.values()), routes)
+
+
+def connection_events(world, api, outputs, forgetter, user="barbara liskov"):
+    """Turns the events on. A rule of the bus sends them to a queue of this step."""
+    failure = world.deploy(STACK, KmsKeyArn="create", DefaultFlow="popup", Revision="3", EventBusName="default")
+    check("EventBusName adds the stream, the publisher, the queue and the alarm",
+          failure is None and WITH_EVENTS <= world.resources(STACK).keys(), failure)
+    sqs, bus = world.client("sqs"), world.client("events")
+    queue = sqs.create_queue(QueueName="subscriber")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    bus.put_rule(Name="subscriber", EventPattern=json.dumps({"source": ["human-connect"]}))
+    bus.put_targets(Rule="subscriber", Targets=[{"Id": "queue", "Arn": arn}])
+    popup_user(world, api, user)
+    api.call("POST /internal/forget", body={"clientUserId": user}, credentials=forgetter)
+    events, deadline = [], time.monotonic() + 30
+    while len(events) < 2 and time.monotonic() < deadline:
+        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+            events.append(json.loads(message["Body"]))
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    kinds = {event["detail-type"]: event["detail"]["clientUserId"] for event in events}
+    check("the bus gets the user's events", kinds == {"Connection Connected": user, "Connection Forgotten": user}, events)
+    check("no event has a token", "token" not in json.dumps(events).lower())
 
 
 def left_behind(world, outputs):
     before = len(rows(world, outputs))
     functions = [physical for kind, physical in world.resources(STACK).values() if kind == "AWS::Lambda::Function"]
     policies = world.client("iam")
-    for role in ("backend", "stranger"):
+    for role in ("backend", *(route.rsplit("/", 1)[1] for route in CALLER_POLICIES.values())):
         for policy in policies.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
             policies.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
     world.delete_stack(STACK)
@@ -424,6 +521,9 @@ def adopted(world, outputs, token):
             "ExistingClientSecretArn": outputs["ClientSecretArn"], "KmsKeyArn": outputs["DataKeyArn"]}
     keyless = world.deploy("keyless", ExistingTableName=outputs["TableName"])
     check("a stack with a table but without its sealing key is refused", keyless is not None and "sealing key" in keyless, keyless)
+    streamless = world.deploy("streamless", **data, EventBusName="default")
+    check("a stack with events and a table, but without the table's stream, is refused",
+          streamless is not None and "ExistingStreamArn" in streamless, streamless)
     failure = world.deploy(stack, **data, DomainName=DOMAIN,
                            CertificateArn="arn:aws:acm:us-east-1:000000000000:certificate/made-up")
     check("a new stack adopts table, secrets and key", failure is None, failure)
@@ -458,11 +558,13 @@ def main(target, emulator_python, build):
         with step("A user connects with the popup"):
             popup_flow(world, api)
         with step("Another backend requests access tokens"):
-            backend = the_iam_route(world, api, outputs)
+            backend, stranger = the_iam_route(world, api, outputs)
+        with step("Each internal route has its own policy"):
+            forgetter = internal_routes(world, api, outputs)
+        with step("An operator imports users"):
+            import_users(world, api, outputs, backend, stranger, forgetter)
         with step("CORS"):
             cors(api)
-        with step("Least privilege"):
-            least_privilege(world, outputs)
         with step("Rotate both secrets"):
             rotation(world, api, outputs, backend)
         with step("Maintenance: sweep"):
@@ -475,6 +577,10 @@ def main(target, emulator_python, build):
             by_cargo_lambda(world, api)
         with step("Update the stack"):
             token = update(world, api, backend)
+        with step("Connection events"):
+            connection_events(world, api, outputs, forgetter)
+        with step("Least privilege"):
+            least_privilege(world, outputs)
         with step("Logs"):
             logs(world)
         with step("Delete the stack"):

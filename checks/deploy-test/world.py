@@ -199,7 +199,7 @@ class World:
     def _start_emulator(self):
         port = free_port()
         self.aws = f"http://127.0.0.1:{port}"
-        services = "lambda,apigateway,dynamodb,secretsmanager,cloudformation,iam,s3,sts,logs,kms,monitoring,cloudwatch"
+        services = "lambda,apigateway,dynamodb,secretsmanager,cloudformation,iam,s3,sts,sqs,events,logs,kms,monitoring,cloudwatch"
         process = self._start(
             "emulator", [self.emulator_python, ROOT / "checks/deploy-test/emulator.py"], cwd=self.work, AUTH="true",
             GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1", IOT_MTLS_ENABLED="0", AWS_ENDPOINT_URL=self.aws, SERVICES=services,

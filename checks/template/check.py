@@ -24,6 +24,14 @@ ROUTES = {
     "POST /internal/access-token": ("access-token", "AWS_IAM"),
     "GET /connect/connection": ("connection", "JWT"),
     "DELETE /connect/connection": ("connection", "JWT"),
+    "POST /internal/connection": ("connection", "AWS_IAM"),
+    "POST /internal/forget": ("connection", "AWS_IAM"),
+}
+# managed policy for other backends: the one route that it allows
+CALLER_POLICIES = {
+    "AccessTokenCallerPolicy": "POST /internal/access-token",
+    "ConnectionCallerPolicy": "POST /internal/connection",
+    "ForgetCallerPolicy": "POST /internal/forget",
 }
 TICKET_ROUTE = "POST /connect/finish/{ticket}"
 
@@ -36,6 +44,7 @@ PERMISSIONS = {
     "access-token": ({"GetItem", "UpdateItem"}, BOTH),
     "connection": ({"GetItem", "DeleteItem"}, {"token key"}),
     "maintenance": ({"GetItem", "UpdateItem", "Scan"}, BOTH),
+    "publisher": (set(), set()),
 }
 
 # The scheduled function: its schedule with the event that it sends, its time limit in seconds, and the indexes that it reads.
@@ -43,6 +52,14 @@ SCHEDULED = "maintenance"
 SCHEDULE = {"Type": "Schedule", "Properties": {"Schedule": "rate(5 minutes)", "Input": '{"task": "sweep"}'}}
 TIMEOUTS = {SCHEDULED: 120}
 INDEXES = {"unresolved": ("leaseUntil", "N", "Scan")}
+
+# The function that the table's stream invokes, and its other permissions: the actions on each resource. The stack has this function and
+# its resources only with EventBusName. A mapping, not an event of the function, connects it to the stream.
+STREAMED = "publisher"
+STREAM_ACTIONS = {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"}
+BUS = {"Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/${EventBusName}"}
+QUEUE = {"GetAtt": "UndeliveredEvents.Arn"}
+WITH_EVENTS = {"PublisherFunction", "PublisherStream", "PublisherLogs", "UndeliveredEvents", "EventsAlarm"}
 
 REQUIRED_VARIABLES = ("TABLE_NAME", "HUMAN_API_CLIENT_ID", "HUMAN_API_SECRET_ID", "TOKEN_KEY_SECRET_ID")
 
@@ -69,6 +86,7 @@ ALARMS = {
     "CrashedAlarm": ({("AWS/Lambda", "Errors", "Sum", 300)}, SUM),
     "ThrottledAlarm": ({("AWS/Lambda", "Throttles", "Sum", 300)}, SUM),
     "LatencyAlarm": ({("AWS/ApiGateway", "Latency", "p99", 300)}, []),
+    "EventsAlarm": ({(OURS, "Faults", "Sum", 300), ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", 300)}, SUM),
 }
 # Dimensions of each alarm on our metrics, in addition to the service. The faults alarm of a function also has the function.
 SERVICE = {"service": {"Ref": "AWS::StackName"}}
@@ -79,6 +97,7 @@ DIMENSIONS = {
     "StoreUnavailableAlarm": {"code": "store_unavailable"},
     "UnresolvedAgeAlarm": {},
     "MaintenanceFaultsAlarm": {"function": "maintenance"},
+    "EventsAlarm": {"function": "publisher"},
 }
 CALLED = ("SessionStart", "Finish", "PublicToken", "AccessToken", "Connection")
 
@@ -102,22 +121,29 @@ VALUES = {"JwtIssuer": "https://issuer.example", "JwtAudience": "one,two", "Huma
           "AllowedOrigins": "https://a.example,https://b.example"}
 
 ARN = "arn:aws:{}:eu-west-1:000000000000:{}".format
-# A stack creates its data or adopts existing data. For each way: the parameters, and what the functions get (table, table ARN, client
-# secret, sealing key, KMS key).
+EVENTS = {"EventBusName": "made-up"}
+# A stack creates its data or adopts existing data, with or without events. For each way: the parameters, and what the functions get
+# (table, table ARN, client secret, sealing key, KMS key, stream).
 MADE = {"table": {"Ref": "Table"}, "table arn": {"GetAtt": "Table.Arn"}, "client secret": {"Ref": "ClientSecret"},
         "token key": {"Ref": "TokenKey"}}
 GIVEN = {"table": {"Ref": "ExistingTableName"}, "client secret": {"Ref": "ExistingClientSecretArn"},
          "token key": {"Ref": "ExistingTokenKeyArn"},
          "table arn": {"Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${ExistingTableName}"}}
 KMS_KEY = ARN("kms", "key/made-up")
+STREAM = ARN("dynamodb", "table/made-up/stream/2026-01-02T03:04:05.678")
 ADOPTED = {"ExistingTableName": "made-up", "ExistingTokenKeyArn": ARN("secretsmanager", "secret:made-up-1"),
            "ExistingClientSecretArn": ARN("secretsmanager", "secret:made-up-2")}
 WAYS = {
-    "all made": ({}, {**MADE, "key": None}),
-    "all made, with a key": ({"KmsKeyArn": "create"}, {**MADE, "key": {"GetAtt": "DataKey.Arn"}}),
-    "all made, with a given key": ({"KmsKeyArn": KMS_KEY}, {**MADE, "key": {"Ref": "KmsKeyArn"}}),
-    "adopted": (ADOPTED, {**GIVEN, "key": None}),
-    "adopted, with its key": ({**ADOPTED, "KmsKeyArn": KMS_KEY}, {**GIVEN, "key": {"Ref": "KmsKeyArn"}}),
+    "all made": ({}, {**MADE, "key": None, "stream": None}),
+    "all made, with a key": ({"KmsKeyArn": "create"}, {**MADE, "key": {"GetAtt": "DataKey.Arn"}, "stream": None}),
+    "all made, with a given key": ({"KmsKeyArn": KMS_KEY}, {**MADE, "key": {"Ref": "KmsKeyArn"}, "stream": None}),
+    "adopted": (ADOPTED, {**GIVEN, "key": None, "stream": None}),
+    "adopted, with its key": ({**ADOPTED, "KmsKeyArn": KMS_KEY}, {**GIVEN, "key": {"Ref": "KmsKeyArn"}, "stream": None}),
+    "all made, with events": (EVENTS, {**MADE, "key": None, "stream": {"GetAtt": "Table.StreamArn"}}),
+    "all made, with events and a key": ({**EVENTS, "KmsKeyArn": "create"},
+                                        {**MADE, "key": {"GetAtt": "DataKey.Arn"}, "stream": {"GetAtt": "Table.StreamArn"}}),
+    "adopted, with events and its key": ({**ADOPTED, **EVENTS, "KmsKeyArn": KMS_KEY, "ExistingStreamArn": STREAM},
+                                         {**GIVEN, "key": {"Ref": "KmsKeyArn"}, "stream": {"Ref": "ExistingStreamArn"}}),
 }
 
 
@@ -209,6 +235,9 @@ def check_routes(api_name, api, functions):
             check(f"{binary}: a failed run is not repeated",
                   function["Properties"].get("EventInvokeConfig") == {"MaximumRetryAttempts": 0})
             continue
+        if binary == STREAMED:
+            check(f"{binary}: only the mapping of the stream starts it", "Events" not in function["Properties"])
+            continue
         for event in function["Properties"].get("Events", {}).values():
             p = event.get("Properties", {})
             check(f"{binary}: its events are explicit routes of the API",
@@ -269,6 +298,8 @@ def check_deployed_policies(resources):
         functions = "lambda.amazonaws.com" in texts(role["AssumeRolePolicyDocument"])
         check(f"deployed: {name} has the policies that SAM adds and no other AWS policy: {attached}",
               attached == (ADDED_BY_SAM if functions else {"AWSCodeDeployRoleForLambda"}))
+        check(f"deployed: {name}: only the role of {STREAMED} may read the stream",
+              bool(STREAM_ACTIONS & set(texts(role.get("Policies", [])))) == (name == "PublisherFunctionRole"))
     for name, resource in resources.items():
         if resource["Type"] == "AWS::KMS::Key":  # in a key's policy, "*" means that key
             continue
@@ -294,8 +325,8 @@ def check_deployments(path, template, made):
 
     groups = {name: r["Properties"] for name, r in deployed(path, Deployment="Canary10Percent5Minutes")["Resources"].items()
               if r["Type"] == "AWS::CodeDeploy::DeploymentGroup"}
-    check("deployed: CodeDeploy moves the alias of each function of the API", len(groups) == len(PERMISSIONS) - 1
-          and "MaintenanceFunctionDeploymentGroup" not in groups)
+    check("deployed: CodeDeploy moves the alias of each function of the API", groups.keys() == {
+        f"{name}FunctionDeploymentGroup" for name in CALLED})
     for name, group in groups.items():
         check(f"deployed: {name}: uses the parameter Deployment", "Canary10Percent5Minutes" in texts(group["DeploymentConfigName"]))
         check(f"deployed: {name}: is rolled back on an alarm", group["AutoRollbackConfiguration"]["Enabled"] is True
@@ -372,7 +403,7 @@ def dimensions(metric):
 
 
 def check_alarms(template, api):
-    """The alarms watch existing metrics, with the right names and dimensions (see local/tests/metrics.rs)."""
+    """The alarms watch existing metrics, with the right names and dimensions (see local/tests/metrics.rs). The template has events."""
     resources = template["Resources"]
     telemetry = Path("shared/src/telemetry.rs").read_text()
     namespace = re.search(r'const NAMESPACE: &str = "(\w+)";', telemetry).group(1)
@@ -384,6 +415,10 @@ def check_alarms(template, api):
               Path("functions", name, "src/lib.rs").read_text())
 
     alarms = {name: r["Properties"] for name, r in resources.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+    names = {name for name, r in resources.items() if r["Type"] == "AWS::Serverless::Function"}
+    for name in ("CrashedAlarm", "ThrottledAlarm"):
+        watched = [dimensions(q["MetricStat"]["Metric"])["FunctionName"]["Ref"] for q in alarms[name]["Metrics"] if "MetricStat" in q]
+        check(f"{name}: watches every function: {watched}", sorted(watched) == sorted(names))
     check("the template has the expected alarms", alarms.keys() == {*ALARMS, *(f"{f}FaultsAlarm" for f in CALLED)})
     for name, alarm in alarms.items():
         check(f"{name}: has a description", bool(alarm.get("AlarmDescription")))
@@ -426,6 +461,16 @@ def check_alarms(template, api):
               and watched[0].get("Threshold", {}).get("Ref") in template["Parameters"])
         counted.add(pattern and pattern.group(2))
     check(f"refusals are counted: {sorted(COUNTED)}", counted == COUNTED)
+
+
+def check_queries(resources):
+    """The saved query for audit lines reads the logs of every function that has an internal route. The template has events."""
+    internal = {function for function, who in ROUTES.values() if who == "AWS_IAM"}
+    groups = {r["Metadata"]["BuildProperties"]["Binary"]: r["Properties"]["LoggingConfig"]["LogGroup"]
+              for r in resources.values() if r["Type"] == "AWS::Serverless::Function"}
+    query = resources["AuditQuery"]["Properties"]
+    check("the query for audit lines covers the internal routes", 'message = "audit"' in query["QueryString"]
+          and sorted(texts(query["LogGroupNames"])) == sorted(texts([groups[function] for function in internal])))
 
 
 def check_skips(resources):
@@ -529,7 +574,8 @@ def check_access_log(api, resources):
               re.fullmatch(r"\$context\.[A-Za-z.]+", value) and not NEVER_LOGGED.search(key + value))
 
 
-def check_environment(name, function, globals_, data):
+def check_environment(binary, name, function, globals_, data):
+    """`name` is the way and the function, for the messages."""
     variables = {**globals_.get("Environment", {}).get("Variables", {}),
                  **function["Properties"].get("Environment", {}).get("Variables", {})}
     for variable in REQUIRED_VARIABLES:
@@ -538,6 +584,8 @@ def check_environment(name, function, globals_, data):
     check(f"{name}: TABLE_NAME is the table", variables.get("TABLE_NAME") == data["table"])
     check(f"{name}: HUMAN_API_SECRET_ID is the client secret", variables.get("HUMAN_API_SECRET_ID") == data["client secret"])
     check(f"{name}: TOKEN_KEY_SECRET_ID is the sealing key", variables.get("TOKEN_KEY_SECRET_ID") == data["token key"])
+    check(f"{name}: EVENT_BUS_NAME is set only for {STREAMED}",
+          variables.get("EVENT_BUS_NAME") == ({"Ref": "EventBusName"} if binary == STREAMED else None))
 
 
 def check_function(name, function, globals_, resources):
@@ -574,6 +622,9 @@ def check_permissions(binary, name, function, data):
     """`name` is the way and the function, for the messages."""
     granted_items, granted_secrets, documents, others = set(), set(), 0, []
     indexes = set()
+    of_events = {(action, json.dumps(data["stream"])) for action in STREAM_ACTIONS} | {
+        ("events:PutEvents", json.dumps(BUS)), ("sqs:SendMessage", json.dumps(QUEUE))} if binary == STREAMED else set()
+    granted_of_events = set()
     secrets = {json.dumps(data[s]): s for s in BOTH}
     for policy in as_list(function["Properties"].get("Policies", [])):
         if "Statement" not in policy:
@@ -589,6 +640,8 @@ def check_permissions(binary, name, function, data):
                     granted_secrets |= {secrets.get(json.dumps(r), str(r)) for r in as_list(s["Resource"])}
                 elif service == "dynamodb" and (index := index_of(s.get("Resource"), data["table arn"])):
                     indexes.add((index, verb))
+                elif (action, json.dumps(s.get("Resource"))) in of_events:
+                    granted_of_events.add((action, json.dumps(s["Resource"])))
                 else:
                     check(f"{name}: {action} on {s.get('Resource')} is not needed", False)
     check(f"{name}: no other policies, except the data key's if there is a key: {others}",
@@ -598,18 +651,19 @@ def check_permissions(binary, name, function, data):
     check(f"{name}: may read exactly the secrets that it needs: {granted_secrets}", granted_secrets == PERMISSIONS[binary][1])
     wanted = {(index, verb) for index, (_, _, verb) in INDEXES.items()} if binary == SCHEDULED else set()
     check(f"{name}: may read exactly the indexes that it needs: {indexes}", indexes == wanted)
+    check(f"{name}: has exactly the permissions for events that it needs: {granted_of_events}", granted_of_events == of_events)
     check(f"{name}: has the role that SAM creates", "Role" not in function["Properties"])
 
 
-def check_managed(name, policy, key):
-    for s in check_statements(name, policy["Properties"]["PolicyDocument"]):
+def check_managed(way, name, policy, key):
+    for s in check_statements(f"{way}: {name}", policy["Properties"]["PolicyDocument"]):
         actions = as_list(s.get("Action"))
-        if actions == ["execute-api:Invoke"]:
-            check(f"{name}: only POST /internal/access-token", all(t.endswith("/$default/POST/internal/access-token")
-                                                                   for t in texts(s["Resource"])))
+        if route := CALLER_POLICIES.get(name):
+            check(f"{way}: {name}: only {route}", actions == ["execute-api:Invoke"] and s["Resource"] == {
+                "Sub": "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/$default/" + route.replace(" ", "")})
         else:
             via = s.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
-            check(f"{name}: only kms:Decrypt, through DynamoDB and Secrets Manager",
+            check(f"{way}: {name}: only kms:Decrypt, through DynamoDB and Secrets Manager",
                   actions == ["kms:Decrypt"] and s["Resource"] == key and
                   sorted(t.split(".")[0] for t in texts(via)) == ["dynamodb", "secretsmanager"])
 
@@ -652,16 +706,55 @@ def check_way(way, template, data):
     globals_ = template["Globals"]["Function"]
     functions = {f["Metadata"]["BuildProperties"]["Binary"]: f for f in template["Resources"].values()
                  if f["Type"] == "AWS::Serverless::Function"}
+    check(f"{way}: {STREAMED} is there only with events", (STREAMED in functions) == bool(data["stream"]))
     for binary in functions.keys() & PERMISSIONS.keys():
-        check_environment(f"{way}: {binary}", functions[binary], globals_, data)
+        check_environment(binary, f"{way}: {binary}", functions[binary], globals_, data)
         check_permissions(binary, f"{way}: {binary}", functions[binary], data)
     for name, resource in template["Resources"].items():
         if resource["Type"] == "AWS::IAM::ManagedPolicy":
-            check_managed(f"{way}: {name}", resource, data["key"])
+            check_managed(way, name, resource, data["key"])
     for name, kind in (("Table", "table"), ("ClientSecret", "client secret"), ("TokenKey", "token key")):
         check(f"{way}: {name} is created only if none is given", (name in template["Resources"]) == (data[kind] == {"Ref": name}))
     check(f"{way}: outputs name the table and the secrets", all(template["Outputs"][output]["Value"] == data[kind] for output, kind in {
         "TableName": "table", "TokenKeyArn": "token key", "ClientSecretArn": "client secret"}.items()))
+
+
+def check_events(template, made):
+    """The stream, its reader, its queue and its alarm are in the stack if EventBusName is given, and only then."""
+    off, on, adopted = (resolve(template, given)["Resources"] for given in (
+        {}, EVENTS, {**ADOPTED, **EVENTS, "ExistingStreamArn": STREAM}))
+    check(f"EventBusName adds exactly these resources: {on.keys() ^ off.keys()}",
+          on.keys() - off.keys() == WITH_EVENTS and off.keys() <= on.keys())
+    check("by default, the table has no stream", "StreamSpecification" not in off["Table"]["Properties"])
+    check("with events, the stream has both images",
+          on["Table"]["Properties"].get("StreamSpecification") == {"StreamViewType": "NEW_AND_OLD_IMAGES"})
+    check("nothing else of the table changes with events",
+          off["Table"]["Properties"] == {k: v for k, v in on["Table"]["Properties"].items() if k != "StreamSpecification"})
+    for what, resources, stream in (("made", on, {"GetAtt": "Table.StreamArn"}), ("adopted", adopted, {"Sub": "${ExistingStreamArn}"})):
+        check(f"{what}: the mapping reads the stream from its beginning, by item, with bounded retries and the queue",
+              resources["PublisherStream"]["Properties"] == {
+                  "FunctionName": {"Ref": "PublisherFunction.Alias"}, "EventSourceArn": stream, "StartingPosition": "TRIM_HORIZON",
+                  "BatchSize": 100, "FunctionResponseTypes": ["ReportBatchItemFailures"], "BisectBatchOnFunctionError": True,
+                  "MaximumRetryAttempts": 10000, "MaximumRecordAgeInSeconds": 3600,
+                  "DestinationConfig": {"OnFailure": {"Destination": QUEUE}}})
+    check("the queue is encrypted and keeps a message for 14 days",
+          on["UndeliveredEvents"]["Properties"] == {"MessageRetentionPeriod": 14 * 86400, "SqsManagedSseEnabled": True})
+    messages, = (q["MetricStat"]["Metric"] for q in on["EventsAlarm"]["Properties"]["Metrics"] if q["Id"] == "messages")
+    check("EventsAlarm: watches the queue", dimensions(messages) == {"QueueName": {"GetAtt": "UndeliveredEvents.QueueName"}})
+    rule = template["Rules"]["AnAdoptedTableHasItsStream"]
+    given = [{"Not": [{"Equals": [{"Ref": name}, ""]}]} for name in ("EventBusName", "ExistingTableName", "ExistingStreamArn")]
+    check("an adopted table with events needs its stream", rule["RuleCondition"] == {"And": given[:2]}
+          and [a["Assert"] for a in rule["Assertions"]] == given[2:])
+    conditions = [r.get("Condition") for name, r in made.items() if name.startswith("Publisher") or name in WITH_EVENTS]
+    check("deployed: they are conditional, and so are the role, the version and the alias",
+          conditions == ["PublishesEvents"] * (len(WITH_EVENTS) + 3))
+    for name, pattern in {"EventBusName": {"": True, "default": True, "made/up_1.a-b": True, ARN("events", "event-bus/a"): False,
+                                           "*": False, "a b": False},
+                          "ExistingStreamArn": {"": True, STREAM: True, STREAM.rpartition("/")[0] + "/*": False,
+                                                ARN("dynamodb", "table/made-up"): False}}.items():
+        for value, allowed in pattern.items():
+            check(f"{name} {'accepts' if allowed else 'refuses'} {value!r}",
+                  bool(re.fullmatch(template["Parameters"][name]["AllowedPattern"], value)) == allowed)
 
 
 def check_options(template):
@@ -673,8 +766,8 @@ def check_options(template):
     check("no concurrency is reserved by default", "ReservedConcurrentExecutions" not in bare["Globals"]["Function"])
     check("reserved concurrency is the parameter's", resolve(template, {"ReservedConcurrency": "5"})["Globals"]["Function"]
           .get("ReservedConcurrentExecutions") == {"Ref": "ReservedConcurrency"})
-    topic = resolve(template, {"AlarmTopicArn": ARN("sns", "made-up")})
-    for name, r in bare["Resources"].items():
+    topic = resolve(template, {**EVENTS, "AlarmTopicArn": ARN("sns", "made-up")})
+    for name, r in resolve(template, EVENTS)["Resources"].items():
         if r["Type"] == "AWS::CloudWatch::Alarm":
             check(f"{name}: has no action without a topic", "AlarmActions" not in r["Properties"])
             check(f"{name}: notifies the topic, if there is one", topic["Resources"][name]["Properties"].get("AlarmActions")
@@ -705,7 +798,7 @@ def main(path, output):
         return {name: r for name, r in resources.items() if r["Type"] == kind}
 
     functions = {f["Metadata"]["BuildProperties"]["Binary"]: f for f in of("AWS::Serverless::Function").values()}
-    check("there are exactly the six functions",
+    check("there are exactly the seven functions",
           functions.keys() == PERMISSIONS.keys() and len(of("AWS::Serverless::Function")) == len(PERMISSIONS))
 
     api_name, api = only(resources, "AWS::Serverless::HttpApi")
@@ -719,9 +812,11 @@ def main(path, output):
     check_key_policies(template)
     for way, (given, data) in WAYS.items():
         check_way(way, resolve(template, given), data)
+    check_events(template, made["Resources"])
     check_options(template)
     check_samconfig(path, parameters)
-    check_alarms(template, api["Properties"])
+    check_alarms(resolve(template, EVENTS), api["Properties"])
+    check_queries(resolve(template, EVENTS)["Resources"])
     check_skips(resources)
     check_origins(parameters)
     check_headers(parameters)
@@ -746,8 +841,10 @@ def main(path, output):
     for name, group in of("AWS::Logs::LogGroup").items():
         check(f"{name}: has the retention of the parameter",
               group.get("Properties", {}).get("RetentionInDays") == {"Ref": "LogRetentionDays"})
-    check("a policy lets other backends call access-token", any(
-        "execute-api:Invoke" in texts(p) for p in managed.values()))
+    check("each internal route has a policy for its callers, and an output with the policy",
+          managed.keys() == {"DataKeyPolicy", *CALLER_POLICIES}
+          and set(CALLER_POLICIES.values()) == {route for route, (_, who) in ROUTES.items() if who == "AWS_IAM"}
+          and all(template["Outputs"][f"{name}Arn"]["Value"] == {"Ref": name} for name in CALLER_POLICIES))
 
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

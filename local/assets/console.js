@@ -3,6 +3,7 @@
 import { Calls } from "./calls.js";
 import { clients } from "./clients.js";
 import { ConnectionCard } from "./connection.js";
+import { Events } from "./events.js";
 import { Faults } from "./faults.js";
 import { call, connect, resume } from "./human-connect-backend.js";
 import * as localStack from "./local-stack.js";
@@ -127,11 +128,16 @@ async function recover() {
   });
 }
 
-async function accessToken() {
-  const { status, body } = await localStack.accessToken(user.id, document.getElementById("force-refresh").checked);
-  document.getElementById("answer-title").textContent = `POST /internal/access-token answered ${status}`;
-  document.getElementById("answer-body").textContent = JSON.stringify(body, null, 2);
+/** Calls an internal route as another backend, which names the user in the body. */
+async function asBackend(what, more = {}) {
+  const { route, status, body } = await localStack.asBackend(what, { clientUserId: user.id, ...more });
+  document.getElementById("answer-title").textContent = `${route} answered ${status}`;
+  document.getElementById("answer-body").textContent = JSON.stringify(body, null, 2) ?? "";
   document.getElementById("answer").hidden = false;
+}
+
+async function accessToken() {
+  await asBackend("access-token", { forceRefresh: document.getElementById("force-refresh").checked });
 }
 
 function hideAnswer() {
@@ -176,6 +182,7 @@ async function start() {
   new StandIn(state.standIn, flip, () => user.id);
   wayPicker();
   calls.follow();
+  new Events((id) => run(`Sign in as ${id}`, () => signIn({ id, email: null }))).follow();
   const person = picker.remembered();
   await run(`Sign in as ${person.id}`, async () => {
     await signIn(person);
@@ -185,6 +192,8 @@ async function start() {
   press("forget", askToForget);
   press("recover", () => run("Recover the public token", recover));
   press("access", () => run("Get an access token", accessToken));
+  press("backend-connection", () => run("Look at a connection", () => asBackend("connection")));
+  press("backend-forget", () => run(`Forget ${user.id} from another backend`, () => asBackend("forget")));
   press("record-refresh", showRecord);
 }
 

@@ -4,15 +4,16 @@ import { ConnectError } from "./human-connect-backend.js";
 
 export const state = () => send("/local/state");
 export const signIn = (user, email) => send("/local/sign-in", { user, email }).then((answer) => answer.token);
-export const accessToken = (clientUserId, forceRefresh) => send("/local/access-token", { clientUserId, forceRefresh });
+export const asBackend = (what, body) => send(`/local/backend/${what}`, body);
 export const record = (user) => send(`/local/record?user=${encodeURIComponent(user)}`).then((answer) => answer.record);
 export const calls = (after) => send(`/local/calls?after=${after}`);
 export const exchange = (id) => send(`/local/calls/${id}`);
-export const sweep = () => send("/local/sweep", {});
+export const events = (after) => send(`/local/events?after=${after}`).then((answer) => answer.events);
+export const maintain = (event) => send("/2015-03-31/functions/maintenance/invocations", event, { Authorization: "AWS4-HMAC-SHA256 made-up" });
 export const standIn = (action, details = {}) => send("/local/stand-in", { action, ...details });
 
-async function send(url, body) {
-  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+async function send(url, body, headers) {
+  const post = { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) };
   let response;
   try {
     response = await fetch(url, { ...(body && post), cache: "no-store" });

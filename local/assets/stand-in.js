@@ -1,6 +1,8 @@
-// The switches of the Human API stand-in, and a button that runs the maintenance task `sweep`.
+// The switches of the Human API stand-in, and buttons that run the maintenance tasks `sweep` and `import`.
 
 import * as localStack from "./local-stack.js";
+
+const IMPORTED = 100; // users
 
 export class StandIn {
   /**
@@ -27,11 +29,30 @@ export class StandIn {
     press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => localStack.standIn("expire-tokens", { user: user() })));
     press("drop-user", () => run(`Human API has dropped ${user()}.`, () => localStack.standIn("drop-user", { user: user() })));
     press("sweep", () => run("The task sweep has run.", async () => {
-      const { resolved, failed, skipped, left } = await localStack.sweep();
+      const { resolved, failed, skipped, left } = await localStack.maintain({ task: "sweep" });
       return `Resolved: ${resolved}, failed: ${failed}, skipped: ${skipped}, left unresolved: ${left}.`;
+    }));
+    press("import", () => run("The task import has run.", async () => {
+      const { results } = await localStack.maintain({ task: "import", users: madeUpUsers() });
+      const counts = Object.entries(Object.groupBy(results, ({ result }) => result));
+      return `${counts.map(([result, { length }]) => `${result}: ${length}`).join(", ")}. Their ids are imported-001 to imported-${IMPORTED}.`;
     }));
     press("lose", () => run(`The public token of ${user()} is lost.`, () => localStack.standIn("lose-public-token", { user: user() })));
   }
+}
+
+/** Popup users as another database could have them. */
+function madeUpUsers() {
+  return Array.from({ length: IMPORTED }, (_, index) => {
+    const number = String(index + 1).padStart(3, "0");
+    return {
+      clientUserId: `imported-${number}`,
+      humanId: `made-up-human-id-${number}`,
+      accessToken: `made-up-access-token-${number}`,
+      publicToken: `made-up-public-token-${number}`,
+      connectedAt: "2020-01-02T03:04:05Z",
+    };
+  });
 }
 
 function choose(select, ms) {

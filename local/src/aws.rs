@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-    ScalarAttributeType, TimeToLiveSpecification,
+    ScalarAttributeType, StreamSpecification, StreamViewType, TimeToLiveSpecification,
 };
 use axum::Router;
 use axum::body::Bytes;
@@ -24,26 +24,27 @@ use crate::secrets::Secrets;
 
 /// The table's name.
 pub const TABLE: &str = "human-connect";
-const SWEEP: Duration = Duration::from_secs(60);
+/// Interval at which expired rows are deleted.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves DynamoDB and returns its URL. The table is kept in `file`, or in memory.
-pub async fn dynamodb(file: Option<&Path>) -> Result<String, Error> {
+/// Serves DynamoDB. Returns its URL, and the database behind it. The table is kept in `file`, or in memory.
+pub async fn dynamodb(file: Option<&Path>) -> Result<(String, Database), Error> {
     let database = match file {
         Some(file) => Database::new(&file.to_string_lossy())?,
         None => Database::memory()?,
     };
     let (listener, address) = listen().await?;
-    let sweeper = database.clone();
+    let expiring = database.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(SWEEP).await;
-            let _ = sweeper.sweep_ttl();
+            tokio::time::sleep(EXPIRY_INTERVAL).await;
+            let _ = expiring.sweep_ttl();
         }
     });
-    tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()));
-    Ok(address)
+    tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database.clone(), std::future::pending()));
+    Ok((address, database))
 }
 
 /// Serves Secrets Manager and returns its URL.
@@ -72,7 +73,7 @@ pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Clie
 }
 
 /// Creates the table as `template.yaml` defines it, unless it exists.
-pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error> {
+pub async fn create_table(client: &aws_sdk_dynamodb::Client, has_stream: bool) -> Result<(), Error> {
     let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build();
     let mut table = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
     table = table.key_schema(key("userKey")?);
@@ -83,8 +84,12 @@ pub async fn create_table(client: &aws_sdk_dynamodb::Client) -> Result<(), Error
     let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
     let index = GlobalSecondaryIndex::builder().index_name("unresolved").projection(keys_only);
     table = table.global_secondary_indexes(index.key_schema(key("leaseUntil")?).build()?);
-    match table.send().await {
+    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
+    let stream = has_stream.then(|| stream.build()).transpose()?;
+    match table.set_stream_specification(stream.clone()).send().await {
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
+            // A table of an earlier version has no stream. If it has one, the update is refused.
+            let _ = client.update_table().table_name(TABLE).set_stream_specification(stream).send().await;
             return Ok(());
         }
         other => other?,

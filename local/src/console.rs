@@ -11,16 +11,19 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::clock::{Clock, rfc3339};
 use shared::identity::UserId;
+use shared::lambda::job::Job;
 
 use crate::aws::TABLE;
 use crate::calls::Calls;
+use crate::event_bus::EventBus;
 use crate::faults::{Fault, Faults, Rule, Service};
-use crate::gateway::{BODY_LIMIT, Gateway};
+use crate::gateway::{ACCESS_TOKEN, BODY_LIMIT, CONNECTION, FORGET, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
 use crate::mask::{self, MASK};
 use crate::names_this_machine;
 use crate::secrets::{CLIENT_SECRET, Secrets};
+use maintenance::Maintenance;
 
 /// The parts that the console uses.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ pub struct Console {
     pub dynamodb: aws_sdk_dynamodb::Client,
     pub faults: Faults,
     pub calls: Calls,
+    pub event_bus: EventBus,
 }
 
 macro_rules! page {
@@ -48,12 +52,13 @@ pub fn router(console: Console) -> Router {
         .route("/assets/{*file}", get(asset))
         .route("/local/state", get(state))
         .route("/local/sign-in", post(sign_in))
-        .route("/local/access-token", post(access_token))
+        .route("/local/backend/{what}", post(as_backend))
         .route("/local/record", get(record))
         .route("/local/calls", get(calls))
         .route("/local/calls/{id}", get(exchange))
         .route("/local/stand-in", post(stand_in))
-        .route("/local/sweep", post(sweep))
+        .route("/local/events", get(events))
+        .route("/2015-03-31/functions/{function}/invocations", post(invoke))
         .fallback(api)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(console.clone(), with_policy))
@@ -114,9 +119,14 @@ async fn sign_in(State(console): State<Console>, Json(who): Json<SignIn>) -> Jso
     Json(json!({"token": console.issuer.sign(&who.user, who.email.as_deref())}))
 }
 
-async fn access_token(State(console): State<Console>, Json(body): Json<Value>) -> Json<Value> {
-    let reply = console.gateway.as_backend(&body).await;
-    Json(json!({"status": reply.status, "body": mask::body(&reply.json())}))
+/// Calls an internal route as another backend, which a page cannot do.
+async fn as_backend(State(console): State<Console>, Path(what): Path<String>, Json(body): Json<Value>) -> Response {
+    let of = |route: &&str| route.strip_prefix("POST /internal/") == Some(&what);
+    let Some(route) = [ACCESS_TOKEN, CONNECTION, FORGET].into_iter().find(of) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let reply = console.gateway.as_backend(route, &body).await;
+    Json(json!({"route": route, "status": reply.status, "body": mask::body(&reply.json())})).into_response()
 }
 
 #[derive(Deserialize)]
@@ -235,8 +245,29 @@ async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) ->
     StatusCode::NO_CONTENT
 }
 
-async fn sweep(State(console): State<Console>) -> Json<Value> {
-    Json(console.gateway.sweep().await)
+async fn events(State(console): State<Console>, Query(After { after }): Query<After>) -> Json<Value> {
+    Json(json!({"events": console.event_bus.after(after)}))
+}
+
+/// Lambda's `Invoke`, for `maintenance`. A browser cannot send its header without a preflight, so no page elsewhere can call it.
+async fn invoke(State(console): State<Console>, Path(function): Path<String>, request: Request) -> Response {
+    let signature = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !signature.is_some_and(|signature| signature.starts_with("AWS4-HMAC-SHA256 ")) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if function != Maintenance::NAME {
+        return (StatusCode::NOT_FOUND, [("x-amzn-errortype", "ResourceNotFoundException")]).into_response();
+    }
+    let Ok(body) = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    match console.gateway.maintain(&serde_json::from_slice(&body).unwrap_or_default()).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            let failed = [("x-amz-function-error", "Unhandled")];
+            (failed, Json(json!({"errorType": "Error", "errorMessage": error}))).into_response()
+        }
+    }
 }
 
 impl Console {
@@ -288,6 +319,7 @@ async fn asset(Path(file): Path<String>) -> Response {
         "clients.js" => (script, page!("clients.js")),
         "connection.js" => (script, page!("connection.js")),
         "console.js" => (script, page!("console.js")),
+        "events.js" => (script, page!("events.js")),
         "duration.js" => (script, page!("duration.js")),
         "faults.js" => (script, page!("faults.js")),
         "group.js" => (script, page!("group.js")),

@@ -1,7 +1,7 @@
 //! A small API Gateway HTTP API: authorizers, events of payload format 2.0, and five functions in this process. It also runs
-//! `maintenance` on request.
+//! `maintenance` and `publisher` on request.
 //!
-//! The IAM route requires a Signature Version 4 header. The local stack has no IAM, so the signature is not checked.
+//! The IAM routes require a Signature Version 4 header. The local stack has no IAM, so the signature is not checked.
 
 use std::sync::{Arc, Mutex};
 
@@ -28,7 +28,10 @@ pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
 /// The AWS identity of the caller "another backend".
 pub const BACKEND_ARN: &str = "arn:aws:sts::000000000000:assumed-role/made-up-backend/local";
 
-const INTERNAL: &str = "POST /internal/access-token";
+/// Another backend's routes.
+pub const ACCESS_TOKEN: &str = "POST /internal/access-token";
+pub const CONNECTION: &str = "POST /internal/connection";
+pub const FORGET: &str = "POST /internal/forget";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Guard {
@@ -38,12 +41,14 @@ enum Guard {
 }
 
 /// The routes of `template.yaml`.
-const ROUTES: [(&str, Guard); 7] = [
+const ROUTES: [(&str, Guard); 9] = [
     ("POST /connect/session", Guard::Jwt),
     ("POST /connect/finish", Guard::Jwt),
     ("POST /connect/finish/{ticket}", Guard::None),
     ("POST /connect/public-token", Guard::Jwt),
-    (INTERNAL, Guard::Iam),
+    (ACCESS_TOKEN, Guard::Iam),
+    (CONNECTION, Guard::Iam),
+    (FORGET, Guard::Iam),
     ("GET /connect/connection", Guard::Jwt),
     ("DELETE /connect/connection", Guard::Jwt),
 ];
@@ -65,6 +70,7 @@ struct Functions {
     access_token: Runner<access_token::AccessToken>,
     connection: Runner<connection::Connection>,
     maintenance: Runner<maintenance::Maintenance>,
+    publisher: Runner<publisher::Publisher>,
 }
 
 impl Functions {
@@ -76,6 +82,7 @@ impl Functions {
             access_token: Runner::new(config, clock.clone(), output.clone())?,
             connection: Runner::new(config, clock.clone(), output.clone())?,
             maintenance: Runner::of_job(config, clock.clone(), output.clone())?,
+            publisher: Runner::of_job(config, clock.clone(), output.clone())?,
         })
     }
 }
@@ -193,10 +200,10 @@ impl Gateway {
         self.invoke(route, &event).await
     }
 
-    /// Calls `POST /internal/access-token` as another backend.
-    pub async fn as_backend(&self, body: &Value) -> Reply {
-        let request = self.calls.request("another backend", INTERNAL);
-        let reply = self.invoke_for(Some(request.id()), INTERNAL, &backend_event(body)).await;
+    /// Calls a route as another backend, without HTTP.
+    pub async fn as_backend(&self, route: &'static str, body: &Value) -> Reply {
+        let request = self.calls.request("another backend", route);
+        let reply = self.invoke_for(Some(request.id()), route, &backend_event(route, body)).await;
         request.end(reply.status);
         reply
     }
@@ -217,6 +224,13 @@ impl Gateway {
         answer
     }
 
+    /// Invokes `publisher` with this event of the table's stream. The console does not draw it.
+    pub async fn publish(&self, event: &Value) -> Result<Value, String> {
+        let functions = lock(&self.functions).clone();
+        let event = RawValue::from_string(event.to_string()).map_err(|error| error.to_string())?;
+        Box::pin(functions.publisher.run_job(LambdaEvent::new(event, invocation()))).await
+    }
+
     /// Invokes the function of this route with this event, unchanged.
     pub async fn invoke(&self, route: &'static str, event: &Value) -> Reply {
         self.invoke_for(None, route, event).await
@@ -227,8 +241,8 @@ impl Gateway {
         match route {
             "POST /connect/session" => self.run(&functions.session_start, request, event).await,
             "POST /connect/public-token" => self.run(&functions.public_token, request, event).await,
-            INTERNAL => self.run(&functions.access_token, request, event).await,
-            "GET /connect/connection" | "DELETE /connect/connection" => {
+            ACCESS_TOKEN => self.run(&functions.access_token, request, event).await,
+            "GET /connect/connection" | "DELETE /connect/connection" | CONNECTION | FORGET => {
                 self.run(&functions.connection, request, event).await
             }
             _ => self.run(&functions.finish, request, event).await,
@@ -295,9 +309,9 @@ pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
     event
 }
 
-/// Makes the event of another backend's request for an access token.
-pub fn backend_event(body: &Value) -> Value {
-    let mut event = event(INTERNAL, Some(backend()));
+/// Makes the event of another backend's request.
+pub fn backend_event(route: &'static str, body: &Value) -> Value {
+    let mut event = event(route, Some(backend()));
     put_json(&mut event, body);
     event
 }

@@ -6,6 +6,7 @@
 //! | [`aws`] | DynamoDB (embedded `dynoxide`) and Secrets Manager |
 //! | [`secrets`] | Secrets Manager's two secrets with their versions and stages |
 //! | [`human_api`] | Human API: the token endpoints of both generations, and the widgets' endpoints |
+//! | [`stream`], [`event_bus`] | the table's stream, and EventBridge |
 //! | [`gateway`] | API Gateway: authorizers, real events, the functions |
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
 //! | [`console`] | the console page |
@@ -22,6 +23,7 @@ pub mod aws;
 pub mod calls;
 pub mod console;
 pub mod cors;
+pub mod event_bus;
 pub mod examples;
 pub mod faults;
 pub mod gateway;
@@ -33,6 +35,7 @@ pub mod mask;
 pub mod proxy;
 pub mod runtime_api;
 pub mod secrets;
+pub mod stream;
 
 /// Returns `N` random bytes as hexadecimal text.
 pub(crate) fn random_hex<const N: usize>() -> String {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::config::Config;
 use shared::identity::UserId;
@@ -15,12 +16,14 @@ use crate::aws;
 use crate::calls::Calls;
 use crate::console;
 use crate::cors::Refusals;
+use crate::event_bus::EventBus;
 use crate::faults::{Faults, Service};
 use crate::gateway::Gateway;
 use crate::human_api::{self, CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
 use crate::proxy::Proxy;
 use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
+use crate::stream::{TableStream, sequence_number};
 
 pub struct Options {
     /// The folder for the table, the secrets and the stand-in. `None` keeps them in memory.
@@ -33,6 +36,8 @@ pub struct Options {
     /// The template's `AllowedOrigins`: origins of other pages that may call, separated by commas.
     pub origins: String,
     pub refusals: Refusals,
+    /// The table has a stream, for `publisher`. The embedded DynamoDB keeps its records for ever, and each one makes writes slower.
+    pub has_stream: bool,
     /// Further environment variables. They override the ones that this module sets.
     pub variables: Vec<(&'static str, &'static str)>,
 }
@@ -53,6 +58,8 @@ pub struct LocalStack {
     pub calls: Calls,
     /// A client that bypasses the proxy and its faults.
     pub dynamodb: aws_sdk_dynamodb::Client,
+    pub stream: TableStream,
+    pub event_bus: EventBus,
 }
 
 impl Options {
@@ -65,6 +72,7 @@ impl Options {
             clock: Clock::system(),
             origins: String::new(),
             refusals: Refusals::default(),
+            has_stream: false,
             variables: Vec::new(),
         }
     }
@@ -83,7 +91,9 @@ impl LocalStack {
 
         let (page, console) = listen(options.port).await?;
         let (widgets, human_api_url) = listen(next(options.port, 1)).await?;
-        let table = aws::dynamodb(file("dynamodb.sqlite").as_deref()).await?;
+        let (table, database) = aws::dynamodb(file("dynamodb.sqlite").as_deref()).await?;
+        let event_bus = EventBus::default();
+        let events_url = event_bus.serve().await?;
         let proxy = |upstreams| Proxy::new(faults.clone(), calls.clone(), upstreams);
         let secrets_manager = aws::secrets_manager(secrets.clone()).await?;
         let aws_url = proxy(vec![(Service::DynamoDb, table.clone()), (Service::SecretsManager, secrets_manager)])
@@ -99,6 +109,10 @@ impl LocalStack {
             ("HUMAN_API_USER_URL", &tokens_url),
             ("PUBLIC_BASE_URL", &console),
             ("AWS_ENDPOINT_URL", &aws_url),
+            ("AWS_ENDPOINT_URL_EVENTBRIDGE", &events_url),
+            // For the AWS CLI: the functions call no other function.
+            ("AWS_ENDPOINT_URL_LAMBDA", &console),
+            ("EVENT_BUS_NAME", "made-up-bus"),
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "made-up"),
             ("AWS_SECRET_ACCESS_KEY", "made-up"),
@@ -112,7 +126,11 @@ impl LocalStack {
         let http = shared::network::http_client(&config)?;
         // This client bypasses the proxy. The faults do not affect what the console and the tests do to the table.
         let dynamodb = aws::client(table, &http);
-        aws::create_table(&dynamodb).await?;
+        aws::create_table(&dynamodb, options.has_stream).await?;
+        let stream = TableStream::new(database);
+        if options.has_stream {
+            stream.skip()?;
+        }
 
         let pages = human_api::router(human_api.clone(), calls.clone(), &console);
         tokio::spawn(async move { axum::serve(widgets, pages).await });
@@ -129,9 +147,48 @@ impl LocalStack {
             dynamodb: dynamodb.clone(),
             faults: faults.clone(),
             calls: calls.clone(),
+            event_bus: event_bus.clone(),
         });
         tokio::spawn(async move { axum::serve(page, page_router).await });
-        Ok(Self { console, environment, config, gateway, issuer, human_api, secrets, faults, calls, dynamodb })
+        Ok(Self {
+            console,
+            environment,
+            config,
+            gateway,
+            issuer,
+            human_api,
+            secrets,
+            faults,
+            calls,
+            dynamodb,
+            stream,
+            event_bus,
+        })
+    }
+
+    /// Hands the new records of the table's stream to `publisher`, as Lambda does. Records after a failure are handed over again by the
+    /// next call of this method.
+    pub async fn publish(&self) -> Result<(), String> {
+        loop {
+            let records = self.stream.read()?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            let answer = self.gateway.publish(&json!({"Records": records})).await?;
+            match answer.pointer("/batchItemFailures/0/itemIdentifier").and_then(Value::as_str) {
+                None => self.stream.go_on_after(&records),
+                Some(failed) => {
+                    let taken = records.iter().position(|record| sequence_number(record) == Some(failed));
+                    self.stream.go_on_after(records.get(..taken.unwrap_or_default()).unwrap_or_default());
+                    return Err(format!("the record {failed} was not published"));
+                }
+            }
+        }
+    }
+
+    /// Deletes the rows that have expired, as DynamoDB does some time after. Returns their number.
+    pub fn expire_rows(&self) -> usize {
+        self.stream.database.sweep_ttl().unwrap_or_default()
     }
 
     /// Reads the user's row, without decoding it.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use local::cors::Refusals;
 use local::examples;
@@ -13,6 +14,8 @@ use shared::telemetry::{self, Output};
 
 const DIRECTORY: &str = ".local";
 const PORT: u16 = 3000;
+/// Interval at which the table's stream is read.
+const STREAM_INTERVAL: Duration = Duration::from_millis(200);
 /// Origins of the usual development servers. `ALLOWED_ORIGINS` overrides them.
 const ORIGINS: &str = "http://localhost:5173,http://localhost:4200,http://localhost:8080,\
     http://127.0.0.1:5173,http://127.0.0.1:4200,http://127.0.0.1:8080";
@@ -50,6 +53,7 @@ async fn main() -> ExitCode {
         clock: Clock::system(),
         origins: std::env::var("ALLOWED_ORIGINS").unwrap_or_else(|_| ORIGINS.to_owned()),
         refusals,
+        has_stream: true,
         variables: Vec::new(),
     };
     let stack = match LocalStack::start(options).await {
@@ -63,7 +67,9 @@ async fn main() -> ExitCode {
         eprintln!("cannot set up the example users: {error}");
         return ExitCode::FAILURE;
     }
-    // The console must not draw the calls of the example users.
+    // The console must not show the calls and the events of the example users.
+    let _ = stack.publish().await;
+    stack.event_bus.clear();
     stack.calls.clear();
     let environment: String = stack.environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let file = directory.join("env");
@@ -80,6 +86,17 @@ async fn main() -> ExitCode {
     );
     // A closed standard output must not end the process.
     let _ = std::io::stdout().write_all(greeting.as_bytes());
-    let _ = tokio::signal::ctrl_c().await;
+    let publish = async {
+        loop {
+            if let Err(error) = stack.publish().await {
+                tracing::warn!(error, "the table's stream stands still");
+            }
+            tokio::time::sleep(STREAM_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = publish => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
     ExitCode::SUCCESS
 }

@@ -3,7 +3,9 @@
 mod callers;
 mod deleting;
 mod finishing;
+mod importing;
 mod panicking;
+mod publishing;
 mod resealing;
 mod rotation;
 mod sealing;

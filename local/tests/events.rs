@@ -12,10 +12,13 @@ use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
 
-const FUNCTIONS: [&str; 6] = ["session-start", "finish", "public-token", "access-token", "connection", MAINTENANCE];
+const FUNCTIONS: [&str; 7] =
+    ["session-start", "finish", "public-token", "access-token", "connection", MAINTENANCE, PUBLISHER];
 
 /// A schedule or an operator starts this function. Its response is no HTTP response.
 const MAINTENANCE: &str = "maintenance";
+/// The table's stream starts this function. Its response is no HTTP response.
+const PUBLISHER: &str = "publisher";
 
 /// The stack's name. Every line has it: logs, audits, metrics.
 const SERVICE: &str = "made-up-stack";
@@ -111,7 +114,9 @@ async fn every_event_is_answered_as_the_readme_says() {
     for (name, function) in &functions {
         for event in STRANGE.map(|event| serde_json::from_str::<Value>(event).unwrap()) {
             let response = function.invoke(&event).await;
-            if *name == MAINTENANCE {
+            if *name == PUBLISHER {
+                assert!(response.as_ref().unwrap_err().contains("Records"), "{event}: {response:?}");
+            } else if *name == MAINTENANCE {
                 // An event without a task invokes `sweep`. An event that is no object is a Lambda error.
                 let is_right = match &response {
                     Ok(response) => event.is_object() && response["left"] == 0,
@@ -129,8 +134,8 @@ async fn every_event_is_answered_as_the_readme_says() {
         assert_eq!(err, "", "{name}");
         let audited: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let audited: Vec<_> = audited.iter().filter(|line: &&Value| line["message"] == "audit").collect();
-        if name == "access-token" {
-            audits(&audited);
+        if ["access-token", "connection"].contains(&name) {
+            audits(name, &audited);
         } else {
             assert!(audited.is_empty(), "{name}");
         }
@@ -141,14 +146,25 @@ async fn every_event_is_answered_as_the_readme_says() {
     }
 }
 
-/// Checks the audit lines. Each call has one line with the caller, the user and the outcome.
-fn audits(lines: &[&Value]) {
-    let rows: Vec<Row> = rows().into_iter().filter(|row| row.event.starts_with("access-token/")).collect();
+/// Checks the audit lines of a function. Each call of an internal route has one line with the caller, the user and the outcome. So has
+/// a call of an unknown route.
+fn audits(function: &str, lines: &[&Value]) {
+    let is_audited = |row: &Row| {
+        if !row.event.starts_with(&format!("{function}/")) {
+            return false;
+        }
+        let text = std::fs::read_to_string(root().join("events").join(&row.event)).unwrap();
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let route = event["routeKey"].as_str().or(event["resource"].as_str()).unwrap();
+        !route.contains("/connect/connection")
+    };
+    let rows: Vec<Row> = rows().into_iter().filter(is_audited).collect();
     let (of_events, of_others) = lines.split_at(rows.len());
     for (row, line) in rows.iter().zip(of_events) {
         let outcome = if row.status < Some(400) { "ok" } else { &row.answer };
         assert_eq!(line["outcome"], outcome, "{}", row.event);
-        if row.status == Some(200) {
+        if row.status < Some(300) {
+            assert!(line["route"].as_str().unwrap().starts_with("POST /internal/"), "{}: {line}", row.event);
             assert!(line["caller"].as_str().unwrap().starts_with("arn:"), "{}: {line}", row.event);
             assert_eq!(line["user"].as_str().unwrap().len(), 16, "{}: {line}", row.event);
         }
@@ -165,7 +181,8 @@ fn check(row: &Row, event: &Value, response: &Value) {
     };
     let Some(status) = row.status else {
         assert!(
-            name.starts_with(MAINTENANCE) && has(response, &serde_json::from_str(&row.answer).unwrap()),
+            [MAINTENANCE, PUBLISHER].iter().any(|job| name.starts_with(job))
+                && has(response, &serde_json::from_str(&row.answer).unwrap()),
             "{response}"
         );
         return;
@@ -220,6 +237,7 @@ fn a_missing_or_bad_variable_ends_the_start_with_one_line_that_names_it() {
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "made-up"),
         ("AWS_SECRET_ACCESS_KEY", "made-up"),
+        ("EVENT_BUS_NAME", "made-up"),
     ];
     let bad = [
         ("HUMAN_API_AUTH_URL", "http://auth.example.test"),
@@ -236,7 +254,8 @@ fn a_missing_or_bad_variable_ends_the_start_with_one_line_that_names_it() {
     ];
     for name in FUNCTIONS {
         let text = |(variable, value): (&'static str, &'static str)| (variable, OsStr::new(value));
-        let missing = good.map(|(variable, _)| (variable, "")).into_iter();
+        let required = good.into_iter().filter(|(variable, _)| name == PUBLISHER || *variable != "EVENT_BUS_NAME");
+        let missing = required.map(|(variable, _)| (variable, ""));
         let no_text = [("USER_ID_CLAIM", OsStr::from_bytes(b"\xff"))];
         for (variable, value) in missing.chain(bad).map(text).chain(no_text) {
             let mut command = Command::new(binaries().join(name));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::faults::{Acts, Answer, Fault, Gate, LateCopies, Rule, Service};
-use local::gateway;
+use local::gateway::{self, ACCESS_TOKEN};
 use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
 use shared::identity::UserId;
@@ -179,7 +179,7 @@ impl Built {
     /// Checks that the user's tokens are the newest, and that nothing is left of any call.
     async fn check(&self, user: &str, told: &str) {
         self.end_lease(user).await;
-        let access = gateway::backend_event(&json!({"clientUserId": user}));
+        let access = gateway::backend_event(ACCESS_TOKEN, &json!({"clientUserId": user}));
         let (status, access) = self.call("access-token", &access).await;
         let public = gateway::user_event("POST /connect/public-token", user, &json!({}));
         let (public_status, public) = self.call("public-token", &public).await;

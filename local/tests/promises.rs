@@ -1,10 +1,11 @@
 //! The promises about tokens (section 4 of the contract), on the real handlers.
 //!
 //! `schedules` covers every order of overlapping calls and every death of a call. `faults` covers every fault of a
-//! service. `maintenance` delays its tasks. `rotation` changes secrets during calls. `leaks` searches all output for secrets.
+//! service. `events` follows the table's stream beside them. `maintenance` delays its tasks. `rotation` changes secrets during calls. `leaks` searches all output for secrets.
 
 mod calls;
 mod driver;
+mod events;
 mod expectations;
 mod faults;
 mod gates;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use local::faults::{Fault, Rule, Service};
-use local::gateway;
+use local::gateway::{self, ACCESS_TOKEN};
 use local::human_api::human_id;
 use local::local_stack::{LocalStack, Options};
 use local::runtime_api::{Instance, binaries};
@@ -185,7 +185,7 @@ impl Soak {
 
     /// Checks that the user's tokens are the newest, and that nothing is unresolved.
     async fn check(&self, user: &str) {
-        let backend = gateway::backend_event(&json!({"clientUserId": user}));
+        let backend = gateway::backend_event(ACCESS_TOKEN, &json!({"clientUserId": user}));
         let (status, access, _) = self.insist("access-token", user, &backend).await;
         let public = gateway::user_event("POST /connect/public-token", user, &json!({}));
         let (public_status, public, proven) = self.insist("public-token", user, &public).await;
@@ -223,7 +223,7 @@ async fn killed_functions_lose_nothing_and_block_nobody() {
             // Other calls about the same user run meanwhile.
             let (refresh, forced) = (json!({"refresh": true}), json!({"clientUserId": user, "forceRefresh": true}));
             let other = match soak.dice.roll(4) {
-                0 => Some(("access-token", gateway::backend_event(&forced))),
+                0 => Some(("access-token", gateway::backend_event(ACCESS_TOKEN, &forced))),
                 1 => Some(("public-token", gateway::user_event("POST /connect/public-token", user, &refresh))),
                 _ => None,
             };

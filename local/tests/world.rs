@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use local::calls::Call;
 pub(crate) use local::faults::Gate;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
-use local::gateway::Reply;
+use local::gateway::{ACCESS_TOKEN, Reply};
 use local::local_stack::{LocalStack, Options};
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -45,12 +45,21 @@ impl World {
         Self::writing_to(Output::new(std::io::sink()), variables).await
     }
 
+    /// Starts the local stack with the table's stream.
+    pub(crate) async fn with_stream() -> Self {
+        Self::start(Options { has_stream: true, ..Options::in_memory() }).await
+    }
+
     /// Starts the local stack with this output for the functions' metrics.
     pub(crate) async fn writing_to(output: Output, variables: Vec<(&'static str, &'static str)>) -> Self {
+        Self::start(Options { output, variables, ..Options::in_memory() }).await
+    }
+
+    async fn start(options: Options) -> Self {
         let ahead = Arc::new(AtomicI64::new(0));
         let offset = ahead.clone();
         let clock = Clock::new(move || Clock::system().now() + offset.load(Ordering::SeqCst));
-        let stack = LocalStack::start(Options { clock, output, variables, ..Options::in_memory() }).await.unwrap();
+        let stack = LocalStack::start(Options { clock, ..options }).await.unwrap();
         Self { stack, ahead, seen: AtomicU64::new(0) }
     }
 
@@ -126,7 +135,7 @@ impl World {
     }
 
     pub(crate) async fn access(&self, user: &str, force: bool) -> Reply {
-        self.stack.gateway.as_backend(&json!({"clientUserId": user, "forceRefresh": force})).await
+        self.stack.gateway.as_backend(ACCESS_TOKEN, &json!({"clientUserId": user, "forceRefresh": force})).await
     }
 
     pub(crate) async fn connection(&self, user: &str) -> Value {

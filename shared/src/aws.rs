@@ -1,4 +1,4 @@
-//! The SDK's clients of DynamoDB and Secrets Manager, on the project's one HTTP client.
+//! The SDK's clients of DynamoDB, Secrets Manager and EventBridge, on the project's one HTTP client.
 //!
 //! The SDK's own HTTP stack and configuration chain are left out: they cost more at a cold start than all the rest.
 
@@ -24,7 +24,7 @@ use aws_types::{SdkConfig, region::Region};
 
 use crate::config::Aws;
 
-/// One attempt. Both services answer in milliseconds, so a much slower attempt is better repeated.
+/// One attempt. The services answer in milliseconds, so a much slower attempt is better repeated.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// All attempts of one operation.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(8);
@@ -45,7 +45,14 @@ pub fn secrets_manager(aws: &Aws, http: &reqwest::Client) -> aws_sdk_secretsmana
     aws_sdk_secretsmanager::Client::from_conf(config.build())
 }
 
-/// The settings that both clients share. Each client has a retry partition of its own besides, because all functions share one
+pub fn eventbridge(aws: &Aws, http: &reqwest::Client) -> aws_sdk_eventbridge::Client {
+    let mut config = aws_sdk_eventbridge::config::Builder::from(&sdk_config(aws, http))
+        .retry_partition(RetryPartition::custom("eventbridge").build());
+    config.set_endpoint_url(aws.eventbridge_endpoint.clone());
+    aws_sdk_eventbridge::Client::from_conf(config.build())
+}
+
+/// The settings that all clients share. Each client has a retry partition of its own besides, because all functions share one
 /// process in the local program.
 fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
     let credentials = Credentials::from_keys(&aws.access_key_id, &aws.secret_access_key, aws.session_token.clone());

@@ -45,6 +45,12 @@ impl Clock {
     }
 }
 
+/// A time of RFC 3339.
+pub fn parse_rfc3339(text: &str) -> Option<Millis> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Millis::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
+}
+
 /// `at` as RFC 3339 in UTC, to the second.
 pub fn rfc3339(at: Millis) -> String {
     OffsetDateTime::from_unix_timestamp(at.div_euclid(1000))

@@ -31,6 +31,8 @@ pub struct Config {
     pub public_base_url: Option<String>,
     /// `service` of log lines and metrics. It keeps two stacks in one account apart.
     pub service: String,
+    /// Name or ARN of the bus for connection events. Only `publisher` has one; otherwise it is empty.
+    pub event_bus: String,
     pub log_level: Targets,
     /// Egress proxy for https. Plain http, which is loopback, never goes through one.
     pub https_proxy: Option<Url>,
@@ -50,6 +52,7 @@ pub struct Aws {
     pub session_token: Option<String>,
     pub dynamodb_endpoint: Option<String>,
     pub secrets_manager_endpoint: Option<String>,
+    pub eventbridge_endpoint: Option<String>,
 }
 
 impl std::fmt::Debug for Aws {
@@ -79,6 +82,10 @@ impl Config {
         }
     }
 
+    pub fn required_event_bus(&self) -> Result<&str, ConfigError> {
+        Some(self.event_bus.as_str()).filter(|name| !name.is_empty()).ok_or_else(|| bad("EVENT_BUS_NAME", "is not set"))
+    }
+
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let unreadable = Cell::new(None);
@@ -103,6 +110,7 @@ impl Config {
         let endpoint = |name| either(name, "AWS_ENDPOINT_URL").map(|(name, url)| base_url(name, &url)).transpose();
         let dynamodb_endpoint = endpoint("AWS_ENDPOINT_URL_DYNAMODB")?;
         let secrets_manager_endpoint = endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
+        let eventbridge_endpoint = endpoint("AWS_ENDPOINT_URL_EVENTBRIDGE")?;
 
         Ok(Self {
             table: required("TABLE_NAME")?,
@@ -119,6 +127,7 @@ impl Config {
             upstream_timeout: Duration::from_millis(number("UPSTREAM_TIMEOUT_MS", 8000, 100..=10_000)?),
             public_base_url: optional("PUBLIC_BASE_URL").map(|url| base_url("PUBLIC_BASE_URL", &url)).transpose()?,
             service: text("SERVICE_NAME", "human-connect"),
+            event_bus: text("EVENT_BUS_NAME", ""),
             log_level: log_level(&text("LOG_LEVEL", "info"))?,
             https_proxy: either("HTTPS_PROXY", "https_proxy").map(|(_, url)| proxy(&url)).transpose()?,
             no_proxy: either("NO_PROXY", "no_proxy").map(|(_, hosts)| hosts).unwrap_or_default(),
@@ -133,6 +142,7 @@ impl Config {
                 session_token: optional("AWS_SESSION_TOKEN"),
                 dynamodb_endpoint,
                 secrets_manager_endpoint,
+                eventbridge_endpoint,
             },
         })
     }

@@ -63,12 +63,15 @@ pub enum Cause {
     Unauthorized,
     #[error("Human API's answer {0}")]
     Invalid(&'static str),
-    /// No connection, a broken one, 429 or 5xx.
+    /// No connection, a broken one, or 5xx.
     #[error("Human API is not available")]
     Unavailable {
         /// The wait that its `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
+    /// 429: there were too many requests.
+    #[error("Human API asks for fewer requests")]
+    RateLimited { retry_after: Option<Duration> },
     #[error("Human API did not answer in time")]
     Timeout,
 }
@@ -156,7 +159,10 @@ impl HumanApi {
         match response.status() {
             status if status.is_success() => read(&read_body(&mut response).await?),
             StatusCode::UNAUTHORIZED => Err(Cause::Unauthorized.not_performed()),
-            StatusCode::TOO_MANY_REQUESTS => Err(unavailable(response.headers()).not_performed().retryable()),
+            StatusCode::TOO_MANY_REQUESTS => {
+                let retry_after = requested_wait(response.headers());
+                Err(Cause::RateLimited { retry_after }.not_performed().retryable())
+            }
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
                 if R::NAMES_ADDRESS && rejects_address(&mut response).await =>
             {

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::time::{timeout, timeout_at};
 use tracing::{Instrument, Span, error, field, info, info_span, warn};
 
-use crate::http::{Problem, Route, body, route::request_id};
+use crate::http::{Problem, Route, body, route::is_audited, route::request_id};
 use crate::network::{self, Connections, NetworkError};
 use crate::seal::{Sealer, SealingKey};
 use crate::secret::{Secret, parse_client_secret};
@@ -32,8 +32,6 @@ const INIT_BUDGET: Duration = Duration::from_secs(5);
 pub trait Function: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     const ROUTES: &'static [Route];
-    /// Each call leaves an audit line, whatever `LOG_LEVEL` says.
-    const AUDITED: bool = false;
 
     /// Builds the clients it uses, and no others.
     fn new(deps: Deps<'_>) -> Self;
@@ -114,18 +112,6 @@ impl<F> Runner<F> {
         Ok(Self { function, service, sealer, clock, output, cold: AtomicBool::new(true) })
     }
 
-    async fn prepare_with(&self, function: impl Future<Output = ()>) {
-        let key = async {
-            if let Err(error) = self.sealer.current().await {
-                error!(error = error_chain(&error), "the sealing key cannot be read");
-            }
-        };
-        let all = async { tokio::join!(key, function) };
-        if timeout(INIT_BUDGET, all).await.is_err() {
-            warn!("start-up was cut short; the first request does the rest");
-        }
-    }
-
     /// Starts an invocation, and the span of its log lines.
     fn begin(&self, context: &Context) -> (Call, Span) {
         let cold_start = self.cold.swap(false, Ordering::Relaxed);
@@ -142,6 +128,12 @@ impl<F> Runner<F> {
             route = field::Empty,
         );
         (Call { request_id: context.request_id.clone(), cold_start, invocation: Invocation::start() }, span)
+    }
+}
+
+async fn within_init<T>(work: impl Future<Output = T>) {
+    if timeout(INIT_BUDGET, work).await.is_err() {
+        warn!("start-up was cut short; the first request does the rest");
     }
 }
 
@@ -164,7 +156,12 @@ impl<F: Function> Runner<F> {
 
     /// Reads secrets and opens connections, all at the same time.
     pub async fn prepare(&self) {
-        self.prepare_with(self.function.prepare()).await;
+        let key = async {
+            if let Err(error) = self.sealer.current().await {
+                error!(error = error_chain(&error), "the sealing key cannot be read");
+            }
+        };
+        within_init(async { tokio::join!(key, self.function.prepare()) }).await;
     }
 
     /// One invocation, from event to response. Every event and every fault ends in a response.
@@ -194,19 +191,19 @@ impl<F: Function> Runner<F> {
         let handled = guarded(&call.invocation, async {
             let route = Route::of(request, F::ROUTES)?;
             body::bytes(request)?;
-            Span::current().record("route", format!("{} {}", route.method, route.path));
+            Span::current().record("route", route.to_string());
             // boxed: a handler's future is large, and each layer around it would move it
             Box::pin(self.function.handle(route, request, &call.invocation)).await
         });
         let handled = handled.await;
-        self.report(&handled, call);
+        self.report(Some(request), &handled, call);
         let request_id = request_id(request).unwrap_or(&call.request_id);
         complete(handled.unwrap_or_else(|problem| problem.into_response(request_id)))
     }
 
     /// The answer to an event that cannot be decoded. Both payload formats of API Gateway take this form.
     fn refuse_event(&self, call: &Call) -> String {
-        self.report(&Err(Problem::undecodable_event()), call);
+        self.report(None, &Err(Problem::undecodable_event()), call);
         let (parts, body) = complete(Problem::undecodable_event().into_response(&call.request_id)).into_parts();
         let mut response = ApiGatewayV2httpResponse::default();
         (response.status_code, response.headers, response.body) =
@@ -215,8 +212,8 @@ impl<F: Function> Runner<F> {
         serde_json::to_string(&response).unwrap_or_default()
     }
 
-    /// Writes the log lines and metrics of an invocation.
-    fn report(&self, answer: &Result<Response<Body>, Problem>, call: &Call) {
+    /// Writes the log lines and metrics of an invocation. Its audit line is there whatever `LOG_LEVEL` says.
+    fn report(&self, request: Option<&Request>, answer: &Result<Response<Body>, Problem>, call: &Call) {
         let Call { request_id, cold_start, invocation } = call;
         let (status, code) = match answer {
             Ok(response) => (response.status().as_u16(), "ok"),
@@ -238,12 +235,12 @@ impl<F: Function> Runner<F> {
             "request"
         );
         let (service, function, cold_start, at) = (self.service.as_str(), F::NAME, *cold_start, self.clock.now());
-        if F::AUDITED {
-            let caller = invocation.aws_caller();
-            let (caller, user) = (caller.as_deref(), user.as_deref());
-            self.output.line(&AuditLine::new(service, function, request_id, caller, user, code, at));
-        }
         let outcome = Outcome { service, function, request_id, status, code, cold_start, measurements, at };
+        if is_audited(request, F::ROUTES) {
+            let caller = invocation.aws_caller();
+            let route = request.and_then(|request| Route::of(request, F::ROUTES).ok()).map(|route| route.to_string());
+            self.output.line(&AuditLine::new(&outcome, route, caller.as_deref(), user.as_deref()));
+        }
         self.output.line(&outcome.metrics());
     }
 }
@@ -260,10 +257,13 @@ fn complete(mut response: Response<Body>) -> Response<Body> {
 /// A function's `main`: reads the environment, builds, prepares, and serves until Lambda ends the process.
 pub async fn run<F: Function>() -> ExitCode {
     let handle = async |runner: &Runner<F>, event| Ok(runner.run(event).await);
-    exit_code(serve(F::NAME, Runner::<F>::new, Runner::prepare, handle).await)
+    let build = |config: &Config, clock, output| Ok(Runner::<F>::new(config, clock, output)?);
+    exit_code(serve(F::NAME, build, Runner::prepare, handle).await)
 }
 
-fn exit_code(served: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
+type StartError = Box<dyn Error + Send + Sync>;
+
+fn exit_code(served: Result<(), StartError>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -275,10 +275,10 @@ fn exit_code(served: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
 
 async fn serve<F>(
     name: &str,
-    build: impl FnOnce(&Config, Clock, Output) -> Result<Runner<F>, NetworkError>,
+    build: impl FnOnce(&Config, Clock, Output) -> Result<Runner<F>, StartError>,
     prepare: impl AsyncFn(&Runner<F>),
     handle: impl AsyncFn(&Runner<F>, LambdaEvent<Box<RawValue>>) -> Result<String, String>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+) -> Result<(), StartError> {
     let config = Config::from_env()?;
     let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| name.to_owned());
     let subscriber = telemetry::subscriber(config.log_level.clone(), &config.service, &name, Output::stdout());

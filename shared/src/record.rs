@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Millis;
 use crate::seal::{Kind, Sealed};
-use crate::token::SessionHash;
+use crate::token::{ImportHash, SessionHash};
 
 /// A stored token is handed out while at least this much of its life remains.
 pub const MIN_REMAINING: Millis = 5 * 60_000;
@@ -41,6 +41,10 @@ pub struct Record {
     pub connected_at: Option<Millis>,
     /// The last write that stored tokens or ended a connection.
     pub updated_at: Option<Millis>,
+    /// Number of finishes and imports that brought tokens. A refresh does not count. Connection events go by it.
+    pub finishes: u64,
+    /// The last import that stored tokens. The same import again changes nothing, whatever has become of them.
+    pub import: Option<ImportHash>,
     /// Human API said that the connection is gone.
     pub revoked: bool,
     /// A response with tokens was lost for good.

@@ -25,8 +25,17 @@ pub type Dimensions = &'static [&'static [&'static str]];
 pub const BY_SERVICE: Dimensions = &[&["service"]];
 pub const BY_FUNCTION: Dimensions = &[&["service"], &["service", "function"]];
 const BY_CODE: Dimensions = &[&["service"], &["service", "code"]];
-const OURS: [&str; 8] =
-    ["shared", "session_start", "finish", "public_token", "access_token", "connection", "maintenance", "local"];
+const OURS: [&str; 9] = [
+    "shared",
+    "session_start",
+    "finish",
+    "public_token",
+    "access_token",
+    "connection",
+    "maintenance",
+    "publisher",
+    "local",
+];
 
 /// The default of `LOG_LEVEL`.
 pub fn info() -> Targets {
@@ -62,6 +71,7 @@ pub struct AuditLine<'a> {
     service: &'a str,
     function_name: &'a str,
     function_request_id: &'a str,
+    route: Option<String>,
     caller: Option<&'a str>,
     user: Option<&'a str>,
     outcome: &'a str,
@@ -69,17 +79,19 @@ pub struct AuditLine<'a> {
 
 impl<'a> AuditLine<'a> {
     /// `caller` is an ARN, and `user` is the user's hash.
-    pub fn new(
-        service: &'a str,
-        function_name: &'a str,
-        function_request_id: &'a str,
-        caller: Option<&'a str>,
-        user: Option<&'a str>,
-        outcome: &'a str,
-        at: Millis,
-    ) -> Self {
-        let (level, timestamp, message) = ("INFO", rfc3339(at), "audit");
-        Self { level, timestamp, message, service, function_name, function_request_id, caller, user, outcome }
+    pub fn new(outcome: &Outcome<'a>, route: Option<String>, caller: Option<&'a str>, user: Option<&'a str>) -> Self {
+        Self {
+            level: "INFO",
+            timestamp: rfc3339(outcome.at),
+            message: "audit",
+            service: outcome.service,
+            function_name: outcome.function,
+            function_request_id: outcome.request_id,
+            route,
+            caller,
+            user,
+            outcome: outcome.code,
+        }
     }
 }
 

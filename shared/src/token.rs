@@ -57,6 +57,19 @@ impl SessionToken {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct SessionHash(pub(crate) String);
 
+/// The hash of a connection that an operator has imported.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ImportHash(String);
+
+impl ImportHash {
+    pub fn of(human_id: &str, access: &AccessToken, public: Option<&PublicToken>) -> Self {
+        let parts = [human_id, access.expose(), public.map_or("", PublicToken::expose)];
+        // each part after its length: no two connections have the same bytes
+        let bytes = parts.map(|part| [&(part.len() as u64).to_be_bytes(), part.as_bytes()].concat()).concat();
+        Self(URL_SAFE_NO_PAD.encode(hash("import", &bytes)))
+    }
+}
+
 /// The hash of a [`Ticket`]'s random part, as the table holds it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct TicketHash(pub(crate) String);

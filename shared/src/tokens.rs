@@ -25,12 +25,15 @@ use crate::token::{ClientSecret, SessionHash, SessionToken, TicketHash};
 
 mod exchange;
 mod fetch;
+mod import;
 mod reseal;
 mod resolve;
 mod send;
 #[cfg(test)]
 mod tests;
 mod widget_token;
+
+pub use import::Imported;
 
 /// Longest life of a token that is believed.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -18,13 +18,14 @@ use serde_json::Value;
 use session_start::SessionStart;
 use shared::config::Config;
 use shared::http::body::{FIELD_LIMIT, Fields};
-use shared::http::caller::{Claims, aws_arn, require_aws_caller};
+use shared::http::caller::{Claims, backend_request};
 use shared::http::route::request_id;
 use shared::http::{Problem, Route};
 use shared::human_api::{
     AccessResponse, ExchangeResponse, IdResponse, PublicTokenResponse, SessionResponse, read, retry_after,
 };
 use shared::identity::{UserId, UserKey};
+use shared::invocation::Invocation;
 use shared::lambda::Function;
 use shared::seal::{Kind, SealingKey};
 use shared::store::{Row, encode};
@@ -41,9 +42,10 @@ pub fn event(data: &[u8]) {
     for routes in [Finish::ROUTES, SessionStart::ROUTES] {
         let _ = Route::of(&request, routes).map_err(check_problem);
     }
-    let _ = require_aws_caller(&request).map_err(check_problem);
+    let invocation = Invocation::start();
+    let _ = backend_request(&request, &invocation).map_err(check_problem);
     let ticket = request.path_parameters_ref().and_then(|parameters| parameters.first("ticket"));
-    let _ = (aws_arn(&request), request_id(&request), ticket.and_then(Ticket::parse));
+    let _ = (request_id(&request), ticket.and_then(Ticket::parse));
     for route in [Finish::ROUTES, SessionStart::ROUTES].concat() {
         if let Some(url) = route.base_url(&request) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);

@@ -5,12 +5,11 @@ mod tests;
 
 use lambda_http::{Request, http::StatusCode};
 use serde_json::json;
-use shared::http::caller::{aws_arn, require_aws_caller};
-use shared::http::{self, Problem, Route, body::Fields};
+use shared::http::{self, Route, caller::backend_request};
 use shared::lambda::{Deps, Function};
 use shared::store::{self, LeaseRequest, Row};
 use shared::tokens::{Error, LeasedUser, TokenService};
-use shared::{clock::rfc3339, identity::UserId, invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
+use shared::{clock::rfc3339, invocation::Invocation, record::REFRESH_WINDOW, seal::Kind};
 
 pub struct AccessToken {
     tokens: TokenService,
@@ -19,7 +18,6 @@ pub struct AccessToken {
 impl Function for AccessToken {
     const NAME: &'static str = "access-token";
     const ROUTES: &'static [Route] = &[Route { method: "POST", path: "/internal/access-token" }];
-    const AUDITED: bool = true;
 
     fn new(deps: Deps<'_>) -> Self {
         Self { tokens: deps.tokens() }
@@ -30,14 +28,7 @@ impl Function for AccessToken {
     }
 
     async fn handle(&self, _: Route, request: &Request, invocation: &Invocation) -> http::Result {
-        if let Some(arn) = aws_arn(request) {
-            invocation.set_caller(arn);
-        }
-        require_aws_caller(request)?;
-        let fields = Fields::json(request)?;
-        let user = UserId::new(fields.text("clientUserId")?)
-            .ok_or_else(|| Problem::invalid_request("clientUserId is longer than 1024 bytes"))?;
-        invocation.set_user(&user);
+        let (user, fields) = backend_request(request, invocation)?;
         let force = fields.flag("forceRefresh")?;
 
         let row = self.tokens.store.read(&user.key(), invocation).await?.ok_or(Error::NotConnected)?;

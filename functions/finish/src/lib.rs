@@ -14,7 +14,7 @@ use shared::lambda::{Deps, Function};
 use shared::store::{self, LeaseRequest, Row, StoreError};
 use shared::token::{SessionToken, Ticket, TicketHash};
 use shared::tokens::{Error, LeasedUser, Popup, TokenService};
-use shared::{clock::rfc3339, invocation::Invocation, record::Flow, seal::Kind};
+use shared::{clock::rfc3339, invocation::Invocation, seal::Kind};
 
 use report::Report;
 
@@ -176,9 +176,8 @@ async fn finish_widget(leased: &mut LeasedUser<'_>, report: &Report) -> Result<S
         leased.end_if_revoked();
         return Ok(StatusCode::OK);
     }
-    leased.clear_reconnect();
+    leased.set_finished_by_access();
     let record = leased.record_mut();
-    record.flow = Some(Flow::Connect);
     record.set_sources(report.sources(&record.sources));
     Ok(StatusCode::CREATED)
 }

@@ -1,5 +1,7 @@
-//! The tasks of operators and of the schedule: `sweep` resolves what is unresolved, and `reseal` seals again what an older key sealed.
+//! The tasks of operators and of the schedule: `sweep` resolves what is unresolved, `reseal` seals again what an older key sealed, and
+//! `import` brings connections of users.
 
+mod import;
 mod reseal;
 mod sweep;
 #[cfg(test)]
@@ -8,6 +10,7 @@ mod tests;
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, value::RawValue};
+use shared::http::Problem;
 use shared::lambda::{Call, Deps, guarded, job::Job};
 use shared::store::StoreError;
 use shared::telemetry::{BY_FUNCTION, BY_SERVICE, MetricLine, Output, error_chain, milliseconds};
@@ -15,6 +18,7 @@ use shared::tokens::{Error, TokenService};
 use shared::{clock::Millis, invocation::Invocation};
 use tracing::{info, warn};
 
+use import::Import;
 use reseal::Reseal;
 
 /// No visit begins later than this after the run's start. A visit lasts up to 22 s, and Lambda ends the run at 120 s.
@@ -29,6 +33,7 @@ pub struct Maintenance {
 enum Task {
     Sweep,
     Reseal(Reseal),
+    Import(Import),
 }
 
 /// The outcome of a visit to a row.
@@ -47,6 +52,7 @@ enum Visit {
 struct Counts {
     swept: u64,
     resealed: u64,
+    imported: u64,
     /// The task could not do its work.
     fault: bool,
     /// The number of errors by code, with the fault.
@@ -70,6 +76,7 @@ impl Job for Maintenance {
         let (task, response) = match task {
             Task::Sweep => ("sweep", self.sweep(call, &mut counts).await),
             Task::Reseal(reseal) => ("reseal", self.reseal(reseal, call, &mut counts).await),
+            Task::Import(import) => ("import", self.import(import, call, &mut counts).await),
         };
         let measured = call.invocation.measurements();
         let count = |name: &str| response.get(name).and_then(Value::as_u64);
@@ -82,6 +89,8 @@ impl Job for Maintenance {
             skipped = count("skipped"),
             left = count("left"),
             oldest_seconds = count("oldestSeconds"),
+            imported = counts.imported,
+            next = count("next"),
             duration_ms = milliseconds(call.invocation.elapsed()),
             upstream_ms = milliseconds(measured.upstream),
             store_ms = milliseconds(measured.store),
@@ -99,7 +108,8 @@ fn read_task(event: &RawValue) -> Result<Task, String> {
     match fields.get("task").map(|task| serde_json::from_str(task.get())) {
         None | Some(Ok("sweep")) => Ok(Task::Sweep),
         Some(Ok("reseal")) => Reseal::read(&fields).map(Task::Reseal),
-        Some(_) => Err("task must be sweep or reseal".to_owned()),
+        Some(Ok("import")) => Import::read(&fields).map(Task::Import),
+        Some(_) => Err("task must be sweep, reseal or import".to_owned()),
     }
 }
 
@@ -130,17 +140,15 @@ impl Maintenance {
         part: &Invocation,
         work: impl Future<Output = Result<T, Error>>,
         counts: &mut Counts,
-    ) -> Option<T> {
+    ) -> Result<T, Problem> {
         // boxed: the future of a visit is large
         let outcome = guarded(part, Box::pin(async { Ok(work.await?) })).await;
-        outcome
-            .inspect_err(|problem| {
-                let (code, cause) = (problem.code().name(), problem.cause().map(|cause| error_chain(cause)));
-                let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
-                warn!(code, cause, user, "a part of the task failed");
-                *counts.errors.entry(code).or_default() += 1;
-            })
-            .ok()
+        outcome.inspect_err(|problem| {
+            let (code, cause) = (problem.code().name(), problem.cause().map(|cause| error_chain(cause)));
+            let user = part.user().and_then(|user| self.tokens.sealer.user_hash(&user));
+            warn!(code, cause, user, "a part of the task failed");
+            *counts.errors.entry(code).or_default() += 1;
+        })
     }
 }
 
@@ -155,6 +163,7 @@ impl Counts {
         line.measurements(&call.invocation.measurements());
         line.count(BY_SERVICE, "Swept", self.swept);
         line.count(BY_SERVICE, "Resealed", self.resealed);
+        line.count(BY_SERVICE, "Imported", self.imported);
         let mut lines = vec![line];
         for (code, count) in &self.errors {
             let mut line = new_line();

@@ -52,7 +52,7 @@ impl Maintenance {
                 self.tokens.sealer.refresh().await?;
                 Ok(self.tokens.store.scan(next.as_deref(), reseal.segment, reseal.segments, &part).await?)
             };
-            let Some(page) = self.attempt(&part, page, counts).await else {
+            let Ok(page) = self.attempt(&part, page, counts).await else {
                 counts.fault = true;
                 failed += 1;
                 break;

@@ -19,7 +19,7 @@ impl Maintenance {
         let run = &call.invocation;
         let part = run.child();
         let found = self.attempt(&part, async { Ok(self.tokens.store.unresolved(&part).await?) }, counts).await;
-        counts.fault = found.is_none();
+        counts.fault = found.is_err();
         let now = self.tokens.store.now();
         let mut lost = found.unwrap_or_default();
         lost.retain(|(until, _)| now - until >= ABANDONED);

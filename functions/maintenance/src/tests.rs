@@ -94,6 +94,77 @@ async fn a_reseal_takes_the_lease_only_of_a_row_that_an_older_key_has_sealed() {
 }
 
 #[tokio::test]
+async fn an_import_of_a_popup_user_reads_and_writes_twice_and_asks_human_api_nothing() {
+    let popup =
+        json!({"clientUserId": "ada", "humanId": "made-up", "accessToken": "canary-a", "publicToken": "canary-p"});
+    let event = json!({"task": "import", "users": [popup]});
+    let answers = [Answer::item(None), Answer::done(), Answer::done()];
+    let (result, asked) = run(event.clone(), answers).await;
+    assert_eq!(result, json!({"results": [{"index": 0, "result": "created"}], "next": null}));
+    assert_eq!(asked, ["GetItem", "UpdateItem", "UpdateItem"]);
+    let mut dry = event;
+    dry["dryRun"] = json!(true);
+    let (again, asked) = run(dry, [Answer::item(None)]).await;
+    assert_eq!((again, asked), (result, vec!["GetItem".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_import_of_a_connect_user_asks_for_access_unless_the_user_is_connected() {
+    let event = json!({"task": "import", "users": [{"clientUserId": "ada"}]});
+    for (status, outcome) in [(200, "created"), (403, "not_connected"), (404, "not_connected"), (410, "not_connected")]
+    {
+        let access = Answer::json(status, &json!({"access_token": "canary", "expires_in": 3600}));
+        let (result, asked) = run(event.clone(), [Answer::item(None), Answer::done(), access, Answer::done()]).await;
+        assert_eq!((&result["results"][0]["result"], asked.len()), (&json!(outcome), 4), "{status}: {asked:?}");
+    }
+    let row = item("ada", &json!({"userRecord": {"connectedAt": 1}}));
+    let (result, asked) = run(event, [Answer::item(Some(&row))]).await;
+    assert_eq!((&result["results"][0]["result"], asked.len()), (&json!("unchanged"), 1));
+}
+
+#[tokio::test]
+async fn an_import_stops_where_human_api_asks_for_fewer_requests() {
+    let users = json!([{"clientUserId": ""}, {"clientUserId": "ada"}, {"clientUserId": "grace"}]);
+    let slower = Answer::with_headers(429, "retry-after: 3600\r\n", "{}");
+    let answers = [Answer::item(None), Answer::done(), slower, Answer::done()];
+    let (result, _) = run(json!({"task": "import", "users": users}), answers).await;
+    let failed = json!([{"index": 0, "result": "failed", "code": "invalid_request"}]);
+    assert_eq!((&result["results"], &result["next"]), (&failed, &json!(1)));
+}
+
+#[test]
+fn a_user_has_all_fields_of_a_popup_connection_or_none() {
+    let popup = json!({"clientUserId": "a", "humanId": "h", "accessToken": "t"});
+    let with = |name: &str, value: Value| {
+        let mut user = popup.clone();
+        user[name] = value;
+        user
+    };
+    let long = "x".repeat(4097);
+    for (user, is_good) in [
+        (popup.clone(), true),
+        (with("publicToken", Value::Null), true),
+        (with("unknown", json!(1)), true),
+        (with("connectedAt", json!("2026-01-02T03:04:05+02:00")), true),
+        (json!({"clientUserId": "a", "humanId": null, "accessToken": null}), true),
+        (with("connectedAt", json!("yesterday")), false),
+        (with("connectedAt", json!(1_767_323_045)), false),
+        (with("clientUserId", json!("x".repeat(1025))), false),
+        (with("accessToken", json!(long)), false),
+        (with("accessToken", json!("")), false),
+        (with("humanId", Value::Null), false),
+        (with("accessToken", Value::Null), false),
+        (json!({"clientUserId": "a", "publicToken": "p"}), false),
+        (json!({"clientUserId": "a", "connectedAt": "2026-01-02T03:04:05Z"}), false),
+        (json!({}), false),
+        (json!("ada"), false),
+    ] {
+        let text = RawValue::from_string(user.to_string()).unwrap();
+        assert_eq!(import::Entry::read_all(&[&text])[0].user.is_ok(), is_good, "{user}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_does_not_answer_is_a_failure_of_the_task() {
     let refused = Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}));
     let (result, _) = run(json!({"task": "reseal", "after": "made-up"}), [refused]).await;
@@ -122,6 +193,10 @@ fn an_event_names_its_task_and_an_error_names_the_field() {
         assert_eq!(read(event), Ok(true), "{event}");
     }
     assert_eq!(read(r#"{"task":"reseal","after":null,"segment":1,"segments":2}"#), Ok(false));
+    assert_eq!(read(r#"{"task":"import","users":[{},7],"onConflict":"replace","dryRun":true}"#), Ok(false));
+    let users = |count: usize| json!({"task": "import", "users": vec![json!({}); count]}).to_string();
+    assert_eq!(read(&users(500)), Ok(false));
+    assert!(read(&users(501)).unwrap_err().contains("users"));
     for (event, field) in [
         ("[]", "event"),
         (r#"{"task":"import-all"}"#, "task"),
@@ -133,6 +208,10 @@ fn an_event_names_its_task_and_an_error_names_the_field() {
         (r#"{"task":"reseal","segment":"1"}"#, "segment"),
         (r#"{"task":"reseal","segment":2,"segments":2}"#, "segment"),
         (r#"{"task":"reseal","segments":0}"#, "segments"),
+        (r#"{"task":"import"}"#, "users"),
+        (r#"{"task":"import","users":{}}"#, "users"),
+        (r#"{"task":"import","users":[],"onConflict":"overwrite"}"#, "onConflict"),
+        (r#"{"task":"import","users":[],"dryRun":"yes"}"#, "dryRun"),
     ] {
         assert!(read(event).unwrap_err().contains(field), "{event}");
     }

@@ -1,6 +1,6 @@
 //! Unusual but real callers: bodies of older SDKs, lists as claims, pasted secrets, mapped domains.
 
-use local::gateway::{Reply, backend_event, user_event};
+use local::gateway::{ACCESS_TOKEN, CONNECTION, FORGET, Reply, backend_event, user_event};
 use local::log_capture::LogCapture;
 use local::secrets::{Accepted, CLIENT_SECRET};
 use serde_json::{Value, json};
@@ -318,16 +318,66 @@ async fn a_lifetime_as_text_is_read_as_a_number() {
 }
 
 #[tokio::test]
-async fn the_test_console_of_a_rest_api_gets_no_access_token() {
+async fn the_test_console_of_a_rest_api_is_no_backend() {
     let world = World::new().await;
     world.finish("ada", &world.popup("ada")).await;
-    let route = "POST /internal/access-token";
-    let mut event = backend_event(&json!({"clientUserId": "ada"}));
-    is(&world.stack.gateway.invoke(route, &event).await, 200, "ok");
-    as_v1(&mut event, "/internal/access-token");
-    event["requestContext"]["authorizer"] = Value::Null;
-    event["requestContext"]["identity"] = json!({"userArn": "arn:aws:iam::000000000000:user/made-up", "apiKey": null});
-    is(&world.stack.gateway.invoke(route, &event).await, 200, "ok");
-    event["requestContext"]["identity"]["apiKey"] = json!("test-invoke-api-key");
-    is(&world.stack.gateway.invoke(route, &event).await, 403, "forbidden");
+    for (route, status) in [(ACCESS_TOKEN, 200), (CONNECTION, 200), (FORGET, 204)] {
+        let mut event = backend_event(route, &json!({"clientUserId": "ada"}));
+        as_v1(&mut event, route.strip_prefix("POST ").unwrap());
+        event["requestContext"]["authorizer"] = Value::Null;
+        let arn = "arn:aws:iam::000000000000:user/made-up";
+        event["requestContext"]["identity"] = json!({"userArn": arn, "apiKey": "test-invoke-api-key"});
+        is(&world.stack.gateway.invoke(route, &event).await, 403, "forbidden");
+        event["requestContext"]["identity"]["apiKey"] = Value::Null;
+        is(&world.stack.gateway.invoke(route, &event).await, status, "ok");
+    }
+}
+
+#[tokio::test]
+async fn another_backend_sees_what_the_user_sees_and_the_states_behind_it() {
+    let world = World::new().await;
+    let shown = async |user: &str| {
+        let reply = world.stack.gateway.as_backend(CONNECTION, &json!({"clientUserId": user})).await;
+        let mut shown = is(&reply, 200, "ok");
+        let states = ["revoked", "reconnectRequired", "unresolved"].map(|state| shown[state].as_bool().unwrap());
+        shown
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| !["revoked", "reconnectRequired", "unresolved"].contains(&name.as_str()));
+        assert_eq!(shown, world.connection(user).await, "{user}");
+        (shown["connected"].as_bool().unwrap(), states)
+    };
+    assert_eq!(shown("nobody").await, (false, [false; 3]));
+    world.finish("ada", &world.popup("ada")).await;
+    assert_eq!(shown("ada").await, (true, [false; 3]));
+    // the next exchange is lost, and then its session is spent
+    let object = world.lose("ada").await;
+    assert_eq!(shown("ada").await, (true, [false, false, true]));
+    world.stack.human_api.with(|state| state.single_use = true);
+    is(&world.finish("ada", &object).await, 201, "ok");
+    assert_eq!(shown("ada").await, (true, [false; 3]));
+    world.connect("grace").await;
+    world.stack.human_api.with(|state| state.drop_user("grace"));
+    world.pass_seconds(11);
+    is(&world.access("grace", true).await, 410, "connection_revoked");
+    assert_eq!(shown("grace").await, (false, [true, false, false]));
+    world.lose("hedy").await;
+    world.pass_seconds(3601);
+    is(&world.access("hedy", false).await, 200, "ok");
+    assert_eq!(shown("hedy").await, (true, [false, true, false]));
+}
+
+#[tokio::test]
+async fn another_backend_forgets_a_user_as_the_user_does() {
+    let world = World::new().await;
+    for user in ["ada", "grace"] {
+        world.finish(user, &world.popup(user)).await;
+    }
+    for _ in 0..2 {
+        let reply = world.stack.gateway.as_backend(FORGET, &json!({"clientUserId": "ada"})).await;
+        assert_eq!((reply.status, reply.body.as_str()), (204, ""));
+    }
+    assert_eq!(world.rows().await, 1, "only the other user's row is left");
+    is(&world.access("ada", false).await, 404, "not_connected");
+    is(&world.access("grace", false).await, 200, "ok");
 }

@@ -1,8 +1,8 @@
 //! The calls about one user, and the states of a user before a call.
 
 use local::faults::{Acts, Answer, Fault, Rule, Service};
-use local::gateway::{Gateway, Reply};
-use local::human_api::session_token_object;
+use local::gateway::{ACCESS_TOKEN, FORGET, Gateway, Reply};
+use local::human_api::{human_id, session_token_object};
 use local::local_stack::LocalStack;
 use serde_json::{Value, json};
 
@@ -20,11 +20,26 @@ pub(crate) enum Call {
     AccessForce,
     Show,
     Delete,
+    /// Another backend's `DELETE`.
+    Forget,
+    /// The operator's `import` of a popup user with tokens.
+    ImportTokens,
+    /// The operator's `import` of a Connect user.
+    ImportByAccess,
     /// The scheduled `sweep`. It resolves users whom no other call has resolved.
     Sweep,
 }
 
 impl Call {
+    /// Returns `true` if the call deletes everything about the user.
+    pub(crate) fn is_delete(self) -> bool {
+        matches!(self, Self::Delete | Self::Forget)
+    }
+
+    pub(crate) fn is_import(self) -> bool {
+        matches!(self, Self::ImportTokens | Self::ImportByAccess)
+    }
+
     /// Returns `true` if the call exchanges a popup's session.
     pub(crate) fn is_exchange(self) -> bool {
         matches!(self, Self::FinishPopup | Self::FinishTicket | Self::FinishSame)
@@ -74,12 +89,23 @@ impl Request {
                     popup
                 }
             }
+            Call::ImportTokens => json!({
+                "clientUserId": user,
+                "humanId": human_id(user),
+                "accessToken": imported_access_token(user),
+                "publicToken": imported_public_token(user),
+            }),
+            Call::ImportByAccess => {
+                connect();
+                json!({"clientUserId": user})
+            }
             Call::FinishWidget => {
                 connect();
                 json!({"status": "SUCCESS", "currentConnections": [{"id": "made-up-01", "name": "Made up"}]})
             }
             Call::PublicRefresh => json!({"refresh": true}),
             Call::AccessForce => json!({"clientUserId": user, "forceRefresh": true}),
+            Call::Forget => json!({"clientUserId": user}),
             Call::Show | Call::Delete | Call::Sweep => json!({}),
         };
         let mut ticket = String::new();
@@ -102,11 +128,36 @@ impl Request {
                 let report = gateway.sweep().await;
                 return Reply { status: 200, headers: serde_json::Map::new(), body: report.to_string() };
             }
-            Call::AccessForce => return gateway.as_backend(&self.body).await,
+            Call::ImportTokens | Call::ImportByAccess => return import(gateway, &self.body).await,
+            Call::AccessForce => return gateway.as_backend(ACCESS_TOKEN, &self.body).await,
+            Call::Forget => return gateway.as_backend(FORGET, &self.body).await,
             Call::FinishTicket => return gateway.with_ticket(&self.ticket, &self.body).await,
         };
         gateway.as_user(route, &self.user, &self.body).await
     }
+}
+
+/// Imports one user, and returns the outcome as a response.
+async fn import(gateway: &Gateway, user: &Value) -> Reply {
+    let answer = gateway.maintain(&json!({"task": "import", "users": [user]})).await.unwrap();
+    let result = &answer["results"][0];
+    let status = match (result["result"].as_str(), result["code"].as_str()) {
+        (Some("created"), _) => 201,
+        (Some("unchanged" | "conflict" | "not_connected"), _) => 200,
+        (_, Some("finish_in_progress")) => 409,
+        (_, Some("connection_deleted")) => 410,
+        _ => 500,
+    };
+    Reply { status, headers: serde_json::Map::new(), body: result.to_string() }
+}
+
+/// The access token that an operator imports. Human API does not know it.
+pub(crate) fn imported_access_token(user: &str) -> String {
+    format!("made-up-access-token-imported-{user}")
+}
+
+pub(crate) fn imported_public_token(user: &str) -> String {
+    format!("made-up-public-token-imported-{user}")
 }
 
 /// Prepares and sends one call.

@@ -17,8 +17,9 @@ use shared::telemetry::Output;
 use tokio::sync::mpsc;
 
 use super::calls::{self, Call, Known};
+use super::events::{self, Event as ConnectionEvent};
 use super::gates::{self, Death, Event, Passage, Request, Step};
-use super::invariants;
+use super::invariants::{self, Item};
 use super::paused_time::quiet;
 
 /// The parts that all schedules share.
@@ -30,6 +31,15 @@ pub(crate) struct World {
     sender: mpsc::UnboundedSender<Event>,
     users: AtomicUsize,
     proven: Mutex<BTreeSet<String>>,
+    changes: Mutex<Changes>,
+}
+
+/// The changes of a user's row in a schedule.
+#[derive(Default)]
+struct Changes {
+    row: Option<Item>,
+    events: Vec<ConnectionEvent>,
+    number: usize,
 }
 
 /// The result of one schedule.
@@ -199,6 +209,7 @@ impl World {
             sender,
             users: AtomicUsize::new(0),
             proven: Mutex::default(),
+            changes: Mutex::default(),
         }
     }
 
@@ -259,7 +270,7 @@ impl World {
                 assert!(is_refused || disturbed.is_mark(), "a copy of {disturbed:?} changed the row: {:?}", run.trace);
                 run.taken_over |= status == 200 && disturbed.may_make_a_row();
                 run.trace.push((actor, format!("a late copy arrives: {status}")));
-                invariants::row(&self.stack, &user).await;
+                self.note_change(&user).await;
                 changes += usize::from(status == 200);
                 continue;
             }
@@ -343,8 +354,17 @@ impl World {
         call.abort();
         let _ = call.await;
         self.pass(if next == Call::Sweep { ABANDONED } else { LEASE_IS_OVER });
-        run.replies.push(calls::send(&self.stack, next, &user).await);
-        Some(run)
+        self.begin(0, next, &user).await;
+        loop {
+            match events.recv().await.unwrap() {
+                Event::AtGate(_, request) => drop(self.open(&user, request, Passage::Free).await),
+                Event::Pausing(_, _, wake) => drop(wake.send(())),
+                Event::Done(_, reply) => {
+                    run.replies.push(reply);
+                    return Some(run);
+                }
+            }
+        }
     }
 
     /// Creates a user in this state.
@@ -356,11 +376,34 @@ impl World {
         }
         // A refresh within ten seconds of another gets the same token. This pause is longer.
         self.pass(11_000);
+        let row = invariants::row(&self.stack, &user).await;
+        *self.changes.lock().unwrap() = Changes { row, events: Vec::new(), number: 0 };
         user
+    }
+
+    /// Hands the change of the row to `publisher`, as the table's stream does.
+    async fn note_change(&self, user: &str) {
+        let row = invariants::row(&self.stack, user).await;
+        let mut changes = self.changes.lock().unwrap();
+        if changes.row != row {
+            changes.number += 1;
+            let events = events::of_change(changes.number, changes.row.as_ref(), row.as_ref());
+            changes.events.extend(events);
+            changes.row = row;
+        }
+    }
+
+    /// Takes the connection events since the schedule began.
+    pub(crate) fn take_events(&self) -> Vec<ConnectionEvent> {
+        std::mem::take(&mut self.changes.lock().unwrap().events)
     }
 
     async fn begin(&self, actor: usize, call: Call, user: &str) -> tokio::task::JoinHandle<()> {
         let (gateway, done) = (self.actors[actor].clone(), self.sender.clone());
+        if call == Call::ImportTokens {
+            // the operator's word
+            self.prove(user);
+        }
         let request = calls::Request::new(&self.stack, call, user).await;
         tokio::spawn(async move {
             let reply = request.send(&gateway).await;
@@ -408,8 +451,8 @@ impl World {
         }
         open.send(passage).ok();
         let status = performed.await.unwrap();
-        if what == "UpdateItem" {
-            invariants::row(&self.stack, user).await;
+        if matches!(what.as_str(), "UpdateItem" | "DeleteItem") {
+            self.note_change(user).await;
         }
         let tells = what.ends_with("/tokens") || what.ends_with("/token");
         if tells && status == 200 && !dies {

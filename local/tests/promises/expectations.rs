@@ -55,7 +55,8 @@ pub(crate) fn healthy(call: Call, known: Known) -> Expectation {
         | Call::Show
         | Call::Sweep => (200, "ok"),
         Call::FinishPopup | Call::FinishTicket | Call::FinishSame | Call::FinishWidget => (201, "ok"),
-        Call::Delete => (204, "ok"),
+        Call::Delete | Call::Forget => (204, "ok"),
+        Call::ImportTokens | Call::ImportByAccess => (201, "ok"),
     }
 }
 
@@ -125,7 +126,7 @@ fn is_sent_again(call: Call, known: Known, spared: usize) -> bool {
 /// Returns `true` if the call sends a request to Human API.
 fn sends_to_human_api(call: Call, known: Known) -> bool {
     match call {
-        Call::Show | Call::Delete | Call::Sweep => false,
+        Call::Show | Call::Delete | Call::Forget | Call::ImportTokens | Call::Sweep => false,
         Call::SessionPopup => known == Known::ByWidget,
         Call::PublicRefresh | Call::AccessForce => known != Known::New,
         _ => true,
@@ -133,7 +134,7 @@ fn sends_to_human_api(call: Call, known: Known) -> bool {
 }
 
 fn secrets_manager(call: Call, known: Known, name: &str, when: When) -> Expectation {
-    if matches!(call, Call::Show | Call::Delete) {
+    if call == Call::Show || call.is_delete() {
         // Nothing is sealed or opened. Only the log's hash of the user is missing.
         return healthy(call, known);
     }

@@ -25,7 +25,7 @@ use super::invariants::{Expected, has_token, nothing_is_lost_or_stale};
 use super::paused_time::{PausedTime, quiet};
 use super::{by_share, counted, sampled};
 
-pub(crate) const CALLS: [Call; 9] = [
+pub(crate) const CALLS: [Call; 10] = [
     Call::SessionConnect,
     Call::SessionPopup,
     Call::FinishPopup,
@@ -35,6 +35,7 @@ pub(crate) const CALLS: [Call; 9] = [
     Call::AccessForce,
     Call::Show,
     Call::Delete,
+    Call::Forget,
 ];
 pub(crate) const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
 /// Most calls of Human API, DynamoDB and Secrets Manager that one request makes under any fault. A caller can make this
@@ -165,9 +166,10 @@ impl World {
         }
         let verdict =
             fired.contains(&Service::HumanApi) && wrongs.iter().any(|wrong| matches!(wrong.name, "403" | "404"));
-        let there = known != Known::New && call != Call::Delete && !verdict;
-        let given = has_token(&self.stack, &user) && call != Call::Delete && !verdict;
-        let must = Expected { access: there || given, public: there && known == Known::ByPopup };
+        let there = known != Known::New && !call.is_delete() && !verdict;
+        let given = has_token(&self.stack, &user) && !call.is_delete() && !verdict;
+        let must =
+            Expected { access: there || given, public: there && known == Known::ByPopup, may_be_imported: false };
         let stack = &self.stack;
         broken.extend(self.time.during(&self.stack.faults, nothing_is_lost_or_stale(stack, &user, must)).await.err());
         for broken in broken {

@@ -7,6 +7,7 @@ use shared::telemetry::{self, Output};
 use tracing_subscriber::filter::Targets;
 
 use super::calls::{Call, Known};
+use super::events::of_change;
 use super::faults::{CALLS, KNOWN, When, World, Wrong, names};
 use super::paused_time::PausedTime;
 use super::{by_share, sampled};
@@ -72,6 +73,15 @@ async fn no_call_and_no_fault_shows_a_secret_anywhere() {
     for (canary, _) in CANARIES {
         assert!(!table.contains(canary), "{canary} in the table");
     }
+    let events = rows.items().iter().zip(1..).flat_map(|(row, number)| {
+        let appears = of_change(number, None, Some(row));
+        appears.into_iter().chain(of_change(number, Some(row), None))
+    });
+    let events: Vec<String> = events.map(|event| event.detail("made-up").to_string()).collect();
+    for event in &events {
+        assert!(!event.contains("sealed") && CANARIES.iter().all(|(canary, _)| !event.contains(canary)), "{event}");
+    }
+    assert!(events.len() > by_share(20, 100, 200), "only {} events were searched", events.len());
     let bytes = table.len();
     assert!(lines > by_share(400, 2500, 5000) && bytes > 10_000, "only {lines} lines and {bytes} bytes were searched");
     world.done("leaks");

@@ -11,7 +11,7 @@ use super::invariants;
 use super::paused_time::PausedTime;
 use super::{by_share, counted, sampled};
 
-const CALLS: [Call; 7] = [
+const CALLS: [Call; 8] = [
     Call::SessionConnect,
     Call::SessionPopup,
     Call::FinishPopup,
@@ -19,6 +19,7 @@ const CALLS: [Call; 7] = [
     Call::PublicRefresh,
     Call::AccessForce,
     Call::Delete,
+    Call::Forget,
 ];
 const KNOWN: [Known; 3] = [Known::New, Known::ByPopup, Known::ByWidget];
 
@@ -239,6 +240,47 @@ async fn three_overlapping_finishes_of_a_new_user_keep_the_promises_in_every_ord
     let orders = by_share(Orders::Some(30), Orders::AllButCommuted, Orders::AllButCommuted);
     let total = walk(&world, plan(&[Call::FinishPopup; 3], Known::New), orders).await;
     counted("three overlapping finishes of a new user", total);
+}
+
+const IMPORTS: [Call; 2] = [Call::ImportTokens, Call::ImportByAccess];
+
+/// Each import, beside each call that changes the same things, and beside itself.
+fn with_imports() -> impl Iterator<Item = [Call; 2]> {
+    let others = [Call::FinishPopup, Call::FinishWidget, Call::Delete, Call::AccessForce, Call::PublicRefresh];
+    let beside = others.into_iter().flat_map(|other| IMPORTS.map(|import| [import, other]));
+    beside.chain(pairs(&IMPORTS))
+}
+
+#[tokio::test]
+async fn an_import_beside_another_call_keeps_the_promises_in_every_order() {
+    let _paused = PausedTime::begin();
+    let world = World::new(&[0, 0]).await;
+    let orders = by_share(Orders::Some(5), Orders::All, Orders::All);
+    let leaps = by_share(Orders::Some(3), Orders::Some(20), Orders::AllButCommuted);
+    let copies = by_share(Orders::Some(1), Orders::Some(5), Orders::AllButCommuted);
+    let mut total = 0;
+    for known in KNOWN {
+        for calls in with_imports() {
+            let plan = plan(&calls, known);
+            total += walk(&world, plan, orders).await;
+            total += walk(&world, Plan { leap: Some(LEASE_IS_OVER), ..plan }, leaps).await;
+            for (write, how) in [(0, How::Copied), (0, How::Late), (1, How::Copied), (1, How::AnswerLost)] {
+                let disturbance = Some(Disturbance { actor: 0, write, how });
+                total += walk(&world, Plan { disturbance, ..plan }, copies).await;
+            }
+        }
+    }
+    counted("an import and another call", total);
+}
+
+#[tokio::test]
+async fn an_import_that_dies_at_any_gate_can_be_repeated_and_blocks_nobody() {
+    let nexts = [Call::FinishPopup, Call::FinishWidget, Call::Forget, Call::AccessForce, Call::Sweep];
+    let pairs =
+        IMPORTS.into_iter().flat_map(|import| nexts.map(|next| (import, next)).into_iter().chain([(import, import)]));
+    let before = [Call::FinishPopup, Call::FinishWidget, Call::AccessForce];
+    let pairs = pairs.chain(before.into_iter().flat_map(|dying| IMPORTS.map(|import| (dying, import))));
+    counted("deaths beside an import", die_everywhere(&pairs.collect::<Vec<_>>()).await);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Code, Problem, Result};
+use crate::identity::UserId;
 
 /// Longest body, in bytes after decoding.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -27,7 +28,7 @@ impl Fields {
         let body = bytes(request)?;
         match media_type(request).as_deref() {
             _ if body.is_empty() => Ok(Self::default()),
-            None | Some("application/json") => Self::from_json(body),
+            None | Some("application/json") => Self::object(body),
             Some(_) => Err(Problem::new(Code::UnsupportedMediaType, "send application/json")),
         }
     }
@@ -37,7 +38,7 @@ impl Fields {
         let body = bytes(request)?;
         match media_type(request).as_deref() {
             _ if body.is_empty() => Err(Problem::invalid_request("the body is empty")),
-            None | Some("application/json") => Self::from_json(body),
+            None | Some("application/json") => Self::object(body),
             Some("application/x-www-form-urlencoded") => Ok(Self::from_form(body)),
             Some(_) => {
                 let detail = "send application/json or application/x-www-form-urlencoded";
@@ -46,7 +47,8 @@ impl Fields {
         }
     }
 
-    fn from_json(body: &[u8]) -> Result<Self> {
+    /// Reads a JSON object.
+    pub fn object(body: &[u8]) -> Result<Self> {
         match serde_json::from_slice(body) {
             Ok(fields) => Ok(Self { fields, is_form: false }),
             Err(error) if error.is_data() => Err(Problem::invalid_request("the body is not a JSON object")),
@@ -94,6 +96,12 @@ impl Fields {
     /// A required text.
     pub fn text(&self, name: &str) -> Result<String> {
         self.optional_text(name)?.ok_or_else(|| Problem::invalid_request(format!("{name} is missing")))
+    }
+
+    /// A required user ID.
+    pub fn user_id(&self, name: &str) -> Result<UserId> {
+        UserId::new(self.text(name)?)
+            .ok_or_else(|| Problem::invalid_request(format!("{name} is longer than 1024 bytes")))
     }
 
     /// A text that may be absent or null, but not blank or too long.

@@ -4,9 +4,10 @@ use lambda_http::{Request, RequestExt, request::RequestContext};
 use serde_json::Value;
 use tracing::warn;
 
-use super::{Code, Problem};
+use super::{Code, Problem, body::Fields};
 use crate::config::Config;
 use crate::identity::{EmailAddress, UserId};
+use crate::invocation::Invocation;
 
 /// `identity.apiKey` of a test call from a REST API's console. Its `userArn` is the console user's.
 /// Source: API Gateway's mapping template reference, `$context.identity.apiKey`.
@@ -89,8 +90,21 @@ fn email_address(claim: &Value) -> Option<EmailAddress> {
     }
 }
 
+/// The body of an `/internal/` route's request, and the user whom it names. Only another backend may name a user.
+pub fn backend_request(request: &Request, invocation: &Invocation) -> Result<(UserId, Fields), Problem> {
+    if let Some(arn) = aws_arn(request) {
+        // a refused caller is audited too
+        invocation.set_caller(arn);
+    }
+    require_aws_caller(request)?;
+    let fields = Fields::json(request)?;
+    let user = fields.user_id("clientUserId")?;
+    invocation.set_user(&user);
+    Ok((user, fields))
+}
+
 /// The ARN of the AWS identity that calls. [`require_aws_caller`] decides whether IAM let it in.
-pub fn aws_arn(request: &Request) -> Option<&str> {
+fn aws_arn(request: &Request) -> Option<&str> {
     let arn = match request.request_context_ref()? {
         RequestContext::ApiGatewayV2(context) => context.authorizer.as_ref()?.iam.as_ref()?.user_arn.as_deref(),
         RequestContext::ApiGatewayV1(context) => context.identity.user_arn.as_deref(),
@@ -100,7 +114,7 @@ pub fn aws_arn(request: &Request) -> Option<&str> {
 }
 
 /// Refuses a user's token, a Cognito identity and the console's test with 403, and a request without a caller with 401.
-pub fn require_aws_caller(request: &Request) -> Result<(), Problem> {
+fn require_aws_caller(request: &Request) -> Result<(), Problem> {
     let forbidden = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.authorizer.as_ref().is_some_and(|authorizer| {
             let cognito = authorizer.iam.as_ref().is_some_and(|iam| iam.cognito_identity.is_some());

@@ -160,7 +160,7 @@ fn of_human_api(failure: &Failure) -> (Code, &'static str) {
         }
         Cause::Invalid(_) => (Code::UpstreamInvalid, "Human API's answer cannot be used"),
         Cause::Unauthorized => (Code::UpstreamUnauthorized, "Human API refuses this backend's credentials"),
-        Cause::Unavailable { .. } => unavailable,
+        Cause::Unavailable { .. } | Cause::RateLimited { .. } => unavailable,
         Cause::Timeout => (Code::UpstreamTimeout, "Human API did not answer in time"),
     }
 }
@@ -172,9 +172,10 @@ fn wait(error: &Error) -> Option<u64> {
         | Error::LeaseNotRenewed(StoreError::Locked { retry_after }) => {
             Some(retry_after.as_millis().div_ceil(1000) as u64)
         }
-        Error::HumanApi(Failure { cause: Cause::Unavailable { retry_after }, .. }) => {
-            retry_after.map(|wait| wait.as_secs())
-        }
+        Error::HumanApi(Failure {
+            cause: Cause::Unavailable { retry_after } | Cause::RateLimited { retry_after },
+            ..
+        }) => retry_after.map(|wait| wait.as_secs()),
         _ => None,
     }
 }

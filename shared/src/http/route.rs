@@ -1,6 +1,8 @@
 //! Routes, and the URL under which the caller reached the API. Both come from API Gateway's context, never from a header
 //! or a raw path.
 
+use std::fmt;
+
 use lambda_http::{Request, RequestExt, request::RequestContext};
 
 use super::{Code, Problem};
@@ -13,24 +15,20 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route of a request: `routeKey` (payload 2.0), or resource and method (payload 1.0).
+    /// The route of a request.
     pub fn of(request: &Request, routes: &'static [Self]) -> Result<Self, Problem> {
-        let named = match request.request_context_ref() {
-            Some(RequestContext::ApiGatewayV2(context)) => {
-                context.route_key.as_deref().and_then(|key| key.split_once(' '))
-            }
-            Some(RequestContext::ApiGatewayV1(context)) => {
-                context.resource_path.as_deref().map(|path| (request.method().as_str(), path))
-            }
-            _ => None,
-        };
-        let (method, path) = named.unwrap_or_default();
+        let (method, path) = named(request).unwrap_or_default();
         let on_path = || routes.iter().filter(|route| route.path == path);
         match on_path().find(|route| route.method == method) {
             Some(route) => Ok(*route),
             None if on_path().next().is_none() => Err(Problem::new(Code::NotFound, "no such route")),
             None => Err(Problem::method_not_allowed(on_path().map(|route| route.method).collect())),
         }
+    }
+
+    /// The route is for other backends.
+    fn is_internal(&self) -> bool {
+        self.path.starts_with("/internal/")
     }
 
     /// The URL of this route's API: the domain, then the path up to the route (the stage, or a custom domain's mapping key).
@@ -50,6 +48,30 @@ impl Route {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.chars().all(is_plain);
         prefix.strip_prefix('/')?.split('/').all(is_segment).then_some(prefix)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// Method and path: `routeKey` (payload 2.0), or resource and method (payload 1.0).
+fn named(request: &Request) -> Option<(&str, &str)> {
+    match request.request_context_ref()? {
+        RequestContext::ApiGatewayV2(context) => context.route_key.as_deref()?.split_once(' '),
+        RequestContext::ApiGatewayV1(context) => Some((request.method().as_str(), context.resource_path.as_deref()?)),
+        _ => None,
+    }
+}
+
+/// The call gets an audit line: its path is another backend's. A call without a known path counts too, if the function has such a route.
+pub fn is_audited(request: Option<&Request>, routes: &[Route]) -> bool {
+    let path = request.and_then(named).map(|(_, path)| path);
+    match routes.iter().find(|route| Some(route.path) == path) {
+        Some(route) => route.is_internal(),
+        None => routes.iter().any(Route::is_internal),
     }
 }
 

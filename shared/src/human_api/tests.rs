@@ -93,7 +93,7 @@ async fn each_status_says_whether_the_request_was_performed_and_may_be_sent_agai
         (403, "Human API refused with 403 Forbidden", false, false),
         (404, "Human API refused with 404 Not Found", false, false),
         (422, "Human API refused with 422 Unprocessable Entity", false, false),
-        (429, unavailable, false, true),
+        (429, "Human API asks for fewer requests", false, true),
         (500, unavailable, true, false),
         (501, unavailable, true, false),
         (502, unavailable, true, true),
@@ -122,7 +122,10 @@ async fn the_wait_that_human_api_asks_for_is_kept() {
         let server = Server::answering([Answer::with_headers(status, "retry-after: 7\r\n", "")]).await;
         let outcome = human_api(&server.url).attempt(&ACCESS, &secret()).await;
         let cause = outcome.err().map(|failure| failure.cause);
-        assert!(matches!(cause, Some(Cause::Unavailable { retry_after: Some(wait) }) if wait.as_secs() == 7));
+        let (Some(Cause::Unavailable { retry_after } | Cause::RateLimited { retry_after })) = cause else {
+            panic!("{status}: {cause:?}")
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(7)), "{status}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A function that a schedule or an operator invokes: a JSON event in, JSON out. It writes its own log lines and metrics.
+//! A function that a schedule, an operator or a stream invokes: a JSON event in, JSON out. It writes its own log lines and metrics.
 
 use std::process::ExitCode;
 
@@ -6,11 +6,17 @@ use lambda_http::LambdaEvent;
 use serde_json::{Value, value::RawValue};
 use tracing::Instrument;
 
-use super::{Call, Deps, Runner, exit_code, serve};
-use crate::{clock::Clock, config::Config, network::NetworkError, telemetry::Output};
+use super::{Call, Deps, Runner, exit_code, serve, within_init};
+use crate::config::{Config, ConfigError};
+use crate::{clock::Clock, network::NetworkError, telemetry::Output};
 
 pub trait Job: Send + Sync + Sized + 'static {
     const NAME: &'static str;
+
+    /// Checks variables that only this function requires.
+    fn check(_config: &Config) -> Result<(), ConfigError> {
+        Ok(())
+    }
 
     /// Builds the clients it uses, and no others.
     fn new(deps: Deps<'_>) -> Self;
@@ -35,7 +41,11 @@ impl<J: Job> Runner<J> {
 
 /// A job's `main`.
 pub async fn run<J: Job>() -> ExitCode {
-    let prepare = async |runner: &Runner<J>| runner.prepare_with(runner.function.prepare()).await;
+    let build = |config: &Config, clock, output| {
+        J::check(config)?;
+        Ok(Runner::of_job(config, clock, output)?)
+    };
+    let prepare = async |runner: &Runner<J>| within_init(runner.function.prepare()).await;
     let handle = async |runner: &Runner<J>, event| runner.run_job(event).await.map(|answer| answer.to_string());
-    exit_code(serve(J::NAME, Runner::of_job, prepare, handle).await)
+    exit_code(serve(J::NAME, build, prepare, handle).await)
 }

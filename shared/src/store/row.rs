@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
 use super::item::{Item, take};
+use super::{StoreError, USER_KEY};
 use crate::clock::Millis;
 use crate::identity::{UserId, UserKey};
 use crate::record::Record;
@@ -121,6 +121,13 @@ impl Row {
         if row.user.key() == *key { Ok(row) } else { Err(StoreError::Unreadable("clientUserId")) }
     }
 
+    /// Reads an image of the table's stream.
+    pub fn decode_image(image: serde_dynamo::Item) -> Result<Self, StoreError> {
+        let item = Item::from(image);
+        let key = item.get(USER_KEY).and_then(|key| UserKey::parse(key.as_s().ok()?));
+        Self::decode(&key.ok_or(StoreError::Unreadable(USER_KEY))?, item)
+    }
+
     /// A call has the lease: no other call may take it over yet.
     pub fn is_leased(&self, now: Millis) -> bool {
         self.lease_until.is_some_and(|until| now <= until + CLOCK_MARGIN)
@@ -133,6 +140,12 @@ impl Row {
     /// A response of Human API is missing that no call waits for any more.
     pub fn is_unresolved(&self, now: Millis) -> bool {
         self.lease_until.is_some() && !self.is_leased(now)
+    }
+
+    /// Human API may have performed a request whose outcome is not in the record yet. A call may be at work on it.
+    pub fn awaits_an_outcome(&self) -> bool {
+        let is_request = |pending: &Pending| pending.request != Request::Nothing;
+        self.lease_until.is_some() && (self.pending.as_ref().is_some_and(is_request) || !self.taken_over.is_empty())
     }
 
     /// The row as it will be after the release.

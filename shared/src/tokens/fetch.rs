@@ -112,6 +112,7 @@ impl LeasedUser<'_> {
 
     fn set_access_token(&mut self, token: StoredAccessToken) {
         let now = token.obtained_at;
+        self.record_mut().flow.get_or_insert(token.from);
         self.record_mut().access_token = Some(token);
         self.response_at_risk = false;
         self.set_connected(now);
@@ -135,6 +136,14 @@ impl LeasedUser<'_> {
         self.lease.spends = ticket.map(|ticket| (ticket, session.clone()));
         self.clear_reconnect();
         self.lease.row.remember_finished(session, now);
+        self.record_mut().finishes += 1;
+    }
+
+    /// `access` has brought tokens for a user who has connected in the Connect widget.
+    pub fn set_finished_by_access(&mut self) {
+        self.clear_reconnect();
+        self.record_mut().flow = Some(Flow::Connect);
+        self.record_mut().finishes += 1;
     }
 
     /// Ends a connection that came from `access`, after Human API has refused `access`. `true` if it did.
@@ -150,7 +159,7 @@ impl LeasedUser<'_> {
     }
 
     /// The user has connected again: nothing is lost any more.
-    pub fn clear_reconnect(&mut self) {
+    pub(super) fn clear_reconnect(&mut self) {
         if let Some(lost) = self.record_mut().clear_reconnect() {
             let now = self.now();
             self.lease.row.remember_finished(lost, now);

@@ -72,7 +72,7 @@ impl LeasedUser<'_> {
             Cause::Refused(status) if status.as_u16() == 403 => self.credentials_are_good().await?,
             Cause::Refused(_) => true,
             // Human API has failed on this session twice; for a proven humanId there is another way
-            Cause::Unavailable { .. } | Cause::Invalid(_) if failure.maybe_performed => {
+            Cause::Unavailable { .. } | Cause::RateLimited { .. } | Cause::Invalid(_) if failure.maybe_performed => {
                 self.proven_human_id().await?.is_some()
             }
             _ => false,
@@ -140,9 +140,7 @@ impl LeasedUser<'_> {
             self.checkpoint(Request::Access).await?;
         }
         match self.access_token().await {
-            Ok(true) => {
-                self.record_mut().flow.get_or_insert(Flow::Connect);
-            }
+            Ok(true) => {}
             Ok(false) if self.end_if_revoked() => {}
             Ok(false) | Err(Error::HumanApi(Failure { cause: Cause::Refused(_), maybe_performed: false, .. })) => {
                 self.record_mut().access_token = None;

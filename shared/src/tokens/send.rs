@@ -84,7 +84,7 @@ impl LeasedUser<'_> {
     /// Waits before the next attempt. If there is no time for one, the failure stands.
     async fn back_off(&self, attempt: u32, failure: Failure) -> Result<(), Error> {
         let requested = match failure.cause {
-            Cause::Unavailable { retry_after } => retry_after,
+            Cause::Unavailable { retry_after } | Cause::RateLimited { retry_after } => retry_after,
             _ => None,
         };
         let wait = requested.unwrap_or_else(|| jittered_back_off(attempt));
