@@ -116,6 +116,28 @@ visit("the list of events shows no secret", {}, async (page) => {
   assert.doesNotMatch(await page.locator("#happened").textContent(), /Bearer |made-up-(access|public|session|id|client)/);
 });
 
+visit("imported users are served and forgotten by another backend, and each change is an event", {}, async (page) => {
+  const of = (text) => page.locator("#events li", { hasText: text });
+  await page.locator("#import").click();
+  await told(page, /: 100\. Their ids are imported-001 to imported-100/);
+  await of("imported-100").filter({ hasText: "Connection Connected" }).first().waitFor();
+  await of("imported-100").getByRole("button").first().click();
+  await page.locator("#user-name").getByText("imported-100").waitFor();
+  await quiet(page);
+  await page.locator("#record").getByText("made-up-human-id-100").waitFor();
+  const answer = async (button, status) => {
+    await page.locator(button).click();
+    await page.locator("#answer-title").getByText(`answered ${status}`).waitFor();
+    await quiet(page);
+  };
+  await answer("#access", 200);
+  await answer("#backend-connection", 200);
+  assert.match(await page.locator("#answer-body").textContent(), /"connected": true/);
+  await answer("#backend-forget", 204);
+  await of("imported-100").filter({ hasText: "Connection Forgotten" }).first().waitFor();
+  await page.locator("#record").getByText("The table has no row for imported-100").waitFor();
+});
+
 visit("by keyboard alone", { reducedMotion: "reduce" }, async (page) => {
   await page.locator("#connect").focus();
   await page.keyboard.press("Enter");

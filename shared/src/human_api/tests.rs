@@ -122,7 +122,7 @@ async fn the_wait_that_human_api_asks_for_is_kept() {
         let server = Server::answering([Answer::with_headers(status, "retry-after: 7\r\n", "")]).await;
         let outcome = human_api(&server.url).attempt(&ACCESS, &secret()).await;
         let cause = outcome.err().map(|failure| failure.cause);
-        let (Some(Cause::Unavailable { retry_after } | Cause::RateLimited { retry_after })) = cause else {
+        let Some(Cause::Unavailable { retry_after } | Cause::RateLimited { retry_after }) = cause else {
             panic!("{status}: {cause:?}")
         };
         assert_eq!(retry_after, Some(Duration::from_secs(7)), "{status}");
