@@ -132,7 +132,7 @@ async function recover() {
 async function asBackend(what, more = {}) {
   const { route, status, body } = await localStack.asBackend(what, { clientUserId: user.id, ...more });
   document.getElementById("answer-title").textContent = `${route} answered ${status}`;
-  document.getElementById("answer-body").textContent = JSON.stringify(body, null, 2) ?? "";
+  document.getElementById("answer-body").textContent = body ? JSON.stringify(body, null, 2) : "no body";
   document.getElementById("answer").hidden = false;
 }
 

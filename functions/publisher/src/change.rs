@@ -2,14 +2,14 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use shared::clock::{Millis, rfc3339};
+use shared::clock::{Millis, parse_rfc3339, rfc3339};
 use shared::record::Record;
 use shared::store::Row;
 
 /// DynamoDB itself deletes expired rows. Source: DynamoDB's guide, "DynamoDB Streams and Time to Live".
 const TIME_TO_LIVE: &str = "dynamodb.amazonaws.com";
 
-/// A record of the stream.
+/// A record of the stream, as Lambda hands it over or the AWS CLI prints it.
 pub struct Change {
     id: String,
     pub sequence_number: String,
@@ -57,14 +57,22 @@ struct StreamRecord {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct UserIdentity {
+    #[serde(alias = "PrincipalId")]
     principal_id: String,
+}
+
+/// Lambda hands over a number. The AWS CLI prints a text, and `docs/events.md` hands that over.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Seconds(f64),
+    Text(String),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Images {
-    /// In seconds since the Unix epoch.
-    approximate_creation_date_time: f64,
+    approximate_creation_date_time: Time,
     sequence_number: String,
     old_image: Option<serde_dynamo::Item>,
     new_image: Option<serde_dynamo::Item>,
@@ -105,13 +113,17 @@ impl Change {
         let read: StreamRecord =
             serde_json::from_str(record.get()).map_err(|_| unreadable("it is no record of a stream".to_owned()))?;
         let Images { approximate_creation_date_time, sequence_number, old_image, new_image } = read.dynamodb;
+        let at = match approximate_creation_date_time {
+            Time::Seconds(seconds) => Some((seconds * 1000.0) as Millis),
+            Time::Text(text) => parse_rfc3339(&text),
+        };
         let row = |image: Option<serde_dynamo::Item>| {
             image.map(Row::decode_image).transpose().map_err(|error| unreadable(error.to_string()))
         };
         Ok(Self {
             id: read.event_id,
             sequence_number,
-            at: (approximate_creation_date_time * 1000.0) as Millis,
+            at: at.ok_or_else(|| unreadable("its time is none".to_owned()))?,
             is_expiry: read.user_identity.is_some_and(|identity| identity.principal_id == TIME_TO_LIVE),
             before: row(old_image)?,
             after: row(new_image)?,

@@ -168,6 +168,19 @@ async fn a_forgotten_user_has_an_event_and_an_expired_row_has_none() {
 }
 
 #[tokio::test]
+async fn a_record_as_the_aws_cli_prints_it_has_the_same_event() {
+    let mut printed = first_finish(1);
+    printed["dynamodb"]["ApproximateCreationDateTime"] = json!("2026-11-26T10:00:00+00:00");
+    let (_, of_lambda, _) = publish(&[first_finish(1)], vec![taken(1)]).await;
+    assert_eq!(publish(&[printed], vec![taken(1)]).await.1, of_lambda);
+    let mut expired = record(2, Some(image(json!({"connectedAt": 1}))), None);
+    expired["userIdentity"] = json!({"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"});
+    let mut timeless = first_finish(3);
+    timeless["dynamodb"]["ApproximateCreationDateTime"] = json!("yesterday");
+    assert_eq!(publish(&[expired, timeless], vec![]).await, (json!({"batchItemFailures": []}), vec![], 1));
+}
+
+#[tokio::test]
 async fn records_without_an_event_make_no_request() {
     let same = || Some(image(json!({"connectedAt": 1})));
     assert_eq!(publish(&[record(1, same(), same())], vec![]).await, (json!({"batchItemFailures": []}), vec![], 0));

@@ -78,3 +78,31 @@ async fn a_reseal_that_dynamodb_delays_ends_in_time() {
 async fn a_reseal_that_secrets_manager_delays_ends_in_time() {
     reseal_without(Service::SecretsManager).await;
 }
+
+#[tokio::test]
+async fn an_import_ends_in_time_whichever_service_does_not_answer_and_goes_on_from_there() {
+    let mut world = World::new().await;
+    for service in [Service::HumanApi, Service::DynamoDb] {
+        let users: Vec<String> = (0..20).map(|number| format!("imported-{service:?}-{number}")).collect();
+        for user in &users {
+            world.stack.human_api.with(|state| state.connect(user, "made-up-01"));
+        }
+        let users: Vec<Value> = users.into_iter().map(|user| json!({"clientUserId": user})).collect();
+        let (cold, faults) = (world.cold(), world.stack.faults.clone());
+        let began = tokio::time::Instant::now();
+        faults.set([Rule::always(service, Fault::Hang(Acts::Not))]);
+        let event = json!({"task": "import", "users": users});
+        let report = world.time.during(&faults, cold.maintain(&event)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(112), "{service:?}: {:?} {report}", began.elapsed());
+        let next = report["next"].as_u64().unwrap() as usize;
+        let failed = report["results"].as_array().unwrap().iter().filter(|result| result["result"] == "failed");
+        assert!((1..20).contains(&next) && failed.count() == next, "{service:?}: {report}");
+        faults.set([]);
+        // nobody can tell whether the requests so far were performed: the import waits for their leases, or resolves them
+        world.time.pass(Duration::from_millis(LEASE_IS_OVER as u64)).await;
+        let report = world.time.during(&faults, cold.maintain(&event)).await.unwrap();
+        let created = report["results"].as_array().unwrap().iter().filter(|result| result["result"] == "created");
+        let resolved = if service == Service::HumanApi { next } else { 0 };
+        assert_eq!((created.count(), &report["next"]), (20 - resolved, &Value::Null), "{service:?}: {report}");
+    }
+}
