@@ -1,4 +1,4 @@
-// The switches of the Human API stand-in, and buttons that run the maintenance tasks `sweep` and `import`.
+// The switches of the Human API stand-in, and buttons that run the tasks of `maintenance`.
 
 import * as localStack from "./local-stack.js";
 
@@ -26,6 +26,8 @@ export class StandIn {
     };
 
     press("rotate-secret", () => run("The client secret was rotated.", () => localStack.standIn("rotate-secret")));
+    press("rotate-key", () => run("The sealing key was rotated. The task reseal seals all rows with the new key.", () => localStack.standIn("rotate-sealing-key")));
+    press("reseal", () => run("The task reseal has run.", reseal));
     press("expire-tokens", () => run(`The tokens of ${user()} have expired.`, () => localStack.standIn("expire-tokens", { user: user() })));
     press("drop-user", () => run(`Human API has dropped ${user()}.`, () => localStack.standIn("drop-user", { user: user() })));
     press("sweep", () => run("The task sweep has run.", async () => {
@@ -39,6 +41,18 @@ export class StandIn {
     }));
     press("lose", () => run(`The public token of ${user()} is lost.`, () => localStack.standIn("lose-public-token", { user: user() })));
   }
+}
+
+/** Walks through the whole table. */
+async function reseal() {
+  const total = { resealed: 0, unchanged: 0, failed: 0 };
+  for (let after = null, ended = false; !ended; ended = after === null) {
+    const page = await localStack.maintain({ task: "reseal", after });
+    for (const name of Object.keys(total)) total[name] += page[name];
+    if (page.next === after) break; // a row could not be read now
+    after = page.next;
+  }
+  return `Resealed: ${total.resealed}, unchanged: ${total.unchanged}, failed: ${total.failed}.`;
 }
 
 /** Popup users as another database could have them. */

@@ -22,7 +22,7 @@ use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
 use crate::mask::{self, MASK};
 use crate::names_this_machine;
-use crate::secrets::{CLIENT_SECRET, Secrets};
+use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
 use maintenance::Maintenance;
 
 /// The parts that the console uses.
@@ -221,6 +221,7 @@ enum Switch {
     DropUser { user: String },
     ExpireTokens { user: String },
     RotateSecret,
+    RotateSealingKey,
     SingleUse { on: bool },
     Delay { ms: u64 },
     Fault { service: String, fault: String, once: bool },
@@ -237,6 +238,7 @@ async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) ->
             console.update(&user, "SET userRecord.#a.expiresAt = :now", "widgetToken").await;
         }
         Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
+        Switch::RotateSealingKey => console.secrets.rotate(TOKEN_KEY),
         Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),
         Switch::Delay { ms } => console.human_api.with(|state| state.delay_ms = ms),
         Switch::Fault { service, fault, once } => return console.fault(&service, &fault, once),
@@ -255,13 +257,16 @@ async fn invoke(State(console): State<Console>, Path(function): Path<String>, re
     if !signature.is_some_and(|signature| signature.starts_with("AWS4-HMAC-SHA256 ")) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    if function != Maintenance::NAME {
+    // a name, with an alias or without
+    if function.split(':').next() != Some(Maintenance::NAME) {
         return (StatusCode::NOT_FOUND, [("x-amzn-errortype", "ResourceNotFoundException")]).into_response();
     }
     let Ok(body) = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    match console.gateway.maintain(&serde_json::from_slice(&body).unwrap_or_default()).await {
+    // The run goes on even if its caller disconnects.
+    let run = async move { console.gateway.maintain(&serde_json::from_slice(&body).unwrap_or_default()).await };
+    match tokio::spawn(run).await.unwrap_or_else(|_| Err("the task panicked".to_owned())) {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => {
             let failed = [("x-amz-function-error", "Unhandled")];

@@ -114,6 +114,8 @@ impl LocalStack {
             ("AWS_ENDPOINT_URL_LAMBDA", &console),
             ("EVENT_BUS_NAME", "made-up-bus"),
             ("AWS_REGION", "us-east-1"),
+            // Version 1 of the AWS CLI reads this one only.
+            ("AWS_DEFAULT_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "made-up"),
             ("AWS_SECRET_ACCESS_KEY", "made-up"),
         ];
@@ -127,10 +129,10 @@ impl LocalStack {
         // This client bypasses the proxy. The faults do not affect what the console and the tests do to the table.
         let dynamodb = aws::client(table, &http);
         aws::create_table(&dynamodb, options.has_stream).await?;
-        let stream = TableStream::new(database);
-        if options.has_stream {
-            stream.skip()?;
+        if let Some(file) = file("dynamodb.sqlite").filter(|_| options.has_stream) {
+            aws::tidy_stream(&file)?;
         }
+        let stream = TableStream::new(database);
 
         let pages = human_api::router(human_api.clone(), calls.clone(), &console);
         tokio::spawn(async move { axum::serve(widgets, pages).await });

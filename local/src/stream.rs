@@ -25,17 +25,6 @@ impl TableStream {
         Self { database, last: Mutex::default() }
     }
 
-    /// Leaves out the changes so far.
-    pub(crate) fn skip(&self) -> Result<(), String> {
-        loop {
-            let records = self.read()?;
-            if records.is_empty() {
-                return Ok(());
-            }
-            self.go_on_after(&records);
-        }
-    }
-
     /// The next records, as an event of Lambda has them.
     pub fn read(&self) -> Result<Vec<Value>, String> {
         let last = lock(&self.last).clone();

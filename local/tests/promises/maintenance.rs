@@ -81,7 +81,7 @@ async fn a_reseal_that_secrets_manager_delays_ends_in_time() {
 
 #[tokio::test]
 async fn an_import_ends_in_time_whichever_service_does_not_answer_and_goes_on_from_there() {
-    let mut world = World::new().await;
+    let world = World::new().await;
     for service in [Service::HumanApi, Service::DynamoDb] {
         let users: Vec<String> = (0..20).map(|number| format!("imported-{service:?}-{number}")).collect();
         for user in &users {
