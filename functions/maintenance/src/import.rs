@@ -70,13 +70,13 @@ impl Import {
             return Err(format!("users has more than {MAX_USERS} users"));
         }
         let replaces = match fields.get("onConflict").map(|text| serde_json::from_str(text.get())) {
-            None | Some(Ok("keep")) => false,
-            Some(Ok("replace")) => true,
+            None | Some(Ok(None | Some("keep"))) => false,
+            Some(Ok(Some("replace"))) => true,
             Some(_) => return Err("onConflict must be keep or replace".to_owned()),
         };
-        let is_dry_run = fields.get("dryRun").map_or(Ok(false), |flag| serde_json::from_str(flag.get()));
+        let is_dry_run = fields.get("dryRun").map_or(Ok(None), |flag| serde_json::from_str::<Option<bool>>(flag.get()));
         let is_dry_run = is_dry_run.map_err(|_| "dryRun must be true or false")?;
-        Ok(Self { users: Entry::read_all(&users), replaces, is_dry_run })
+        Ok(Self { users: Entry::read_all(&users), replaces, is_dry_run: is_dry_run.unwrap_or_default() })
     }
 }
 

@@ -194,6 +194,7 @@ fn an_event_names_its_task_and_an_error_names_the_field() {
     }
     assert_eq!(read(r#"{"task":"reseal","after":null,"segment":1,"segments":2}"#), Ok(false));
     assert_eq!(read(r#"{"task":"import","users":[{},7],"onConflict":"replace","dryRun":true}"#), Ok(false));
+    assert_eq!(read(r#"{"task":"import","users":[],"onConflict":null,"dryRun":null}"#), Ok(false));
     let users = |count: usize| json!({"task": "import", "users": vec![json!({}); count]}).to_string();
     assert_eq!(read(&users(500)), Ok(false));
     assert!(read(&users(501)).unwrap_err().contains("users"));
