@@ -193,6 +193,7 @@ impl Record {
         if self.human_id.as_ref().is_some_and(|known| *known != human_id) {
             self.public_token = None;
             self.access_token = None;
+            self.widget_token = None;
             self.connected_at = None;
             self.sources.clear();
         }

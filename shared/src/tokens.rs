@@ -165,6 +165,15 @@ impl TokenService {
     pub async fn open(&self, user: &UserId, kind: Kind, sealed: &Sealed) -> Result<String, Error> {
         Ok(self.sealer.open(&user.key(), kind, sealed).await?)
     }
+
+    /// Whether `sealed` contains `text`. What does not open does not.
+    async fn contains(&self, user: &UserId, kind: Kind, sealed: &Sealed, text: &str) -> Result<bool, Error> {
+        match self.open(user, kind, sealed).await {
+            Ok(opened) => Ok(opened == text),
+            Err(Error::Seal(error)) if error.is_permanent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A user under this call's lease. Changes of the record are stored when the work ends.

@@ -26,7 +26,7 @@ pub(crate) struct Import {
 /// One of the users, as the payload has it.
 pub(crate) struct Entry {
     pub(crate) user: Result<User, Problem>,
-    /// Another user of the call names the same humanId.
+    /// Another entry of the call says otherwise: it names the same humanId for another user, or the same user with other tokens.
     is_ambiguous: bool,
 }
 
@@ -83,17 +83,24 @@ impl Import {
 impl Entry {
     pub(crate) fn read_all(users: &[&RawValue]) -> Vec<Self> {
         let objects: Vec<_> = users.iter().map(|user| Fields::object(user.get().as_bytes())).collect();
-        let human_id = |fields: &Fields| fields.get::<String>("humanId");
-        let mut named: BTreeMap<String, BTreeSet<Option<String>>> = BTreeMap::new();
+        let text = |fields: &Fields, name| fields.get::<String>(name);
+        let tokens = |fields: &Fields| ["humanId", "accessToken", "publicToken"].map(|name| text(fields, name));
+        // all users of each humanId, and all tokens of each user
+        let (mut users, mut connections) = (BTreeMap::new(), BTreeMap::new());
         for fields in objects.iter().flatten() {
-            if let Some(human_id) = human_id(fields) {
-                named.entry(human_id).or_default().insert(fields.get("clientUserId"));
-            }
+            let (human_id, user) = (text(fields, "humanId"), text(fields, "clientUserId"));
+            users.entry(human_id).or_insert_with(BTreeSet::new).insert(user.clone());
+            connections.entry(user).or_insert_with(BTreeSet::new).insert(tokens(fields));
         }
+        users.remove(&None);
+        let has_several = |fields: &Fields| {
+            let users = users.get(&text(fields, "humanId")).map_or(0, BTreeSet::len);
+            let connections = connections.get(&text(fields, "clientUserId")).map_or(0, BTreeSet::len);
+            users > 1 || connections > 1
+        };
         let entry = |fields: Result<Fields, Problem>| {
-            let human_id = fields.as_ref().ok().and_then(human_id);
-            let users = human_id.and_then(|human_id| named.get(&human_id)).map_or(0, BTreeSet::len);
-            Self { user: fields.and_then(|fields| User::read(&fields)), is_ambiguous: users > 1 }
+            let is_ambiguous = fields.as_ref().is_ok_and(has_several);
+            Self { user: fields.and_then(|fields| User::read(&fields)), is_ambiguous }
         };
         objects.into_iter().map(entry).collect()
     }

@@ -165,6 +165,36 @@ fn a_user_has_all_fields_of_a_popup_connection_or_none() {
 }
 
 #[tokio::test]
+async fn a_user_with_two_connections_in_one_call_is_a_conflict_each_time() {
+    let user = |token: &str| json!({"clientUserId": "ada", "humanId": "made-up", "accessToken": token});
+    for (second, outcome) in
+        [(user("one"), "created"), (user("two"), "conflict"), (json!({"clientUserId": "ada"}), "conflict")]
+    {
+        let event = json!({"task": "import", "users": [user("one"), second], "dryRun": true, "onConflict": "replace"});
+        let answers = if outcome == "created" { vec![Answer::item(None), Answer::item(None)] } else { vec![] };
+        let (result, _) = run(event, answers).await;
+        assert_eq!(result["results"].as_array().unwrap().len(), 2);
+        assert!(
+            result["results"].as_array().unwrap().iter().all(|user| user["result"] == outcome),
+            "{second}: {result}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_import_replaces_tokens_that_do_not_open() {
+    let sealed = json!({"key": "v0", "sealed": "AAAA"});
+    let access = json!({"token": sealed, "obtainedAt": 1, "from": "popup"});
+    let row = item("ada", &json!({"userRecord": {"humanId": "made-up", "connectedAt": 1, "accessToken": access}}));
+    let user = json!({"clientUserId": "ada", "humanId": "made-up", "accessToken": "canary"});
+    for (on_conflict, outcome) in [("keep", "conflict"), ("replace", "replaced")] {
+        let event = json!({"task": "import", "users": [user], "dryRun": true, "onConflict": on_conflict});
+        let (result, _) = run(event, [Answer::item(Some(&row))]).await;
+        assert_eq!(result["results"][0]["result"], outcome, "{result}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_does_not_answer_is_a_failure_of_the_task() {
     let refused = Answer::json(400, &json!({"__type": "com.amazon.coral.service#AccessDeniedException"}));
     let (result, _) = run(json!({"task": "reseal", "after": "made-up"}), [refused]).await;

@@ -132,17 +132,16 @@ impl Change {
 
     /// The events of this change, in their order.
     pub fn events(&self) -> Vec<Event> {
-        let row = self.after.as_ref().or(self.before.as_ref());
-        let Some(row) = row.filter(|_| !self.is_expiry) else { return Vec::new() };
-        let record = |row: &Option<Row>| row.as_ref().map(|row| row.record.clone());
-        let (before, after) = (record(&self.before), record(&self.after));
-        let kinds = kinds(before.as_ref(), after.as_ref());
+        let (old, new) = (self.before.as_ref(), self.after.as_ref());
+        let Some(row) = new.or(old).filter(|_| !self.is_expiry) else { return Vec::new() };
+        let kinds = kinds(old.map(|row| &row.record), new.map(|row| &row.record));
         let event = |kind: Kind| Event {
             kind,
             id: format!("{}-{}", self.id, kind.suffix()),
             occurred_at: self.at,
             user: row.user.as_str().to_owned(),
-            record: row.record.clone(),
+            // a connection also ends if Human API names another humanId
+            record: old.filter(|_| kind == Kind::Revoked).unwrap_or(row).record.clone(),
         };
         kinds.into_iter().map(event).collect()
     }
@@ -191,9 +190,10 @@ impl Kind {
 }
 
 impl Event {
-    /// The event's detail. A forgotten user has no sources any more.
+    /// The event's detail. A connection that has ended has no sources any more.
     pub fn detail(&self, service: &str) -> Value {
-        let sources = if self.kind == Kind::Forgotten { &[] } else { self.record.sources.as_slice() };
+        let sources =
+            if matches!(self.kind, Kind::Forgotten | Kind::Revoked) { &[] } else { self.record.sources.as_slice() };
         json!({
             "id": self.id,
             "service": service,

@@ -134,6 +134,20 @@ fn taken(entries: usize) -> Answer {
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_for_another_human_is_told_as_it_was() {
+    let sources = json!([{"id": "1", "name": "Made-up Clinic"}]);
+    let before = image(json!({"connectedAt": 1, "flow": "popup", "sources": sources}));
+    let mut after = image(json!({}));
+    after["userRecord"]["M"]["humanId"]["S"] = json!("another");
+    let (_, requests, _) = publish(&[record(1, Some(before), Some(after))], vec![taken(1)]).await;
+    let detail: Value = serde_json::from_str(requests[0][0]["Detail"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&detail["humanId"], &detail["flow"], &detail["sources"]),
+        (&json!("made-up"), &json!("popup"), &json!([]))
+    );
+}
+
+#[tokio::test]
 async fn an_event_has_its_detail_and_nothing_of_a_token() {
     let (response, requests, faults) = publish(&[first_finish(1)], vec![taken(1)]).await;
     assert_eq!((response, faults), (json!({"batchItemFailures": []}), 0));

@@ -74,14 +74,11 @@ impl LeasedUser<'_> {
         let Record { human_id: Some(human_id), sealed_human_id: Some(sealed), .. } = self.record() else {
             return Ok(None);
         };
-        match self.service.open(&self.user, Kind::HumanId, sealed).await {
-            Ok(proven) if proven == *human_id => Ok(Some(proven)),
-            Err(error) if !matches!(&error, Error::Seal(error) if error.is_permanent()) => Err(error),
-            Ok(_) | Err(_) => {
-                warn!("the sealed humanId does not open: the humanId counts as unproven");
-                Ok(None)
-            }
+        if self.service.contains(&self.user, Kind::HumanId, sealed, human_id).await? {
+            return Ok(Some(human_id.clone()));
         }
+        warn!("the sealed humanId does not open: the humanId counts as unproven");
+        Ok(None)
     }
 
     pub(super) fn verify(&self, response: &ExchangeResponse, human_id: &str) -> Result<(), Error> {
