@@ -1,6 +1,6 @@
 //! `import` brings connections of users into the table. A Connect user is asked for at Human API. A popup user comes with tokens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json, value::RawValue};
 use shared::clock::parse_rfc3339;
@@ -10,6 +10,7 @@ use shared::identity::UserId;
 use shared::invocation::Invocation;
 use shared::lambda::Call;
 use shared::store::{LeaseRequest, Request, Row};
+use shared::token::ImportHash;
 use shared::tokens::{Error, Imported, LeasedUser, TokenService};
 
 use crate::{Counts, Maintenance, VISITS_UNTIL};
@@ -26,7 +27,7 @@ pub(crate) struct Import {
 /// One of the users, as the payload has it.
 pub(crate) struct Entry {
     pub(crate) user: Result<User, Problem>,
-    /// Another entry of the call says otherwise: it names the same humanId for another user, or the same user with other tokens.
+    /// Another entry of the call names the same humanId for another user. With `replace`, also: it has other tokens for the same user.
     is_ambiguous: bool,
 }
 
@@ -76,33 +77,46 @@ impl Import {
         };
         let is_dry_run = fields.get("dryRun").map_or(Ok(None), |flag| serde_json::from_str::<Option<bool>>(flag.get()));
         let is_dry_run = is_dry_run.map_err(|_| "dryRun must be true or false")?;
-        Ok(Self { users: Entry::read_all(&users), replaces, is_dry_run: is_dry_run.unwrap_or_default() })
+        let mut users = Entry::read_all(&users);
+        if replaces {
+            Entry::mark_contradictions(&mut users);
+        }
+        Ok(Self { users, replaces, is_dry_run: is_dry_run.unwrap_or_default() })
     }
 }
 
 impl Entry {
     pub(crate) fn read_all(users: &[&RawValue]) -> Vec<Self> {
         let objects: Vec<_> = users.iter().map(|user| Fields::object(user.get().as_bytes())).collect();
-        let text = |fields: &Fields, name| fields.get::<String>(name);
-        let tokens = |fields: &Fields| ["humanId", "accessToken", "publicToken"].map(|name| text(fields, name));
-        // all users of each humanId, and all tokens of each user
-        let (mut users, mut connections) = (BTreeMap::new(), BTreeMap::new());
+        let human_id = |fields: &Fields| fields.get::<String>("humanId");
+        let mut named: BTreeMap<String, BTreeSet<Option<String>>> = BTreeMap::new();
         for fields in objects.iter().flatten() {
-            let (human_id, user) = (text(fields, "humanId"), text(fields, "clientUserId"));
-            users.entry(human_id).or_insert_with(BTreeSet::new).insert(user.clone());
-            connections.entry(user).or_insert_with(BTreeSet::new).insert(tokens(fields));
+            if let Some(human_id) = human_id(fields) {
+                named.entry(human_id).or_default().insert(fields.get("clientUserId"));
+            }
         }
-        users.remove(&None);
-        let has_several = |fields: &Fields| {
-            let users = users.get(&text(fields, "humanId")).map_or(0, BTreeSet::len);
-            let connections = connections.get(&text(fields, "clientUserId")).map_or(0, BTreeSet::len);
-            users > 1 || connections > 1
-        };
         let entry = |fields: Result<Fields, Problem>| {
-            let is_ambiguous = fields.as_ref().is_ok_and(has_several);
-            Self { user: fields.and_then(|fields| User::read(&fields)), is_ambiguous }
+            let human_id = fields.as_ref().ok().and_then(human_id);
+            let users = human_id.and_then(|human_id| named.get(&human_id)).map_or(0, BTreeSet::len);
+            Self { user: fields.and_then(|fields| User::read(&fields)), is_ambiguous: users > 1 }
         };
         objects.into_iter().map(entry).collect()
+    }
+
+    /// Marks users with two connections. With `replace`, each would replace the other, and again with each run.
+    fn mark_contradictions(entries: &mut [Self]) {
+        let hash = |user: &User| user.imported.as_ref().map(|imported| imported.hash());
+        let mut connections: HashMap<String, Vec<Option<ImportHash>>> = HashMap::new();
+        for user in entries.iter().flat_map(|entry| &entry.user) {
+            let hashes = connections.entry(user.id.as_str().to_owned()).or_default();
+            if !hashes.contains(&hash(user)) {
+                hashes.push(hash(user));
+            }
+        }
+        for entry in entries {
+            let hashes = entry.user.as_ref().ok().and_then(|user| connections.get(user.id.as_str()));
+            entry.is_ambiguous |= hashes.is_some_and(|hashes| hashes.len() > 1);
+        }
     }
 }
 

@@ -165,7 +165,7 @@ fn a_user_has_all_fields_of_a_popup_connection_or_none() {
 }
 
 #[tokio::test]
-async fn a_user_with_two_connections_in_one_call_is_a_conflict_each_time() {
+async fn a_user_with_two_connections_in_one_call_replaces_nothing() {
     let user = |token: &str| json!({"clientUserId": "ada", "humanId": "made-up", "accessToken": token});
     for (second, outcome) in
         [(user("one"), "created"), (user("two"), "conflict"), (json!({"clientUserId": "ada"}), "conflict")]

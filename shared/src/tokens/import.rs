@@ -16,7 +16,7 @@ pub struct Imported {
 }
 
 impl Imported {
-    fn hash(&self) -> ImportHash {
+    pub fn hash(&self) -> ImportHash {
         ImportHash::of(&self.human_id, &self.access_token, self.public_token.as_ref())
     }
 }
