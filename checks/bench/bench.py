@@ -41,7 +41,7 @@ def connect_users(around, built, count):
 def weigh(around, target, built, case):
     """Measures the figures of the budget. They are the same in every run."""
     binary = built / case.name
-    zipped = (target / "zips" / f"{case.name}.zip").stat().st_size
+    zipped = (target / "checks/bench-zips" / f"{case.name}.zip").stat().st_size
     memory = [measure.timed(around, case, [binary], 50)["rss_mib"] * 1024 for _ in range(3)]
     return {**measure.counted(around, case, binary), "rss_kib": round(min(memory)), "zip_bytes": zipped}
 

@@ -46,7 +46,7 @@ class Variant:
 def variants(target, built):
     def ours(case):
         binary = built / case.name
-        return Variant(case.name, case, [binary], binary.stat().st_size, (target / "zips" / f"{case.name}.zip").stat().st_size)
+        return Variant(case.name, case, [binary], binary.stat().st_size, (target / "checks/bench-zips" / f"{case.name}.zip").stat().st_size)
 
     hello = built / "hello"
     node, python = HERE / "peers/node", HERE / "peers/python"

@@ -27,8 +27,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 REGION = "us-east-1"
-# short, because one step waits for this timeout
+ORIGINS = ("https://app.example", "https://admin.example")
+# Steps wait for these two times, so they are short: the template's literals have other values here.
 UPSTREAM_TIMEOUT_MS = 2000
+LITERALS = {"SECRET_TTL_SECONDS: '300'": "SECRET_TTL_SECONDS: '2'",
+            "UPSTREAM_TIMEOUT_MS: '8000'": f"UPSTREAM_TIMEOUT_MS: '{UPSTREAM_TIMEOUT_MS}'"}
 ROOT = Path(__file__).resolve().parents[2]
 # the emulator's own root user
 OPERATOR = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -147,6 +150,7 @@ class World:
             self.issuer = Issuer()
             self._start_human_api()
             self._start_emulator()
+            self._edit_template()
         except BaseException:
             self.__exit__()
             raise
@@ -192,6 +196,15 @@ class World:
         state = json.loads(send(self.console, "GET", "/local/state").text)
         self.human_api, self.client_id = state["widgetOrigin"], state["clientId"]
 
+    def _edit_template(self):
+        """Puts this world's values into the built template, where the template has literals."""
+        template = self.build / "template.yaml"
+        text = template.read_text()
+        for literal, value in {**LITERALS, "https://auth.humanapi.co": self.human_api, "https://user.humanapi.co": self.human_api}.items():
+            assert text.count(literal) == 1, literal
+            text = text.replace(literal, value)
+        template.write_text(text)
+
     def stand_in(self, action, **more):
         answer = post_json(self.console, "/local/stand-in", {"action": action, **more})
         assert answer.status == 204, answer
@@ -216,18 +229,16 @@ class World:
 
     # ------------------------------------------------------------ the operator
     def deploy(self, stack, **parameters):
-        """Runs `sam deploy` as the README describes. Returns its output if it failed, else None."""
+        """Runs `sam deploy` as docs/deploy.md describes. Returns its output if it failed, else None."""
         parameters = {"JwtIssuer": self.issuer.url, "JwtAudience": "human-connect,another", "HumanApiClientId": self.client_id,
-                      "AllowedOrigins": "https://app.example,https://admin.example", "HumanApiAuthUrl": self.human_api,
-                      "HumanApiUserUrl": self.human_api, "Architecture": "x86_64", "SecretTtlSeconds": "2",
-                      "UpstreamTimeoutMs": str(UPSTREAM_TIMEOUT_MS), **parameters}
+                      "AllowedOrigins": ",".join(ORIGINS), **parameters}
         return self._run(
             ["sam", "deploy", "--template-file", self.build / "template.yaml", "--stack-name", stack, "--s3-bucket", "deploy-test",
              "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-progressbar", "--region", REGION,
              "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())])
 
     def cargo_lambda_deploy(self, function, binary):
-        return self._run(["cargo", "lambda", "deploy", function, "--binary-name", binary, "--merge-env", "--alias", "live",
+        return self._run(["cargo", "lambda", "deploy", function, "--binary-name", binary, "--merge-env",
                           "--lambda-dir", self.target / "lambda", "--endpoint-url", self.aws, "--region", REGION])
 
     def _run(self, command):

@@ -1,4 +1,6 @@
-"""zip.py BUILT ZIPS NAME...: zips each binary for Lambda and prints sizes and digests. The same binary always gives the same zip."""
+"""zip.py BUILT ZIPS NAME...: zips each binary for Lambda and prints sizes and digests. The same binary always gives the same zip.
+
+A binary is BUILT/NAME, as cargo leaves it, or BUILT/NAME/bootstrap, as cargo-lambda does."""
 
 import hashlib
 import io
@@ -14,7 +16,8 @@ zips.mkdir(parents=True, exist_ok=True)
 digests = []
 print(f"{'function':<14} {'binary':>10} {'zip':>10}  SHA-256")
 for name in sys.argv[3:]:
-    binary = (built / name).read_bytes()
+    path = built / name
+    binary = (path / "bootstrap" if path.is_dir() else path).read_bytes()
     wanted = max(map(int, re.findall(rb"GLIBC_2\.(\d+)", binary)), default=0)
     if wanted > GLIBC:
         sys.exit(f"{name} needs glibc 2.{wanted}, Lambda has 2.{GLIBC}: build on an older system, or with cargo-lambda's zig")

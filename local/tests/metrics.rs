@@ -190,7 +190,9 @@ async fn two_services_do_not_mix() {
 fn a_metric_filter_counts_the_access_log_of_its_stack() {
     let template = template();
     let (_, api) = of_type(&template, "AWS::Serverless::HttpApi").next().unwrap();
-    let format: Value = serde_json::from_str(api["AccessLogSettings"]["Format"].as_str().unwrap()).unwrap();
+    // API Gateway puts this variable into quotes of its own
+    let format = text(&api["AccessLogSettings"]["Format"]).replace("$context.error.messageString", "\"\"");
+    let format: Value = serde_json::from_str(&format).unwrap();
     assert_eq!(format["service"], "${AWS::StackName}");
     let mut filters = 0;
     for (name, filter) in of_type(&template, "AWS::Logs::MetricFilter") {

@@ -146,9 +146,9 @@ fn the_routes_are_those_of_the_functions_and_of_the_template() {
             let properties = &event["Properties"];
             let route = format!("{} {}", properties["Method"].as_str().unwrap(), properties["Path"].as_str().unwrap());
             let security = match properties["Auth"]["Authorizer"].as_str() {
-                None => json!([{"user": []}]),
+                Some("UserJwt") => json!([{"user": []}]),
                 Some("AWS_IAM") => json!([{"backend": []}]),
-                Some(_) => json!([]),
+                _ => json!([]),
             };
             let (_, operation) = document.operations().into_iter().find(|(other, _)| *other == route).unwrap();
             assert_eq!(operation["security"], security, "{route}");
