@@ -74,6 +74,13 @@ pub fn client(address: String, http: &reqwest::Client) -> aws_sdk_dynamodb::Clie
 
 /// Creates the table as `template.yaml` defines it, unless it exists.
 pub async fn create_table(client: &aws_sdk_dynamodb::Client, has_stream: bool) -> Result<(), Error> {
+    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
+    let stream = has_stream.then(|| stream.build()).transpose()?;
+    if client.list_tables().send().await?.table_names().iter().any(|name| name == TABLE) {
+        // A table of an earlier version has no stream. If the table has one, the update is refused.
+        let _ = client.update_table().table_name(TABLE).set_stream_specification(stream).send().await;
+        return Ok(());
+    }
     let key = |name| KeySchemaElement::builder().attribute_name(name).key_type(KeyType::Hash).build();
     let mut table = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
     table = table.key_schema(key("userKey")?);
@@ -84,16 +91,7 @@ pub async fn create_table(client: &aws_sdk_dynamodb::Client, has_stream: bool) -
     let keys_only = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
     let index = GlobalSecondaryIndex::builder().index_name("unresolved").projection(keys_only);
     table = table.global_secondary_indexes(index.key_schema(key("leaseUntil")?).build()?);
-    let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
-    let stream = has_stream.then(|| stream.build()).transpose()?;
-    match table.set_stream_specification(stream.clone()).send().await {
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
-            // A table of an earlier version has no stream. If it has one, the update is refused.
-            let _ = client.update_table().table_name(TABLE).set_stream_specification(stream).send().await;
-            return Ok(());
-        }
-        other => other?,
-    };
+    table.set_stream_specification(stream).send().await?;
     let expires = TimeToLiveSpecification::builder().attribute_name("expires").enabled(true).build()?;
     client.update_time_to_live().table_name(TABLE).time_to_live_specification(expires).send().await?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -103,11 +103,13 @@ impl Calls {
         (from, to): (&'static str, &'static str),
         what: String,
     ) -> Underway {
-        let (at, epoch) = self.started;
+        let (start, epoch) = self.started;
+        // One reading of the clock gives the start and the duration, or the end of a call could come before its cause.
+        let now = Instant::now();
         log.revision += 1;
         let id = log.revision;
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch fit a JSON number")]
-        let began = epoch as f64 + milliseconds(at);
+        let began = epoch as f64 + milliseconds(now.duration_since(start));
         log.calls.push_back(Call {
             id,
             request,
@@ -124,7 +126,7 @@ impl Calls {
         if log.calls.len() > KEPT {
             log.calls.pop_front();
         }
-        Underway { calls: self.clone(), id, began: Instant::now(), status: 0 }
+        Underway { calls: self.clone(), id, began: now, status: 0 }
     }
 
     /// Returns the calls that started or ended after this revision, and the last revision.
@@ -192,7 +194,7 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        let took = milliseconds(self.began);
+        let took = milliseconds(self.began.elapsed());
         let mut log = lock(&self.calls.log);
         log.requests.retain(|request| *request != self.id);
         log.revision += 1;
@@ -203,8 +205,8 @@ impl Drop for Underway {
     }
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]
@@ -222,6 +224,24 @@ mod tests {
         drop((request, other));
         let of = |call: &&Call| call.to == "DynamoDB";
         assert_eq!(seen.iter().filter(of).map(|call| call.request).collect::<Vec<_>>(), [Some(id), None]);
+    }
+
+    #[test]
+    fn a_call_ends_before_the_call_that_has_caused_it() {
+        let calls = Calls::default();
+        for _ in 0..1000 {
+            let request = calls.request("browser", "GET /");
+            let cause = calls.child(Some(request.id()), "API Gateway", "function", "made up");
+            calls.of_function("DynamoDB", "GetItem").end(200);
+            cause.end(200);
+            request.end(200);
+            let times: Vec<_> =
+                calls.after(0).0.iter().map(|call| (call.began, call.began + call.ms.unwrap())).collect();
+            for (outer, inner) in times.iter().zip(times.iter().skip(1)) {
+                assert!(outer.0 <= inner.0 && inner.1 <= outer.1, "{times:?}");
+            }
+            calls.clear();
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use shared::clock::{Clock, rfc3339};
 use shared::identity::UserId;
 use shared::lambda::job::Job;
 
+use crate::assets;
 use crate::aws::TABLE;
 use crate::calls::Calls;
 use crate::event_bus::EventBus;
@@ -39,19 +40,13 @@ pub struct Console {
     pub event_bus: EventBus,
 }
 
-macro_rules! page {
-    ($name:literal) => {
-        include_str!(concat!("../assets/", $name))
-    };
-}
-
 /// Returns the console's routes. Every other path goes to the API.
 pub fn router(console: Console) -> Router {
     Router::new()
-        .route("/", get(|| async { ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page!("console.html")) }))
-        .route("/assets/{*file}", get(asset))
+        .route("/", get(|| async { assets::console("console.html") }))
+        .route("/assets/{*file}", get(|Path(file): Path<String>| async move { assets::console(&file) }))
         .route("/local/state", get(state))
-        .route("/local/sign-in", post(sign_in))
+        .route("/local/sign-in", post(sign_in).layer(from_fn_with_state(console.clone(), with_cors)))
         .route("/local/backend/{what}", post(as_backend))
         .route("/local/record", get(record))
         .route("/local/calls", get(calls))
@@ -83,6 +78,18 @@ async fn with_policy(State(console): State<Console>, request: Request, next: Nex
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Allows pages of other origins to sign in, if they may call the API.
+async fn with_cors(State(console): State<Console>, request: Request, next: Next) -> Response {
+    let cors = console.gateway.cors();
+    if let Some(answer) = cors.preflight(request.method(), request.headers()) {
+        return answer;
+    }
+    let headers = request.headers().clone();
+    let mut response = next.run(request).await;
+    cors.complete(&headers, &mut response);
     response
 }
 
@@ -313,40 +320,4 @@ impl Console {
         // If the condition fails, there was nothing to change.
         let _ = request.send().await;
     }
-}
-
-async fn asset(Path(file): Path<String>) -> Response {
-    let script = "text/javascript";
-    let (kind, text) = match file.as_str() {
-        // Developers copy this file into their own pages.
-        "human-connect-backend.js" => (script, include_str!("../../web/human-connect-backend.js")),
-        "calls.js" => (script, page!("calls.js")),
-        "clients.js" => (script, page!("clients.js")),
-        "connection.js" => (script, page!("connection.js")),
-        "console.js" => (script, page!("console.js")),
-        "events.js" => (script, page!("events.js")),
-        "duration.js" => (script, page!("duration.js")),
-        "faults.js" => (script, page!("faults.js")),
-        "group.js" => (script, page!("group.js")),
-        "local-stack.js" => (script, page!("local-stack.js")),
-        "notice.js" => (script, page!("notice.js")),
-        "phone.js" => (script, page!("phone.js")),
-        "progress.js" => (script, page!("progress.js")),
-        "raw.js" => (script, page!("raw.js")),
-        "record.js" => (script, page!("record.js")),
-        "stand-in.js" => (script, page!("stand-in.js")),
-        "step.js" => (script, page!("step.js")),
-        "steps.js" => (script, page!("steps.js")),
-        "user.js" => (script, page!("user.js")),
-        "way.js" => (script, page!("way.js")),
-        "vendor/humanapi-connect-client-2.4.1.js" => (script, page!("vendor/humanapi-connect-client-2.4.1.js")),
-        "console.css" => ("text/css", page!("console.css")),
-        "sequence.css" => ("text/css", page!("sequence.css")),
-        "theme.css" => ("text/css", page!("theme.css")),
-        "empty.svg" => ("image/svg+xml", page!("empty.svg")),
-        "icon.svg" => ("image/svg+xml", page!("icon.svg")),
-        "records.svg" => ("image/svg+xml", page!("records.svg")),
-        _ => return StatusCode::NOT_FOUND.into_response(),
-    };
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

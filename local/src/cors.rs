@@ -18,20 +18,18 @@ use serde_json::Value;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// The CORS configuration or one of its variables is invalid.
+/// The CORS configuration or the list of origins is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum CorsError {
     #[error("CorsConfiguration of template.yaml: {0}")]
     Template(String),
     /// A deployed stack would refuse these origins too.
-    #[error("ALLOWED_ORIGINS={origins}: {constraint}, says AllowedOrigins in template.yaml")]
+    #[error("origins {origins}: {constraint}, says AllowedOrigins in template.yaml")]
     Origins {
         origins: String,
         /// The constraint description of the template's parameter.
         constraint: String,
     },
-    #[error("CORS_ON_REFUSALS={0}: must be true or false")]
-    Refusals(String),
 }
 
 /// CORS headers of API Gateway's own refusals.
@@ -42,17 +40,6 @@ pub enum Refusals {
     Readable,
     /// The refusals have no CORS headers: the browser reports no response.
     Hidden,
-}
-
-impl Refusals {
-    /// Reads the variable `CORS_ON_REFUSALS`.
-    pub fn from_variable(value: Option<&str>) -> Result<Self, CorsError> {
-        match value {
-            None | Some("true") => Ok(Self::Readable),
-            Some("false") => Ok(Self::Hidden),
-            Some(other) => Err(CorsError::Refusals(other.to_owned())),
-        }
-    }
 }
 
 /// Marks a response that API Gateway made without a function.

@@ -11,9 +11,6 @@ use tokio::sync::watch;
 use crate::lock;
 
 mod catalogue;
-mod gate;
-
-pub use gate::Gate;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {

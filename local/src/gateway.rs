@@ -5,14 +5,20 @@
 
 use std::sync::{Arc, Mutex};
 
+use access_token::AccessToken;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use connection::Connection;
+use finish::Finish;
 use lambda_http::{Context, LambdaEvent};
+use public_token::PublicToken;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use session_start::SessionStart;
 use shared::clock::{Clock, rfc3339};
 use shared::config::Config;
+use shared::http::Route;
 use shared::lambda::job::Job;
 use shared::lambda::{Function, Runner};
 use shared::network::NetworkError;
@@ -40,18 +46,22 @@ enum Guard {
     None,
 }
 
-/// The routes of `template.yaml`.
-const ROUTES: [(&str, Guard); 9] = [
-    ("POST /connect/session", Guard::Jwt),
-    ("POST /connect/finish", Guard::Jwt),
-    ("POST /connect/finish/{ticket}", Guard::None),
-    ("POST /connect/public-token", Guard::Jwt),
-    (ACCESS_TOKEN, Guard::Iam),
-    (CONNECTION, Guard::Iam),
-    (FORGET, Guard::Iam),
-    ("GET /connect/connection", Guard::Jwt),
-    ("DELETE /connect/connection", Guard::Jwt),
-];
+impl Guard {
+    /// Returns the authorizer of the template.
+    fn of(route: &Route) -> Self {
+        match route.path {
+            path if path.starts_with("/internal/") => Self::Iam,
+            path if path.ends_with("/{ticket}") => Self::None,
+            _ => Self::Jwt,
+        }
+    }
+}
+
+/// The routes of all functions.
+fn routes() -> impl Iterator<Item = &'static Route> {
+    let tables = [SessionStart::ROUTES, Finish::ROUTES, PublicToken::ROUTES, AccessToken::ROUTES, Connection::ROUTES];
+    tables.into_iter().flatten()
+}
 
 /// The gateway. Clones share the functions.
 #[derive(Clone)]
@@ -64,11 +74,11 @@ pub struct Gateway {
 }
 
 struct Functions {
-    session_start: Runner<session_start::SessionStart>,
-    finish: Runner<finish::Finish>,
-    public_token: Runner<public_token::PublicToken>,
-    access_token: Runner<access_token::AccessToken>,
-    connection: Runner<connection::Connection>,
+    session_start: Runner<SessionStart>,
+    finish: Runner<Finish>,
+    public_token: Runner<PublicToken>,
+    access_token: Runner<AccessToken>,
+    connection: Runner<Connection>,
     maintenance: Runner<maintenance::Maintenance>,
     publisher: Runner<publisher::Publisher>,
 }
@@ -119,6 +129,10 @@ impl Gateway {
         Ok(Self { cors: Cors::from_template(origins, refusals)?, ..self })
     }
 
+    pub fn cors(&self) -> &Cors {
+        &self.cors
+    }
+
     /// Replaces the functions by new ones with empty caches. Calls in flight continue.
     pub fn restart(&self) {
         let (config, output, clock) = &*self.parts;
@@ -132,7 +146,8 @@ impl Gateway {
         if let Some(answer) = self.cors.preflight(&method, &headers) {
             let wanted = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).map(HeaderValue::as_bytes);
             let wanted = wanted.and_then(|method| Method::from_bytes(method).ok()).unwrap_or_default();
-            let route = find_route(&wanted, uri.path()).map_or("no such route", |(route, ..)| route);
+            let route =
+                find_route(&wanted, uri.path()).map_or("no such route".to_owned(), |(route, _)| route.to_string());
             let kept_out = !answer.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
             let verdict = if kept_out { ": this origin is not allowed" } else { "" };
             let request = self.calls.request("browser", format!("preflight of {route}{verdict}"));
@@ -150,14 +165,15 @@ impl Gateway {
     }
 
     async fn route(&self, method: Method, uri: Uri, headers: &HeaderMap, body: Bytes) -> Response<Body> {
-        let Some((route, guard, ticket)) = find_route(&method, uri.path()) else {
+        let Some((route, ticket)) = find_route(&method, uri.path()) else {
             let request = self.calls.request("browser", format!("{method}: no such route"));
             return refuse(request, StatusCode::NOT_FOUND, "Not Found");
         };
-        let request = self.calls.request("browser", route);
+        let name = route.to_string();
+        let request = self.calls.request("browser", &*name);
         let authorization =
             headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let authorizer = match guard {
+        let authorizer = match Guard::of(route) {
             Guard::None => None,
             Guard::Jwt => {
                 let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
@@ -169,7 +185,7 @@ impl Gateway {
             Guard::Iam if authorization.starts_with("AWS4-HMAC-SHA256 ") => Some(backend()),
             Guard::Iam => return refuse(request, StatusCode::FORBIDDEN, "Forbidden"),
         };
-        let mut event = event(route, authorizer);
+        let mut event = event(&name, authorizer);
         put(&mut event, "rawPath", json!(uri.path()));
         put(&mut event, "rawQueryString", json!(uri.query().unwrap_or_default()));
         put(&mut event, "headers", header_map(headers));
@@ -177,7 +193,7 @@ impl Gateway {
             put(&mut event, "pathParameters", json!({"ticket": ticket}));
         }
         put_body(&mut event, headers, &body);
-        let reply = self.invoke_for(Some(request.id()), route, &event).await;
+        let reply = self.invoke_for(Some(request.id()), &name, &event).await;
         request.end(reply.status);
         let mut response = Response::builder().status(reply.status);
         for (name, value) in &reply.headers {
@@ -236,16 +252,19 @@ impl Gateway {
         self.invoke_for(None, route, event).await
     }
 
-    async fn invoke_for(&self, request: Option<u64>, route: &'static str, event: &Value) -> Reply {
+    async fn invoke_for(&self, request: Option<u64>, route: &str, event: &Value) -> Reply {
         let functions = lock(&self.functions).clone();
-        match route {
-            "POST /connect/session" => self.run(&functions.session_start, request, event).await,
-            "POST /connect/public-token" => self.run(&functions.public_token, request, event).await,
-            ACCESS_TOKEN => self.run(&functions.access_token, request, event).await,
-            "GET /connect/connection" | "DELETE /connect/connection" | CONNECTION | FORGET => {
-                self.run(&functions.connection, request, event).await
-            }
-            _ => self.run(&functions.finish, request, event).await,
+        let is_of = |routes: &[Route]| routes.iter().any(|known| known.to_string() == route);
+        if is_of(SessionStart::ROUTES) {
+            self.run(&functions.session_start, request, event).await
+        } else if is_of(PublicToken::ROUTES) {
+            self.run(&functions.public_token, request, event).await
+        } else if is_of(AccessToken::ROUTES) {
+            self.run(&functions.access_token, request, event).await
+        } else if is_of(Connection::ROUTES) {
+            self.run(&functions.connection, request, event).await
+        } else {
+            self.run(&functions.finish, request, event).await
         }
     }
 
@@ -285,24 +304,19 @@ fn headers_of(response: &Value) -> Map<String, Value> {
     fields("headers").into_iter().chain(single).collect()
 }
 
-fn find_route(method: &Method, path: &str) -> Option<(&'static str, Guard, Option<String>)> {
-    ROUTES.iter().find_map(|(route, guard)| {
-        let (route_method, pattern) = route.split_once(' ')?;
-        if route_method != method.as_str() {
-            return None;
-        }
-        match pattern.strip_suffix("{ticket}") {
-            Some(prefix) => {
-                let ticket = path.strip_prefix(prefix).filter(|ticket| !ticket.is_empty() && !ticket.contains('/'))?;
-                Some((*route, *guard, Some(ticket.to_owned())))
-            }
-            None => (path == pattern).then_some((*route, *guard, None)),
-        }
+/// Returns the route of a request, and the ticket in the path.
+fn find_route(method: &Method, path: &str) -> Option<(&'static Route, Option<String>)> {
+    routes().filter(|route| route.method == method.as_str()).find_map(|route| {
+        let Some(prefix) = route.path.strip_suffix("{ticket}") else {
+            return (path == route.path).then_some((route, None));
+        };
+        let ticket = path.strip_prefix(prefix).filter(|ticket| !ticket.is_empty() && !ticket.contains('/'))?;
+        Some((route, Some(ticket.to_owned())))
     })
 }
 
 /// Makes the event of a user's request.
-pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
+pub fn user_event(route: &str, user: &str, body: &Value) -> Value {
     let claims = json!({"sub": user, "email": format!("{}@example.test", user.len())});
     let mut event = event(route, Some(json!({"jwt": {"claims": claims, "scopes": null}})));
     put_json(&mut event, body);
@@ -310,14 +324,14 @@ pub fn user_event(route: &'static str, user: &str, body: &Value) -> Value {
 }
 
 /// Makes the event of another backend's request.
-pub fn backend_event(route: &'static str, body: &Value) -> Value {
+pub fn backend_event(route: &str, body: &Value) -> Value {
     let mut event = event(route, Some(backend()));
     put_json(&mut event, body);
     event
 }
 
 /// Makes an event as an HTTP API does (payload format 2.0).
-fn event(route: &'static str, authorizer: Option<Value>) -> Value {
+fn event(route: &str, authorizer: Option<Value>) -> Value {
     let (method, path) = route.split_once(' ').unwrap_or_default();
     let now = Clock::system().now();
     let mut context = json!({

@@ -10,15 +10,15 @@
 //! | [`gateway`] | API Gateway: authorizers, real events, the functions |
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
 //! | [`console`] | the console page |
+//! | `assets` | the files of the console and of the widgets |
 //! | [`cors`] | API Gateway's CORS, as `template.yaml` configures it |
 //! | [`proxy`] | forwards the functions' calls, and applies faults to them |
 //! | [`faults`] | the faults that tests and the console set |
 //! | [`calls`] | the calls that the console draws |
 //! | [`mask`] | masks secrets in the events and responses that the console shows |
 //! | [`examples`] | made-up users in known states, for `events/` |
-//! | [`log_capture`] | CloudWatch, for tests: the lines that the functions wrote |
-//! | [`runtime_api`] | Lambda's Runtime API, and the process of a built function, for tests and `checks/bench` |
 
+mod assets;
 pub mod aws;
 pub mod calls;
 pub mod console;
@@ -30,10 +30,8 @@ pub mod gateway;
 pub mod human_api;
 pub mod issuer;
 pub mod local_stack;
-pub mod log_capture;
 pub mod mask;
 pub mod proxy;
-pub mod runtime_api;
 pub mod secrets;
 pub mod stream;
 

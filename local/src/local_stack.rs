@@ -1,7 +1,6 @@
 //! Starts the local stack: servers on loopback, and the environment that points the functions at them.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -10,7 +9,7 @@ use shared::clock::Clock;
 use shared::config::Config;
 use shared::identity::UserId;
 use shared::telemetry::Output;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::aws;
 use crate::calls::Calls;
@@ -21,15 +20,14 @@ use crate::faults::{Faults, Service};
 use crate::gateway::Gateway;
 use crate::human_api::{self, CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
 use crate::stream::{TableStream, sequence_number};
 
 pub struct Options {
     /// The folder for the table, the secrets and the stand-in. `None` keeps them in memory.
     pub directory: Option<PathBuf>,
-    /// The console's port. The stand-in and AWS take the next two. If a port is 0 or in use, any free one is taken.
-    pub port: u16,
+    pub port: Port,
     /// Receives the functions' metrics.
     pub output: Output,
     pub clock: Clock,
@@ -40,6 +38,46 @@ pub struct Options {
     pub has_stream: bool,
     /// Further environment variables. They override the ones that this module sets.
     pub variables: Vec<(&'static str, &'static str)>,
+}
+
+/// The port of the console and the API. The stand-in and AWS take the next two ports.
+#[derive(Clone, Copy)]
+pub enum Port {
+    /// Three free ports.
+    Any,
+    /// This port, or three free ones if one of the ports is in use.
+    Preferred(u16),
+    Exactly(u16),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("port {port}: {error}")]
+struct PortError {
+    port: u16,
+    error: std::io::Error,
+}
+
+struct Sockets {
+    console: TcpListener,
+    stand_in: TcpListener,
+    aws: TcpSocket,
+}
+
+impl Sockets {
+    fn new(port: Port) -> Result<Self, PortError> {
+        match port {
+            Port::Any => Self::bind(0, 0),
+            Port::Preferred(port) => Self::bind(port, 1).or_else(|_| Self::bind(0, 0)),
+            Port::Exactly(port) => Self::bind(port, 1),
+        }
+    }
+
+    fn bind(port: u16, step: u16) -> Result<Self, PortError> {
+        let socket = |port| proxy::bind(port).map_err(|error| PortError { port, error });
+        let listener = |port| socket(port)?.listen(1024).map_err(|error| PortError { port, error });
+        let [second, third] = [1, 2].map(|place| port.saturating_add(place * step));
+        Ok(Self { console: listener(port)?, stand_in: listener(second)?, aws: socket(third)? })
+    }
 }
 
 /// The running local stack.
@@ -67,7 +105,7 @@ impl Options {
     pub fn in_memory() -> Self {
         Self {
             directory: None,
-            port: 0,
+            port: Port::Any,
             output: Output::new(std::io::sink()),
             clock: Clock::system(),
             origins: String::new(),
@@ -80,6 +118,7 @@ impl Options {
 
 impl LocalStack {
     pub async fn start(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let sockets = Sockets::new(options.port)?;
         let file = |name: &str| options.directory.as_ref().map(|directory| directory.join(name));
         if let Some(directory) = &options.directory {
             std::fs::create_dir_all(directory)?;
@@ -89,16 +128,16 @@ impl LocalStack {
         let human_api = HumanApi::open(file("human-api.json"), secrets.clone());
         let faults = Faults::default();
 
-        let (page, console) = listen(options.port).await?;
-        let (widgets, human_api_url) = listen(next(options.port, 1)).await?;
+        let console = format!("http://{}", sockets.console.local_addr()?);
+        let human_api_url = format!("http://{}", sockets.stand_in.local_addr()?);
         let (table, database) = aws::dynamodb(file("dynamodb.sqlite").as_deref()).await?;
         let event_bus = EventBus::default();
         let events_url = event_bus.serve().await?;
         let proxy = |upstreams| Proxy::new(faults.clone(), calls.clone(), upstreams);
         let secrets_manager = aws::secrets_manager(secrets.clone()).await?;
         let aws_url = proxy(vec![(Service::DynamoDb, table.clone()), (Service::SecretsManager, secrets_manager)])
-            .serve(next(options.port, 2))?;
-        let tokens_url = proxy(vec![(Service::HumanApi, human_api_url.clone())]).serve(0)?;
+            .serve(sockets.aws)?;
+        let tokens_url = proxy(vec![(Service::HumanApi, human_api_url.clone())]).serve(proxy::bind(0)?)?;
 
         let own = [
             ("TABLE_NAME", aws::TABLE),
@@ -134,8 +173,9 @@ impl LocalStack {
         }
         let stream = TableStream::new(database);
 
-        let pages = human_api::router(human_api.clone(), calls.clone(), &console);
-        tokio::spawn(async move { axum::serve(widgets, pages).await });
+        let frames = format!("{console} {}", options.origins.replace(',', " "));
+        let pages = human_api::router(human_api.clone(), calls.clone(), &frames);
+        tokio::spawn(async move { axum::serve(sockets.stand_in, pages).await });
 
         let issuer = Issuer::new(console.clone());
         let gateway = Gateway::new(&config, issuer.clone(), calls.clone(), &options.output, options.clock)?
@@ -151,7 +191,7 @@ impl LocalStack {
             calls: calls.clone(),
             event_bus: event_bus.clone(),
         });
-        tokio::spawn(async move { axum::serve(page, page_router).await });
+        tokio::spawn(async move { axum::serve(sockets.console, page_router).await });
         Ok(Self {
             console,
             environment,
@@ -199,17 +239,4 @@ impl LocalStack {
         let row = self.dynamodb.get_item().table_name(aws::TABLE).key("userKey", key).consistent_read(true);
         Ok(row.send().await?.item)
     }
-}
-
-async fn listen(port: u16) -> std::io::Result<(TcpListener, String)> {
-    let listener = match TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
-        Ok(listener) => listener,
-        Err(_) => TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?,
-    };
-    let url = format!("http://{}", listener.local_addr()?);
-    Ok((listener, url))
-}
-
-fn next(port: u16, offset: u16) -> u16 {
-    if port == 0 { 0 } else { port.saturating_add(offset) }
 }

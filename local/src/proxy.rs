@@ -67,16 +67,15 @@ impl Proxy {
         Self { faults, calls, upstreams, http: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Serves on this port of the loopback interface, or on a free one if it is in use. Returns the URL.
-    pub fn serve(self, port: u16) -> std::io::Result<String> {
-        // This socket is bound but never listens: it reserves the port while connections are refused.
-        let kept = bind(port).or_else(|_| bind(0))?;
-        let address = kept.local_addr()?;
+    /// Serves at the address of this socket, and returns the URL. The socket never listens: it reserves the port while connections are
+    /// refused.
+    pub fn serve(self, reserved: TcpSocket) -> std::io::Result<String> {
+        let address = reserved.local_addr()?;
         let mut listener = Some(listen(address)?);
         let mut changes = self.faults.changes();
         let proxy = Arc::new(self);
         tokio::spawn(async move {
-            let _kept = kept;
+            let _reserved = reserved;
             let mut conversations = JoinSet::new();
             loop {
                 if proxy.upstreams.iter().any(|(service, _)| proxy.faults.refuses(*service)) {
@@ -279,7 +278,8 @@ fn with_status(status: u16, body: Body) -> Response<Body> {
     response
 }
 
-fn bind(port: u16) -> std::io::Result<TcpSocket> {
+/// Binds a port of the loopback interface, or a free one if `port` is 0.
+pub fn bind(port: u16) -> std::io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;

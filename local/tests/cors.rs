@@ -128,16 +128,33 @@ async fn the_switch_hides_only_the_refusals_of_api_gateway() {
     }
 }
 
-#[test]
-fn the_switch_has_two_values() {
-    for (value, refusals) in
-        [(None, Refusals::Readable), (Some("true"), Refusals::Readable), (Some("false"), Refusals::Hidden)]
-    {
-        assert_eq!(Refusals::from_variable(value).unwrap(), refusals, "{value:?}");
+/// The developer's own page gets its user's JWT here. The README and `web/examples/your-app.local.js` promise it.
+#[tokio::test]
+async fn sign_in_the_widgets_frames_and_the_api_accept_the_same_origins() {
+    let browser = Browser::allowing("https://www.example.test,https://app.example.test").await;
+    let state = browser.send("GET /local/state", &[]).await.text().await.unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let widgets = state["widgetOrigin"].as_str().unwrap();
+    for page in ["/", "/popup"] {
+        let page = browser.http.get(format!("{widgets}{page}")).send().await.unwrap();
+        let policy = page.headers().get("content-security-policy").unwrap().to_str().unwrap().to_owned();
+        let frames =
+            format!("frame-ancestors {} https://www.example.test https://app.example.test", browser.stack.console);
+        assert!(policy.ends_with(&frames), "{policy}");
     }
-    for value in ["", "no", "0", "FALSE"] {
-        let error = Refusals::from_variable(Some(value)).unwrap_err().to_string();
-        assert_eq!(error, format!("CORS_ON_REFUSALS={value}: must be true or false"));
+    for (origin, is_allowed) in [(APP, true), ("https://evil.example.test", false)] {
+        let preflight = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type"),
+        ];
+        let response = browser.send("OPTIONS /local/sign-in", &preflight).await;
+        assert_eq!((response.status().as_u16(), !of_cors(&response).is_empty()), (204, is_allowed), "{origin}");
+        let sign_in = browser.http.post(format!("{}/local/sign-in", browser.stack.console)).header("origin", origin);
+        let sign_in = sign_in.header("content-type", "application/json").body(r#"{"user": "ada"}"#);
+        let response = sign_in.send().await.unwrap();
+        let allowed = response.headers().get("access-control-allow-origin").map(|origin| origin.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), allowed), (200, is_allowed.then_some(origin)));
     }
 }
 

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use local::examples;
 use local::local_stack::{LocalStack, Options};
-use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
+use test_support::runtime_api::{Instance, binaries};
 
 const FUNCTIONS: [&str; 7] =
     ["session-start", "finish", "public-token", "access-token", "connection", MAINTENANCE, PUBLISHER];

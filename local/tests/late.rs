@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::faults::{Acts, Answer, Fault, Gate, LateCopies, Rule, Service};
+use local::faults::{Acts, Answer, Fault, LateCopies, Rule, Service};
 use local::gateway::{self, ACCESS_TOKEN};
-use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
 use shared::identity::UserId;
+use test_support::Gate;
+use test_support::runtime_api::{Instance, binaries};
 
 use crate::world::World;
 

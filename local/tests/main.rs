@@ -6,6 +6,7 @@
 //! | [`promises`] | the promises about tokens, in every order of calls, every death and every fault |
 //! | [`authorization`] | who may do what: each shape of a caller on each route |
 //! | [`late`] | late copies and resends of each write, with the built functions |
+//! | [`start`] | the start of the local program |
 //! | [`soak`] | built functions that are killed at work |
 //! | [`events`], [`hostile`] | `events/` through the built functions; the same events with any part replaced |
 //! | [`cors`], [`mobile`], [`rebinding`] | browsers of other origins, Human API's SDKs, other machines' names |
@@ -34,4 +35,5 @@ mod promises;
 mod readme;
 mod rebinding;
 mod soak;
+mod start;
 mod world;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use local::gateway::ACCESS_TOKEN;
 use local::local_stack::{LocalStack, Options};
-use local::log_capture::LogCapture;
 use serde_json::{Value, json};
 use shared::http::Code;
 use shared::invocation::Measurements;
 use shared::lambda::Function;
 use shared::lambda::job::Job;
 use shared::telemetry::{Outcome, Output};
+use test_support::LogCapture;
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 

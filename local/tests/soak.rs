@@ -16,8 +16,8 @@ use local::faults::{Fault, Rule, Service};
 use local::gateway::{self, ACCESS_TOKEN};
 use local::human_api::human_id;
 use local::local_stack::{LocalStack, Options};
-use local::runtime_api::{Instance, binaries};
 use serde_json::{Value, json};
+use test_support::runtime_api::{Instance, binaries};
 use tokio::sync::Mutex;
 
 const SHORT: usize = 40;

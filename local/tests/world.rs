@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::calls::Call;
-pub(crate) use local::faults::Gate;
 use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{ACCESS_TOKEN, Reply};
 use local::local_stack::{LocalStack, Options};
@@ -14,6 +13,7 @@ use shared::clock::Clock;
 use shared::identity::UserId;
 use shared::store::Item;
 use shared::telemetry::Output;
+pub(crate) use test_support::Gate;
 
 pub(crate) const SOURCE: &str = "made-up-01";
 const EXCHANGE: &str = "POST /v1/connect/tokens";

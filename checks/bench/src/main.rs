@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use local::faults::{Fault, Rule, Service};
 use local::local_stack::{LocalStack, Options};
-use local::runtime_api::RuntimeApi;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use test_support::runtime_api::RuntimeApi;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;

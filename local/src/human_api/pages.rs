@@ -14,23 +14,18 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 
 use super::endpoints::text;
+use crate::assets;
 use crate::calls::Calls;
 use crate::names_this_machine;
 
 use super::{CATALOGUE, CLIENT_ID, HumanApi, State};
 
-macro_rules! page {
-    ($name:literal) => {
-        include_str!(concat!("../../assets/human-api/", $name))
-    };
-}
-
-/// Returns the stand-in's routes. Only pages of `console` may embed the widgets. The widgets' requests are recorded in
-/// `calls`.
-pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
+/// Returns the stand-in's routes. Only pages of the origins in `frames`, separated by spaces, may embed the widgets. The widgets'
+/// requests are recorded in `calls`.
+pub fn router(human_api: HumanApi, calls: Calls, frames: &str) -> Router {
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
-         form-action 'none'; frame-ancestors {console}"
+         form-action 'none'; frame-ancestors {frames}"
     );
     let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
     let widgets = Router::new()
@@ -39,13 +34,13 @@ pub fn router(human_api: HumanApi, calls: Calls, console: &str) -> Router {
         .layer(from_fn_with_state(calls, record));
     Router::new()
         .merge(widgets)
-        .route("/", get(|| async { html(page!("widget.html")) }))
-        .route("/popup", get(|| async { html(page!("popup.html")) }))
-        .route("/connect.js", get(|| async { asset(Path("connect.js".to_owned())).await }))
-        .route("/assets/{file}", get(asset))
+        .route("/", get(|| async { assets::human_api("widget.html") }))
+        .route("/popup", get(|| async { assets::human_api("popup.html") }))
+        .route("/connect.js", get(|| async { assets::human_api("connect.js") }))
+        .route("/assets/{file}", get(|Path(file): Path<String>| async move { assets::human_api(&file) }))
         .route(
             "/images/data-source-type-icons/launch-connect-text.svg",
-            get(|| async { asset(Path("launch-connect-text.svg".to_owned())).await }),
+            get(|| async { assets::human_api("launch-connect-text.svg") }),
         )
         .route("/v1/connect/{path}", post(tokens))
         .with_state(human_api)
@@ -141,25 +136,4 @@ impl State {
         }
         Json(json!({"sources": self.sources(user)})).into_response()
     }
-}
-
-fn html(page: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
-}
-
-async fn asset(Path(file): Path<String>) -> Response {
-    let (kind, text) = match file.as_str() {
-        "connect.js" => ("text/javascript", page!("connect.js")),
-        "popup.js" => ("text/javascript", page!("popup.js")),
-        "service.js" => ("text/javascript", page!("service.js")),
-        "source-list.js" => ("text/javascript", page!("source-list.js")),
-        "widget.js" => ("text/javascript", page!("widget.js")),
-        "popup.css" => ("text/css", page!("popup.css")),
-        "sources.css" => ("text/css", page!("sources.css")),
-        "widget.css" => ("text/css", page!("widget.css")),
-        "icon.svg" => ("image/svg+xml", page!("icon.svg")),
-        "launch-connect-text.svg" => ("image/svg+xml", page!("launch-connect-text.svg")),
-        _ => return StatusCode::NOT_FOUND.into_response(),
-    };
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -1,10 +1,10 @@
 //! Unusual but real callers: bodies of older SDKs, lists as claims, pasted secrets, mapped domains.
 
 use local::gateway::{ACCESS_TOKEN, CONNECTION, FORGET, Reply, backend_event, user_event};
-use local::log_capture::LogCapture;
 use local::secrets::{Accepted, CLIENT_SECRET};
 use serde_json::{Value, json};
 use shared::telemetry::{Output, info, subscriber};
+use test_support::LogCapture;
 use tracing::subscriber::DefaultGuard;
 
 use crate::world::{SOURCE, World, is, refuse};

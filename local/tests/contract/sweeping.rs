@@ -4,9 +4,9 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use local::faults::{Rule, Service};
-use local::log_capture::LogCapture;
 use serde_json::{Value, json};
 use shared::telemetry::Output;
+use test_support::LogCapture;
 
 use crate::world::{Gate, World, garble, is, record_mut, refuse};
 

@@ -11,12 +11,12 @@ use local::faults::{Acts, Answer, Fault, Rule, Service};
 use local::gateway::{Gateway, Reply};
 use local::issuer::Issuer;
 use local::local_stack::{LocalStack, Options};
-use local::log_capture::LogCapture;
 use local::secrets::TOKEN_KEY;
 use shared::clock::{Clock, Millis};
 use shared::identity::UserId;
 use shared::store::LEASE_DURATION;
 use shared::telemetry::Output;
+use test_support::LogCapture;
 
 use super::calls::{Call, Known, Request, set_up};
 use super::driver::LEASE_IS_OVER;

@@ -2,8 +2,8 @@
 //! log. No secret may be in a log line, a metric, another call's response, or the table.
 
 use local::faults::Service;
-use local::log_capture::LogCapture;
 use shared::telemetry::{self, Output};
+use test_support::LogCapture;
 use tracing_subscriber::filter::Targets;
 
 use super::calls::{Call, Known};

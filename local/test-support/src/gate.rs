@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use local::faults::Fault;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-
-use super::Fault;
 
 /// Longest wait for an expected event. If it does not come in this time, the test fails.
 const NEVER: Duration = Duration::from_secs(60);
@@ -18,7 +17,6 @@ pub struct Gate {
     open: Arc<Semaphore>,
 }
 
-#[expect(clippy::expect_used, reason = "a gate that no call reaches is a failed test")]
 impl Gate {
     /// Creates a gate, and a fault that waits at the gate.
     pub fn new() -> (Self, Fault) {

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::lock;
-
 /// A writer that keeps what is written. Clones share the same buffer.
 #[derive(Clone, Default)]
 pub struct LogCapture(Arc<Mutex<Vec<u8>>>);
@@ -16,7 +14,7 @@ pub struct LogCapture(Arc<Mutex<Vec<u8>>>);
 impl LogCapture {
     /// Takes the text written since the last call. Fails if the bytes are not UTF-8.
     pub fn take(&self) -> Result<String, FromUtf8Error> {
-        String::from_utf8(std::mem::take(&mut *lock(&self.0)))
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap()))
     }
 
     /// Takes the lines written since the last call. Fails if a line is not JSON.
@@ -27,7 +25,7 @@ impl LogCapture {
 
 impl Write for LogCapture {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        lock(&self.0).write(bytes)
+        self.0.lock().unwrap().write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -20,8 +20,6 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{lock, random_hex};
-
 /// Longest wait for a response. Lambda's own timeout is shorter.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,16 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| match std::env::var_os("EVENTS_BINARIES") {
-        Some(folder) => Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder),
+        Some(folder) => workspace().join(folder),
         None => built(),
     })
 }
 
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
 /// Builds the functions and returns their folder. The build uses the test's own profile and features, so nothing is
 /// compiled twice.
-#[expect(clippy::expect_used, clippy::panic, reason = "a test that cannot build what it tests has failed")]
 pub fn built() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     // The test is TARGET/PROFILE/deps/TEST-….
     let test = std::env::current_exe().expect("a test");
     let folder = test.ancestors().nth(2).expect("a profile's folder");
@@ -52,7 +52,7 @@ pub fn built() -> PathBuf {
         }
     }
     // The whole workspace is built, because its dependencies are compiled with these features already.
-    build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(root);
+    build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace());
     build.arg("--profile").arg(profile).arg("--target-dir").arg(folder.parent().expect("a target folder"));
     if !build.status().is_ok_and(|status| status.success()) {
         panic!("the functions do not build");
@@ -102,9 +102,9 @@ impl RuntimeApi {
 
     /// Sends an event and waits for the response. `Err` is a Lambda error, or no response.
     pub async fn invoke(&self, event: String) -> Result<Value, String> {
-        let id = random_hex::<8>();
+        let id = format!("{:016x}", fastrand::u64(..));
         let (answer, answered) = oneshot::channel();
-        lock(&self.state.waiting).insert(id.clone(), answer);
+        self.state.waiting.lock().unwrap().insert(id.clone(), answer);
         self.events.send((id, event)).map_err(|_| "the function has ended".to_owned())?;
         match tokio::time::timeout(PATIENCE, answered).await {
             Ok(Ok(outcome)) => outcome,
@@ -151,7 +151,7 @@ impl Instance {
     /// Kills the process. Callers that wait for a response get an error.
     pub async fn kill(&self) {
         let _ = self.child.lock().await.kill().await;
-        lock(&self.api.state.waiting).clear();
+        self.api.state.waiting.lock().unwrap().clear();
     }
 
     /// Kills the process and returns its standard output and standard error.
@@ -194,7 +194,7 @@ async fn answered(
     PathParts((id, outcome)): PathParts<(String, String)>,
     body: String,
 ) -> StatusCode {
-    if let Some(waiting) = lock(&api.waiting).remove(&id) {
+    if let Some(waiting) = api.waiting.lock().unwrap().remove(&id) {
         let parsed = serde_json::from_str(&body).map_err(|_| body.clone());
         let _ = waiting.send(if outcome == "response" { parsed } else { Err(body) });
     }
