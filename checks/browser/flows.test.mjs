@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Widget, World } from "./world.mjs";
+import { Widget, World, listen } from "./world.mjs";
 
 const HOSPITAL = "Mount Invented Hospital";
 const WATCH = "Pretend Pace Watch";
@@ -518,6 +518,28 @@ flow("the guide's popup shows a refusal, and opens Connect if Human API knows th
   await says(page, "Connected: Mount Invented Hospital");
   await visitor.leave(page, "popup-jquery-refused");
 }, /422|409/);
+
+for (const [name, address] of [["a plain page", (world) => `${world.developed}/page.html`], ["a page of Vite", (world) => world.viteOrigin]]) {
+  test(`${name} on another origin connects against the local program, without any interception`, { timeout: 60_000 }, async () => {
+    const context = await world.browser.newContext();
+    try {
+      const page = await context.newPage();
+      const complaints = [];
+      listen(page, complaints);
+      await world.switch("drop-user", { user: "ada" });
+      await world.local("/local/backend/forget", { clientUserId: "ada" });
+      await page.goto(address(world));
+      await says(page, "Nothing connected yet.");
+      await visit(page, connects(HOSPITAL));
+      await says(page, /^Connected/);
+      await has("ada", { accessToken: /sealed/, sources: /Mount Invented/, pending: null });
+      assert.deepEqual(complaints, []);
+      await world.shot(page, `developed-${name.replaceAll(" ", "-")}`);
+    } finally {
+      await context.close();
+    }
+  });
+}
 
 flow("CORS blocks a page of an origin that is not allowed", async (visitor) => {
   const page = await visitor.open("page.html");

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
+import { createServer as createVite } from "vite";
 import { takeNewerFeatures } from "./older.mjs";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
@@ -37,7 +38,9 @@ export class World {
 
   async #start() {
     mkdirSync(SHOTS, { recursive: true });
+    this.directory = mkdtempSync(join(tmpdir(), "human-connect-browser-"));
     await this.#serveApp();
+    await this.#serveVite();
     await this.#startLocalProgram();
     this.browser = await chromium.launch({
       executablePath: process.env.BROWSER_CHROMIUM ?? "/usr/bin/chromium",
@@ -51,16 +54,16 @@ export class World {
   async close() {
     await this.browser?.close();
     for (const server of this.servers) server.close();
+    await this.vite?.close();
     this.program?.kill("SIGINT");
     if (this.program?.exitCode === null) await once(this.program, "exit");
     if (this.directory) rmSync(this.directory, { recursive: true });
   }
 
   async #startLocalProgram() {
-    this.directory = mkdtempSync(join(tmpdir(), "human-connect-browser-"));
     const binary = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/local");
     if (!existsSync(binary)) throw new Error(`${binary} is not built: run checks/browser/run`);
-    this.program = spawn(binary, { cwd: this.directory, env: { ...process.env, ALLOWED_ORIGINS: this.origin, ...this.variables } });
+    this.program = spawn(binary, ["--port", "0", "--origin", [this.origin, this.developed, this.viteOrigin].join()], { cwd: this.directory, env: { ...process.env, ...this.variables } });
     this.program.stderr.pipe(process.stderr);
     this.api = await new Promise((resolve, reject) => {
       let output = "";
@@ -76,23 +79,53 @@ export class World {
 
   /** Serves the app: the unchanged examples and the files that they import. */
   async #serveApp() {
-    const answer = async (request, response) => {
+    const answer = (isDeveloped) => async (request, response) => {
       const name = new URL(request.url, "http://app").pathname.slice(1);
       try {
-        const [kind, body] = await this.#file(name);
-        response.writeHead(200, { "Content-Type": kind, "Content-Security-Policy": this.#policy() }).end(body);
+        const isYours = isDeveloped && name === "your-app.js";
+        const [kind, body] = isYours ? [KINDS[".js"], this.#yourLocalApp()] : await this.#file(name);
+        const policy = isDeveloped ? {} : { "Content-Security-Policy": this.#policy() };
+        response.writeHead(200, { "Content-Type": kind, ...policy }).end(body);
       } catch {
         response.writeHead(name === "favicon.ico" ? 204 : 404).end();
       }
     };
-    const serve = async () => {
-      const server = createServer(answer).listen(0, "localhost");
+    const serve = async (isDeveloped = false) => {
+      const server = createServer(answer(isDeveloped)).listen(0, "localhost");
       this.servers.push(server);
       await once(server, "listening");
       return `http://localhost:${server.address().port}`;
     };
     this.origin = await serve();
     this.elsewhere = await serve(); // the same app, on an origin that is not allowed
+    this.developed = await serve(true); // the same app with `your-app.local.js`
+  }
+
+  /** Serves a page with Vite's development server. Its `your-app` is `your-app.local.js`. */
+  async #serveVite() {
+    const file = join(ROOT, "web/examples/your-app.local.js");
+    this.vite = await createVite({
+      root: join(ROOT, "checks/browser/pages/vite"),
+      configFile: false,
+      logLevel: "error",
+      cacheDir: join(this.directory, "vite"),
+      optimizeDeps: { noDiscovery: true },
+      server: { host: "localhost", port: 5199, hmr: false, fs: { allow: [ROOT] } },
+      plugins: [{
+        name: "your-app",
+        resolveId: (id) => (id === "your-app" ? file : null),
+        load: (id) => (id === file ? this.#yourLocalApp() : null),
+      }],
+    });
+    await this.vite.listen();
+    this.viteOrigin = `http://localhost:${this.vite.httpServer.address().port}`;
+  }
+
+  /** The example for the local program. Only the ports differ, because other programs may use the usual ones. */
+  #yourLocalApp() {
+    const text = readFileSync(join(ROOT, "web/examples/your-app.local.js"), "utf8");
+    const port = (url) => new URL(url).port;
+    return text.replace(/\b3000\b/, port(this.api)).replace(/\b3001\b/, port(this.standIn));
   }
 
   #policy() {
@@ -107,7 +140,7 @@ export class World {
     if (name === "your-app.js") return [KINDS[".js"], yourApp(this.api + this.slashes)];
     if (name === "react.js") return [KINDS[".js"], await bundle("pages/react.jsx")];
     const folders = {
-      "human-connect-backend.js": "web",
+      "human-connect.js": "checks/browser/node_modules/human-connect",
       "humanapi-connect-client.js": "checks/browser/node_modules/humanapi-connect-client/build",
       "jquery.js": "checks/browser/node_modules/jquery/dist",
     };
@@ -171,8 +204,8 @@ export class World {
 
 function yourApp(api) {
   return `export const api = ${JSON.stringify(api)};
-export const flow = new URLSearchParams(location.search).get("flow") ?? undefined;
-export const getToken = (refresh) => window.token(refresh);`;
+export const getToken = (refresh) => window.token(refresh);
+export const loadClient = () => window.HumanConnect;`;
 }
 
 async function bundle(entry) {
@@ -185,11 +218,6 @@ async function bundle(entry) {
     define: { "process.env.NODE_ENV": '"production"' },
     nodePaths: [new URL("node_modules", import.meta.url).pathname],
     external: ["./your-app.js"],
-    plugins: [{
-      name: "the client beside the example",
-      setup: ({ onResolve }) =>
-        onResolve({ filter: /human-connect-backend\.js$/ }, () => ({ path: join(ROOT, "web/human-connect-backend.js") })),
-    }],
   });
   return built.outputFiles[0].contents;
 }

@@ -1,4 +1,4 @@
-// Follows the calls and puts each into the group of the action that caused it, newest group first.
+// Follows the calls and puts each into the group of the action that has caused it, newest group first.
 
 import { Group } from "./group.js";
 import * as localStack from "./local-stack.js";
@@ -6,7 +6,7 @@ import * as localStack from "./local-stack.js";
 const SOON_MS = 200; // while a call is in flight
 const LATER_MS = 1000;
 const QUIET_MS = 3000; // after this time without news, the page polls slowly again
-const KEPT = 40;
+const KEPT = 60;
 
 export class Calls {
   #region = document.getElementById("calls");
@@ -14,48 +14,55 @@ export class Calls {
   #empty = document.getElementById("calls-empty");
   #state = document.getElementById("calls-state");
   #said = document.getElementById("calls-said");
-  #actions = []; // {title, after, until}: calls with these ids belong to the action
-  #groups = new Map();
-  #hidden = 0; // calls up to this id were cleared
+  #filter = document.getElementById("calls-filter");
+  #own = document.getElementById("calls-own");
+  #groups = new Map(); // by the id of the action, or of the request
+  #hidden = 0; // actions and calls up to this id were cleared
   #last = 0;
   #polling = null;
   #newsAt = 0;
-
   #onNews;
+  #onAgain;
 
-  /** @param {() => void} onNews called when there are new calls */
-  constructor(onNews) {
+  /**
+   * @param {() => void} onNews called when there are new calls
+   * @param {(request: object) => void} onAgain called with a request that the user sends again
+   */
+  constructor(onNews, onAgain) {
     this.#onNews = onNews;
+    this.#onAgain = onAgain;
     document.getElementById("calls-clear").onclick = () => {
       this.#hidden = this.#last;
       this.#forget();
     };
+    this.#filter.onchange = this.#own.onchange = () => this.#show();
+    addEventListener("hashchange", () => this.#follow());
   }
 
   /** Polls for calls, and polls faster while a call is in flight. */
   async follow() {
     for (;;) {
       if (!document.hidden) await this.poll();
-      const works = this.#current() || [...this.#groups.values()].some(({ isUnderWay }) => isUnderWay);
+      const works = [...this.#groups.values()].some(({ isUnderWay }) => isUnderWay);
       const busy = works && performance.now() - this.#newsAt < QUIET_MS;
       await new Promise((resolve) => setTimeout(resolve, busy ? SOON_MS : LATER_MS));
     }
   }
 
-  /** Assigns all calls from now on to this action, until the returned function is called. */
+  /** Assigns all calls from now on to this action, until it ends. Returns its id. */
   async begin(title) {
-    await this.poll();
+    const id = await localStack.beginAction(title, "user");
     this.#newsAt = performance.now();
-    const action = { title, after: this.#last, until: Infinity };
-    const current = this.#current();
-    if (current) current.until = this.#last;
-    this.#actions.push(action);
-    return async () => {
-      await this.poll();
-      action.until = Math.min(action.until, this.#last);
-      const group = this.#groups.get(action);
-      if (group) this.#said.textContent = group.summary;
-    };
+    return id;
+  }
+
+  /** Ends an action, and returns its calls. */
+  async end(id) {
+    await localStack.endAction(id);
+    await this.poll();
+    const group = this.#groups.get(id);
+    if (group) this.#said.textContent = group.summary;
+    return group?.calls ?? [];
   }
 
   /** Runs one poll at a time: two would show the same calls twice. */
@@ -66,23 +73,26 @@ export class Calls {
 
   async #look() {
     try {
-      let { calls, last } = await localStack.calls(this.#last);
+      let { actions, calls, last } = await localStack.calls(this.#last);
       if (last < this.#last) {
         // the server has restarted
         this.#hidden = 0;
-        this.#actions.length = 0;
         this.#forget();
-        ({ calls, last } = await localStack.calls(0));
+        ({ actions, calls, last } = await localStack.calls(0));
       }
+      const isFirst = this.#last === 0;
       this.#last = last;
-      this.#take(calls.filter(({ id }) => id > this.#hidden));
+      const isShown = ({ id }) => id > this.#hidden;
+      for (const action of actions.filter(isShown)) this.#add(action.id, new Group(action, this.#onAgain));
+      this.#take(calls.filter(isShown));
       if (calls.length > 0) {
         this.#newsAt = performance.now();
         this.#onNews();
       }
+      if (isFirst) this.#follow();
       this.#say("live", true);
     } catch {
-      this.#say("the server does not respond", false);
+      this.#say("The local program does not answer.", false);
     }
   }
 
@@ -90,23 +100,23 @@ export class Calls {
     const changed = new Map();
     for (const call of calls) {
       const group = this.#groupOf(call);
-      changed.set(group, [...(changed.get(group) ?? []), call]);
+      if (group) changed.set(group, [...(changed.get(group) ?? []), call]);
     }
     for (const [group, itsCalls] of changed) group.take(itsCalls);
     while (this.#groups.size > KEPT) this.#drop(this.#groups.keys().next().value);
-    this.#showEmptiness();
+    this.#show();
   }
 
-  #groupOf(call) {
-    const action = this.#actions.findLast(({ after, until }) => after < call.id && call.id <= until);
-    // calls that the page did not cause are grouped by request
-    const key = action ?? call.request ?? [...this.#groups.keys()].at(-1) ?? 0;
-    if (!this.#groups.has(key)) this.#add(key, new Group(action?.title ?? call.what));
+  /** Calls that the page did not cause are grouped by their request. */
+  #groupOf({ id, action, request, what, began }) {
+    const key = action ?? request ?? id;
+    if (key <= this.#hidden) return null;
+    if (!this.#groups.has(key)) this.#add(key, new Group({ id: key, title: what, kind: "other", began }, this.#onAgain));
     return this.#groups.get(key);
   }
 
   #add(key, group) {
-    for (const other of this.#groups.values()) other.fold();
+    if (group.kind !== "console") for (const other of this.#groups.values()) other.fold();
     this.#groups.set(key, group);
     this.#list.prepend(group.node);
     if (!this.#list.contains(document.activeElement)) this.#region.scrollTop = 0;
@@ -119,16 +129,28 @@ export class Calls {
 
   #forget() {
     for (const key of [...this.#groups.keys()]) this.#drop(key);
-    this.#showEmptiness();
+    this.#show();
   }
 
-  #current() {
-    return this.#actions.find(({ until }) => until === Infinity);
+  /** Applies the filter. */
+  #show() {
+    let shown = 0;
+    for (const group of this.#groups.values()) {
+      const isOwn = group.kind === "console" && !this.#own.checked;
+      const isEmpty = group.kind !== "switch" && group.calls.length === 0;
+      group.node.hidden = isOwn || isEmpty || !group.has(this.#filter.value);
+      shown += group.node.hidden ? 0 : 1;
+    }
+    this.#empty.hidden = shown > 0;
+    this.#list.hidden = shown === 0; // an empty list must not be announced
   }
 
-  #showEmptiness() {
-    this.#empty.hidden = this.#groups.size > 0;
-    this.#list.hidden = !this.#empty.hidden; // an empty list must not be announced
+  /** Opens the action that the address names. */
+  #follow() {
+    const group = this.#groups.get(Number(/^#action-(\d+)$/.exec(location.hash)?.[1]));
+    if (!group) return;
+    group.open();
+    group.node.scrollIntoView();
   }
 
   #say(text, good) {

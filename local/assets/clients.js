@@ -1,60 +1,27 @@
-// Human API's own clients, one of each generation, with the interface that human-connect-backend.js expects.
+// Human API's own clients, one of each generation, as the browser client's `loadClient` returns them.
 
 const CONNECT = "/assets/vendor/humanapi-connect-client-2.4.1.js";
-/** Ids of the elements that the two clients add to the page. */
-const FRAMES = ["human-api", "human-api-connect-modal-overlay", "human-connect"];
+const loaded = new Map();
 
 /**
  * @param {string} origin the origin of the stand-in's widgets
- * @param {HTMLElement} page everything except the widget, inert while a widget is open
- * @returns {(flow: string) => Promise<{open: (options: object) => void}>}
+ * @returns {(flow: string) => Promise<{open: (options: object) => any}>}
  */
-export function clients(origin, page) {
+export function clients(origin) {
   return async (flow) => {
-    if (flow === "popup") return guarded(await load(`${origin}/connect.js`), page);
+    if (flow === "popup") return load(`${origin}/connect.js`);
+    const client = await load(CONNECT);
     // in production, the client knows its own address
-    return guarded(await load(CONNECT), page, { baseURL: origin });
+    return { open: (options) => client.open({ ...options, baseURL: origin }) };
   };
 }
 
-function guarded(client, page, more) {
-  const leave = document.getElementById("leave");
-  const enter = (within) => {
-    page.inert = within;
-    leave.hidden = !within;
-  };
-  return {
-    open(options) {
-      const opener = document.activeElement;
-      const left = (name) => (...what) => {
-        enter(false);
-        opener.focus(); // a hidden frame would keep the focus
-        options[name]?.(...what);
-      };
-      // a loaded widget has its own close button, but a widget that did not load must not block the page
-      leave.onclick = () => {
-        for (const id of FRAMES) document.getElementById(id)?.remove();
-        left(options.close ? "close" : "onClose")();
-      };
-      enter(true);
-      try {
-        client.open({ ...options, ...more, onClose: left("onClose"), finish: left("finish"), close: left("close") });
-      } catch (error) {
-        enter(false);
-        throw error;
-      }
-    },
-  };
-}
-
-const loaded = new Map();
-
-/** Both generations' scripts define `HumanConnect`, so each is removed from the window after it has loaded. */
 function load(url) {
   if (!loaded.has(url)) loaded.set(url, run(url));
   return loaded.get(url);
 }
 
+/** Both generations' scripts define `HumanConnect`, so each is removed from the window after it has loaded. */
 function run(url) {
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");

@@ -4,6 +4,13 @@ export class ConnectionCard {
   #root = document.getElementById("connection");
   #badge = document.getElementById("connection-badge");
   #connect = document.getElementById("connect");
+  #onAgain;
+  isConnected = false;
+
+  /** @param {() => void} onAgain reads the connection again */
+  constructor(onAgain) {
+    this.#onAgain = onAgain;
+  }
 
   looking() {
     this.#root.replaceChildren(clone("connection-looking"));
@@ -13,17 +20,21 @@ export class ConnectionCard {
   /** @param {object} connection the answer of GET /connect/connection */
   show(connection) {
     const { connected } = connection;
+    this.isConnected = connected;
     this.#root.replaceChildren(connected ? details(connection) : clone("connection-none"));
     this.#say(connected ? "Connected" : "Not connected", connected);
     this.#connect.textContent = connected ? "Manage connections" : "Connect health data";
   }
 
-  waiting(seconds, code) {
-    this.#root.replaceChildren(paragraph("muted", `Not known yet: ${code}. Next attempt in ${Math.ceil(seconds)} s.`));
+  /** @param {{seconds: number, code: string}} event */
+  waiting({ seconds, code }, onCancel) {
+    const text = `The backend answered “${code}”. The console tries again in ${Math.ceil(seconds)} s.`;
+    this.#root.replaceChildren(paragraph("muted", text), button("Cancel", onCancel));
   }
 
   failed(error) {
-    this.#root.replaceChildren(paragraph("failed", `The connection could not be read. ${error.message}`));
+    const text = error.name === "AbortError" ? "The connection was not read." : `The connection could not be read. ${error.message}`;
+    this.#root.replaceChildren(paragraph("failed", text), button("Read again", this.#onAgain));
     this.#say("Unknown", false);
     this.#connect.textContent = "Connect health data";
   }
@@ -70,5 +81,14 @@ function paragraph(className, text) {
   const node = document.createElement("p");
   node.className = className;
   node.textContent = text;
+  return node;
+}
+
+function button(text, onclick) {
+  const node = document.createElement("button");
+  node.type = "button";
+  node.className = "button small";
+  node.textContent = text;
+  node.onclick = onclick;
   return node;
 }

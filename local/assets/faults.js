@@ -4,60 +4,51 @@
 import * as localStack from "./local-stack.js";
 
 export class Faults {
+  /** What each active fault does, such as “Human API answers 503 for every call”. */
+  active = [];
   #choice = document.getElementById("fault");
   #state = document.getElementById("fault-state");
-  #armed = document.getElementById("calls-fault"); // the same text beside the calls
-  #failed;
+  #besideCalls = document.getElementById("calls-fault");
+  #none = document.getElementById("fault-none");
 
   /**
-   * @param {{services: {service: string, faults: string[]}[]}} faults
-   * @param {(error: Error) => void} failed
+   * @param {{stories: string[], faults: {service: string, fault: string, label: string}[]}} faults
+   * @param {(action: () => Promise<object>) => void} flip
    */
-  constructor({ services }, failed) {
-    this.#failed = failed;
-    for (const { service, faults } of services) {
-      const group = document.createElement("optgroup");
-      group.label = service;
-      for (const fault of faults) {
-        const option = new Option(fault);
-        option.dataset.service = service;
-        group.append(option);
-      }
-      this.#choice.append(group);
+  constructor({ stories, faults }, flip) {
+    const list = document.getElementById("stories");
+    for (const name of stories) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "chip";
+      button.textContent = name;
+      button.onclick = () => flip(() => localStack.simulate("story", { name }));
+      list.append(button);
     }
-    this.#choice.selectedIndex = [...this.#choice.options].findIndex(({ value }) => value === "503");
-    document.getElementById("fault-once").onclick = () => this.#set(true);
-    document.getElementById("fault-always").onclick = () => this.#set(false);
-    document.getElementById("fault-none").onclick = () => this.#do("no-faults");
+    for (const { service, fault, label } of faults) {
+      const option = new Option(label);
+      Object.assign(option.dataset, { service, fault });
+      this.#choice.append(option);
+    }
+    const set = (once) => () => flip(() => localStack.simulate("fault", { ...this.#choice.selectedOptions[0].dataset, once }));
+    document.getElementById("fault-once").onclick = set(true);
+    document.getElementById("fault-always").onclick = set(false);
+    this.#none.onclick = () => flip(() => localStack.simulate("no-faults"));
     this.show();
   }
 
   /** Shows the active faults. */
   async show() {
     try {
-      const { active } = (await localStack.state()).faults;
-      const say = ({ service, fault, once }) => `${once ? "the next call" : "every call"} of ${service}: ${fault}`;
-      const words = `Active faults: ${active.map(say).join("; ")}.`;
-      this.#state.textContent = active.length ? words : "No active fault.";
-      this.#state.classList.toggle("bad", active.length > 0);
-      this.#armed.textContent = words;
-      this.#armed.hidden = active.length === 0;
+      this.active = (await localStack.state()).faults.active;
+      const words = this.active.length ? `${this.active.join(". ")}.` : "All services work.";
+      this.#state.textContent = words;
+      this.#state.classList.toggle("bad", this.active.length > 0);
+      this.#besideCalls.textContent = words;
+      this.#besideCalls.hidden = this.active.length === 0;
+      this.#none.disabled = this.active.length === 0;
     } catch {
-      this.#state.textContent = "The active faults could not be read.";
+      this.#state.textContent = "The local program does not answer.";
     }
-  }
-
-  #set(once) {
-    const option = this.#choice.selectedOptions[0];
-    this.#do("fault", { service: option.dataset.service, fault: option.value, once });
-  }
-
-  async #do(action, details) {
-    try {
-      await localStack.standIn(action, details);
-    } catch (error) {
-      this.#failed(error);
-    }
-    await this.show();
   }
 }

@@ -1,4 +1,4 @@
-// One action and its calls: a heading that opens and closes, and a sequence diagram.
+// One action and its calls: a heading that opens and closes, and a sequence diagram. A switch is a heading only.
 
 import { bars, grade, row } from "./step.js";
 import { active, lanes, steps } from "./steps.js";
@@ -12,21 +12,47 @@ export class Group {
   #calls = new Map();
   #rows = new Map();
   #chosen = false; // by the reader
+  #onAgain;
 
-  constructor(title) {
+  /**
+   * @param {{id: number, title: string, kind: "user"|"console"|"switch"|"other", began: number}} action
+   * @param {(request: object) => void} onAgain
+   */
+  constructor({ id, title, kind, began }, onAgain) {
     this.#title = title;
+    this.kind = kind;
+    this.#onAgain = onAgain;
+    this.node.id = `action-${id}`;
+    this.node.dataset.kind = kind;
     this.node.querySelector(".title").textContent = title;
+    const link = this.node.querySelector(".anchor");
+    link.href = `#action-${id}`;
+    link.querySelector(".unseen").textContent = ` link to “${title}”`;
+    this.#setTime(began);
+    this.#details.open = kind === "user" || kind === "other";
+    this.node.querySelector("summary").onclick = (event) => {
+      this.#chosen = true;
+      if (this.#calls.size === 0) event.preventDefault(); // nothing to open
+    };
+  }
+
+  get calls() {
+    return [...this.#calls.values()];
+  }
+
+  open() {
+    this.#chosen = true;
     this.#details.open = true;
-    this.node.querySelector("summary").onclick = () => (this.#chosen = true);
+  }
+
+  /** Tells if an answer begins with this digit. “5” includes a request without an answer, and "" all groups. */
+  has(digit) {
+    return !digit || this.#answers().some((status) => (status === "none" ? "5" : String(status)[0]) === digit);
   }
 
   /** Closes the group for a newer one, unless the user reads it. */
   fold() {
     if (!this.#chosen && !this.node.contains(document.activeElement)) this.#details.open = false;
-  }
-
-  get size() {
-    return this.#calls.size;
   }
 
   get isUnderWay() {
@@ -54,11 +80,13 @@ export class Group {
     return [...this.#calls.values()].filter(answered).map(({ status }) => status || "none");
   }
 
-  #head(calls) {
+  #setTime(began) {
     const time = this.node.querySelector("time");
-    const began = new Date(calls[0].began);
-    time.dateTime = began.toISOString();
-    time.textContent = began.toLocaleTimeString("en-GB");
+    time.dateTime = new Date(began).toISOString();
+    time.textContent = new Date(began).toLocaleTimeString("en-GB");
+  }
+
+  #head(calls) {
     this.node.querySelector(".count").textContent = count(calls.length);
     const marks = this.#answers().slice(-4).map((status) => {
       const mark = document.createElement("span");
@@ -82,7 +110,7 @@ export class Group {
     this.#rows = new Map();
     for (const step of steps(calls)) {
       const key = `${step.kind} ${step.call?.id ?? step.at} ${step.call?.ms === null} ${step.call?.refused}`;
-      const item = before.get(key) ?? row(step, all, calls[0].began);
+      const item = before.get(key) ?? row(step, all, calls[0].began, this.#onAgain);
       if (step.call) bars(item, active(calls, step), all);
       this.#rows.set(key, item);
     }

@@ -2,25 +2,28 @@
 // The SDK sends no Authorization header: the ticket in that URL authenticates the request.
 // The SDK inserts the user's id unencoded into the popup's address, as connect.js does, so both get `clientUserId`, the encoded form.
 
-import { call, connect, ConnectError } from "./human-connect-backend.js";
+import { HumanConnectError } from "./human-connect.js";
 
-/** @param {import("./human-connect-backend.js").Options} options */
-export async function connectAsPhone(options) {
-  options.onProgress("starting");
-  const session = await call(options, "POST /connect/session", { flow: "popup" });
+export async function connectAsPhone(backend, loadClient, onEvent, signal) {
+  onEvent({ type: "starting" });
+  const session = await backend.getSession({ flow: "popup", signal });
   // a user who must reconnect needs the Connect widget
-  if (session.flow !== "popup") return connect({ ...options, flow: "connect" });
-  options.onProgress("opened", session);
-  const sessionToken = await open(await options.client("popup"), session);
-  if (!sessionToken) return call(options, "GET /connect/connection");
-  options.onProgress("finishing");
-  return post(session.finishUrl, sessionToken);
+  if (session.flow !== "popup") return backend.connect({ flow: "connect", signal });
+  onEvent({ type: "opened", flow: session.flow, mode: session.mode });
+  const sessionToken = await open(await loadClient("popup"), session, signal);
+  if (!sessionToken) return backend.getConnection({ signal });
+  onEvent({ type: "finishing" });
+  return post(session.finishUrl, sessionToken, signal);
 }
 
-function open(client, { clientUserId, clientId, publicToken }) {
+function open(client, { clientUserId, clientId, publicToken }, signal) {
   return new Promise((resolve, reject) => {
     let failure;
-    const refused = ({ message }) => new ConnectError(0, { code: "widget", message });
+    const refused = ({ message }) => new HumanConnectError("widget", message);
+    signal.addEventListener("abort", () => {
+      document.getElementById("human-connect")?.remove();
+      reject(signal.reason);
+    });
     client.open({
       clientUserId,
       clientId,
@@ -32,10 +35,10 @@ function open(client, { clientUserId, clientId, publicToken }) {
   });
 }
 
-async function post(url, body) {
-  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const response = await fetch(url, request).catch(() => null);
-  const answer = (await response?.json().catch(() => ({}))) ?? {};
-  if (!response?.ok) throw new ConnectError(response?.status ?? 0, answer);
+async function post(url, body, signal) {
+  const request = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
+  const response = await fetch(url, request);
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new HumanConnectError(answer.code ?? "gateway", answer.detail ?? answer.message ?? "The finish has failed.", { status: response.status, requestId: answer.requestId });
   return answer;
 }

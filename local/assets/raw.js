@@ -1,8 +1,7 @@
-// The event and the answer of a function, opened at their step of the diagram. The server has masked the secrets.
+// The event and the answer of a function, opened at their step of the diagram.
 
 import * as localStack from "./local-stack.js";
 
-const MASKS = /(•+)/;
 /** The order of API Gateway's documentation. Other fields follow. */
 const ORDER = ["version", "statusCode", "routeKey", "rawPath", "rawQueryString", "pathParameters", "headers", "body", "isBase64Encoded", "requestContext"];
 
@@ -17,7 +16,7 @@ export function rawButton(call, part, step) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "peek";
-  button.append(part, unseen(part === "event" ? ` handed to ${call.what}` : ` of ${call.what}`));
+  button.append(part, unseen(part === "event" ? ` of the call of ${call.what}` : ` of ${call.what}`));
   button.setAttribute("aria-expanded", "false");
   let shown = null;
   button.onclick = async () => {
@@ -27,7 +26,7 @@ export function rawButton(call, part, step) {
       shown = null;
       return;
     }
-    shown = panel(part === "event" ? `The event that ${call.what} was handed` : `The answer of ${call.what}`);
+    shown = panel(part === "event" ? `The event of ${call.what}` : `The answer of ${call.what}`);
     step.append(shown);
     const what = await localStack.exchange(call.id).then((found) => found[part], (error) => error.message);
     if (shown) fill(shown, what);
@@ -66,15 +65,7 @@ function read(text) {
 }
 
 function write(pre, value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-  const parts = text.split(MASKS).map((part) => {
-    if (!MASKS.test(part)) return part;
-    const mask = document.createElement("span");
-    mask.className = "mask";
-    mask.textContent = part;
-    return mask;
-  });
-  pre.replaceChildren(...parts);
+  pre.textContent = typeof value === "string" ? value : JSON.stringify(value, null, 2);
 }
 
 function unseen(text) {

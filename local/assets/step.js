@@ -2,6 +2,7 @@
 
 import { duration } from "./duration.js";
 import { rawButton } from "./raw.js";
+import { requestButtons } from "./request.js";
 
 const template = document.getElementById("step");
 
@@ -9,12 +10,13 @@ const template = document.getElementById("step");
  * @param {import("./steps.js").Step|import("./steps.js").Pause} step
  * @param {string[]} lanes
  * @param {number} start the start time of the diagram
+ * @param {(request: object) => void} onAgain
  */
-export function row(step, lanes, start) {
-  return step.kind === "pause" ? pause(step) : arrow(step, lanes, start);
+export function row(step, lanes, start, onAgain) {
+  return step.kind === "pause" ? pause(step) : arrow(step, lanes, start, onAgain);
 }
 
-function arrow({ call, kind, at }, lanes, start) {
+function arrow({ call, kind, at }, lanes, start, onAgain) {
   const item = template.content.firstElementChild.cloneNode(true);
   const { from, to, what, status, ms } = call;
   const ends = [lanes.indexOf(from), lanes.indexOf(to)];
@@ -41,6 +43,7 @@ function arrow({ call, kind, at }, lanes, start) {
     item.querySelector(".took").textContent = "waiting…";
   }
   for (const part of parts(call, kind)) label.append(rawButton(call, part, item));
+  if (from === "browser" && to === "API Gateway" && kind !== "answer" && !what.startsWith("preflight")) label.append(...requestButtons(call, onAgain));
   return item;
 }
 

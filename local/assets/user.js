@@ -2,8 +2,8 @@
 
 const PRESETS = [
   { name: "Ada", id: "ada", email: "ada@example.test" },
-  { name: "Grace, no e-mail", id: "grace", email: null },
-  { name: "An odd id", id: "auth0|zoë+1 100%", email: "zoe@example.test" },
+  { name: "Grace (no e-mail)", id: "grace", email: null },
+  { name: "Unusual id", id: "auth0|zoë+1 100%", email: "zoe@example.test" },
 ];
 const REMEMBERED = "human-connect.user";
 

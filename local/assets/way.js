@@ -1,18 +1,20 @@
-// The widget's generation.
+// The widget that the app opens.
 
 const HINTS = {
-  connect: "Since 2019: npm humanapi-connect-client in an iframe. The page posts the widget's result.",
-  popup: "2013 to 2018: connect.js over the whole page. Its session token is exchanged once.",
-  phone: "The popup through a mobile SDK: it posts to finishUrl without a header; its ticket authenticates the request.",
+  connect: "The widget since 2019, from npm’s humanapi-connect-client. The page posts its result.",
+  popup: "The widget from 2013 to 2018: connect.js. The backend exchanges its session token once.",
+  phone: "The popup in an app, by Human API’s SDK. The SDK posts the session to finishUrl. A ticket in the URL authenticates it.",
 };
 
 export function chosenWay() {
   return document.querySelector("input[name=way]:checked").value;
 }
 
-export function wayPicker() {
+/** @param {(way: string) => void} onChoice */
+export function wayPicker(onChoice) {
   const show = () => {
     document.getElementById("way-hint").textContent = HINTS[chosenWay()];
+    onChoice(chosenWay());
   };
   for (const input of document.querySelectorAll("input[name=way]")) input.onchange = show;
   show();

@@ -25,6 +25,7 @@ fn serve(directories: &[&'static Dir<'_>], path: &str) -> Response {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript",
         Some("css") => "text/css",
+        Some("md") => "text/plain; charset=utf-8",
         Some("svg") => "image/svg+xml",
         _ => return StatusCode::NOT_FOUND.into_response(),
     };

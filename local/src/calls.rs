@@ -2,15 +2,38 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::clock::Clock;
 
 use crate::lock;
 
 const KEPT: usize = 500;
+
+/// What the user did in the console, or a switch. It has caused the calls with its id.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Action {
+    /// A number that increases, with gaps.
+    pub id: u64,
+    pub title: String,
+    pub kind: ActionKind,
+    /// Start time in milliseconds since the Unix epoch.
+    pub began: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActionKind {
+    /// An action of the user.
+    User,
+    /// The console reads the connection again. Its diagram hides these calls.
+    Console,
+    /// A switch. It causes no call.
+    Switch,
+}
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,6 +42,8 @@ pub struct Call {
     pub id: u64,
     /// The id of the request to API Gateway that this call is, or belongs to, if known.
     pub request: Option<u64>,
+    /// The id of the action that has caused the call, if any.
+    pub action: Option<u64>,
     /// Start time in milliseconds since the Unix epoch, by a clock that never goes back.
     pub began: f64,
     pub from: &'static str,
@@ -29,10 +54,10 @@ pub struct Call {
     pub status: Option<u16>,
     /// Duration in milliseconds.
     pub ms: Option<f64>,
-    /// The function's event, masked.
+    /// The function's event.
     #[serde(skip)]
     pub event: Option<Value>,
-    /// The response, masked.
+    /// The response.
     #[serde(skip)]
     pub answer: Option<Value>,
     #[serde(skip)]
@@ -48,6 +73,9 @@ pub struct Calls {
 #[derive(Default)]
 struct Log {
     calls: VecDeque<Call>,
+    actions: VecDeque<Action>,
+    /// The action that is in progress. New calls belong to it.
+    action: Option<u64>,
     /// Counts the starts and the ends of calls.
     revision: u64,
     /// The requests to API Gateway in flight.
@@ -103,16 +131,15 @@ impl Calls {
         (from, to): (&'static str, &'static str),
         what: String,
     ) -> Underway {
-        let (start, epoch) = self.started;
-        // One reading of the clock gives the start and the duration, or the end of a call could come before its cause.
-        let now = Instant::now();
         log.revision += 1;
         let id = log.revision;
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch fit a JSON number")]
-        let began = epoch as f64 + milliseconds(now.duration_since(start));
+        let began = self.time(Instant::now());
+        let of_request = request.and_then(|request| log.calls.iter().rfind(|call| call.id == request));
+        let action = of_request.map_or(log.action, |request| request.action);
         log.calls.push_back(Call {
             id,
             request,
+            action,
             began,
             from,
             to,
@@ -126,7 +153,40 @@ impl Calls {
         if log.calls.len() > KEPT {
             log.calls.pop_front();
         }
-        Underway { calls: self.clone(), id, began: now, status: 0 }
+        Underway { calls: self.clone(), id, status: 0 }
+    }
+
+    /// Records an action. The calls from now on belong to it, until it ends or another action begins. A switch has no calls.
+    pub fn begin_action(&self, title: String, kind: ActionKind) -> u64 {
+        let mut log = lock(&self.log);
+        log.revision += 1;
+        let id = log.revision;
+        log.actions.push_back(Action { id, title, kind, began: self.time(Instant::now()) });
+        if log.actions.len() > KEPT {
+            log.actions.pop_front();
+        }
+        if kind != ActionKind::Switch {
+            log.action = Some(id);
+        }
+        id
+    }
+
+    pub fn end_action(&self, id: u64) {
+        let mut log = lock(&self.log);
+        log.action = log.action.filter(|action| *action != id);
+    }
+
+    /// Returns the actions after this revision.
+    pub fn actions_after(&self, revision: u64) -> Vec<Action> {
+        lock(&self.log).actions.iter().filter(|action| action.id > revision).cloned().collect()
+    }
+
+    /// Returns milliseconds since the Unix epoch. All times come from here, or a call could end before its cause.
+    fn time(&self, now: Instant) -> f64 {
+        let (start, epoch) = self.started;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch fit a JSON number")]
+        let epoch = epoch as f64;
+        epoch + now.duration_since(start).as_secs_f64() * 1000.0
     }
 
     /// Returns the calls that started or ended after this revision, and the last revision.
@@ -152,7 +212,9 @@ impl Calls {
     }
 
     pub fn clear(&self) {
-        lock(&self.log).calls.clear();
+        let mut log = lock(&self.log);
+        log.calls.clear();
+        log.actions.clear();
     }
 
     fn change(&self, id: u64, change: impl FnOnce(&mut Call)) {
@@ -166,7 +228,6 @@ impl Calls {
 pub struct Underway {
     calls: Calls,
     id: u64,
-    began: Instant,
     status: u16,
 }
 
@@ -176,12 +237,12 @@ impl Underway {
         self.id
     }
 
-    /// Sets the function's event, which the caller has masked.
+    /// Sets the function's event.
     pub fn event(&self, event: Value) {
         self.calls.change(self.id, |call| call.event = Some(event));
     }
 
-    /// Sets the response, which the caller has masked.
+    /// Sets the response.
     pub fn answer(&self, answer: Value) {
         self.calls.change(self.id, |call| call.answer = Some(answer));
     }
@@ -194,19 +255,15 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        let took = milliseconds(self.began.elapsed());
+        let ended = self.calls.time(Instant::now());
         let mut log = lock(&self.calls.log);
         log.requests.retain(|request| *request != self.id);
         log.revision += 1;
         let revision = log.revision;
         if let Some(call) = log.calls.iter_mut().rfind(|call| call.id == self.id) {
-            (call.status, call.ms, call.revision) = (Some(self.status), Some(took), revision);
+            (call.status, call.ms, call.revision) = (Some(self.status), Some(ended - call.began), revision);
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 #[cfg(test)]
@@ -242,6 +299,23 @@ mod tests {
             }
             calls.clear();
         }
+    }
+
+    #[test]
+    fn the_calls_of_an_action_and_of_its_requests_belong_to_it() {
+        let calls = Calls::default();
+        calls.request("browser", "GET /").end(200);
+        let action = calls.begin_action("made up".to_owned(), ActionKind::User);
+        let request = calls.request("browser", "GET /");
+        let switch = calls.begin_action("a switch".to_owned(), ActionKind::Switch);
+        calls.of_function("DynamoDB", "GetItem").end(200);
+        calls.end_action(action);
+        calls.child(Some(request.id()), "API Gateway", "function", "made up").end(200);
+        calls.request("browser", "GET /").end(200);
+        let actions: Vec<_> = calls.actions_after(0).iter().map(|action| action.id).collect();
+        assert_eq!(actions, [action, switch]);
+        let of: Vec<_> = calls.after(0).0.iter().map(|call| call.action).collect();
+        assert_eq!(of, [None, Some(action), Some(action), Some(action), None]);
     }
 
     #[test]

@@ -9,21 +9,22 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use shared::clock::{Clock, rfc3339};
+use shared::clock::rfc3339;
 use shared::identity::UserId;
 use shared::lambda::job::Job;
 
 use crate::assets;
 use crate::aws::TABLE;
-use crate::calls::Calls;
+use crate::calls::{ActionKind, Calls};
+use crate::errors;
 use crate::event_bus::EventBus;
-use crate::faults::{Fault, Faults, Rule, Service};
+use crate::faults::Faults;
 use crate::gateway::{ACCESS_TOKEN, BODY_LIMIT, CONNECTION, FORGET, Gateway};
 use crate::human_api::{CLIENT_ID, HumanApi};
 use crate::issuer::Issuer;
-use crate::mask::{self, MASK};
 use crate::names_this_machine;
-use crate::secrets::{CLIENT_SECRET, Secrets, TOKEN_KEY};
+use crate::secrets::Secrets;
+use crate::switches::{self, Switch};
 use maintenance::Maintenance;
 
 /// The parts that the console uses.
@@ -45,12 +46,15 @@ pub fn router(console: Console) -> Router {
     Router::new()
         .route("/", get(|| async { assets::console("console.html") }))
         .route("/assets/{*file}", get(|Path(file): Path<String>| async move { assets::console(&file) }))
+        .route("/errors", get(errors::page))
         .route("/local/state", get(state))
         .route("/local/sign-in", post(sign_in).layer(from_fn_with_state(console.clone(), with_cors)))
         .route("/local/backend/{what}", post(as_backend))
         .route("/local/record", get(record))
         .route("/local/calls", get(calls))
         .route("/local/calls/{id}", get(exchange))
+        .route("/local/actions", post(begin_action))
+        .route("/local/actions/{id}/end", post(end_action))
         .route("/local/stand-in", post(stand_in))
         .route("/local/events", get(events))
         .route("/2015-03-31/functions/{function}/invocations", post(invoke))
@@ -102,17 +106,12 @@ async fn api(State(console): State<Console>, request: Request) -> Response {
 }
 
 async fn state(State(console): State<Console>) -> Json<Value> {
-    let names = |service: Service| service.faults().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    let services = Service::ALL.map(|service| json!({"service": service.name(), "faults": names(service)}));
-    let active =
-        |rule: &Rule| json!({"service": rule.service.name(), "fault": rule.name, "once": rule.times.is_some()});
-    let active: Vec<Value> = console.faults.rules().iter().map(active).collect();
     let stand_in = console.human_api.with(|state| json!({"singleUse": state.single_use, "delayMs": state.delay_ms}));
     Json(json!({
         "widgetOrigin": console.widgets,
         "clientId": CLIENT_ID,
         "standIn": stand_in,
-        "faults": {"services": services, "active": active},
+        "faults": switches::faults(&console),
     }))
 }
 
@@ -133,7 +132,7 @@ async fn as_backend(State(console): State<Console>, Path(what): Path<String>, Js
         return StatusCode::NOT_FOUND.into_response();
     };
     let reply = console.gateway.as_backend(route, &body).await;
-    Json(json!({"route": route, "status": reply.status, "body": mask::body(&reply.json())})).into_response()
+    Json(json!({"route": route, "status": reply.status, "body": reply.json()})).into_response()
 }
 
 #[derive(Deserialize)]
@@ -143,7 +142,7 @@ struct After {
 
 async fn calls(State(console): State<Console>, Query(After { after }): Query<After>) -> Json<Value> {
     let (calls, last) = console.calls.after(after);
-    Json(json!({"calls": calls, "last": last}))
+    Json(json!({"actions": console.calls.actions_after(after), "calls": calls, "last": last}))
 }
 
 /// Answers with the event and the response of one call.
@@ -180,7 +179,7 @@ async fn record(State(console): State<Console>, Query(Whose { user }): Query<Who
     }
 }
 
-fn key(user: &UserId) -> AttributeValue {
+pub(crate) fn key(user: &UserId) -> AttributeValue {
     AttributeValue::S(user.key().to_string())
 }
 
@@ -205,7 +204,6 @@ fn show(name: String, value: &AttributeValue, fields: &mut Vec<(String, Value)>)
             Ok(seconds) if name == "expires" => json!(rfc3339(seconds * 1000)),
             _ => json!(number),
         },
-        AttributeValue::S(_) if name == "publicToken" => json!(MASK),
         AttributeValue::S(text) => json!(text),
         AttributeValue::Bool(flag) => json!(flag),
         AttributeValue::Ss(list) => json!(list),
@@ -221,36 +219,25 @@ fn source(value: &AttributeValue) -> Value {
     fields.map(|(name, value)| (name.clone(), json!(value.as_s().ok()))).collect::<Map<_, _>>().into()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "action")]
-enum Switch {
-    LosePublicToken { user: String },
-    DropUser { user: String },
-    ExpireTokens { user: String },
-    RotateSecret,
-    RotateSealingKey,
-    SingleUse { on: bool },
-    Delay { ms: u64 },
-    Fault { service: String, fault: String, once: bool },
-    NoFaults,
+async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) -> Response {
+    match console.switch(switch).await {
+        Some(done) => Json(done).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({"message": "There is no such fault."}))).into_response(),
+    }
 }
 
-async fn stand_in(State(console): State<Console>, Json(switch): Json<Switch>) -> StatusCode {
-    match switch {
-        Switch::LosePublicToken { user } => console.update(&user, "REMOVE userRecord.#a", "publicToken").await,
-        Switch::DropUser { user } => console.human_api.with(|state| state.drop_user(&user)),
-        Switch::ExpireTokens { user } => {
-            console.human_api.with(|state| state.expire_tokens(&user));
-            console.update(&user, "SET userRecord.#a.expiresAt = :now", "accessToken").await;
-            console.update(&user, "SET userRecord.#a.expiresAt = :now", "widgetToken").await;
-        }
-        Switch::RotateSecret => console.secrets.rotate(CLIENT_SECRET),
-        Switch::RotateSealingKey => console.secrets.rotate(TOKEN_KEY),
-        Switch::SingleUse { on } => console.human_api.with(|state| state.single_use = on),
-        Switch::Delay { ms } => console.human_api.with(|state| state.delay_ms = ms),
-        Switch::Fault { service, fault, once } => return console.fault(&service, &fault, once),
-        Switch::NoFaults => console.faults.set([]),
-    }
+#[derive(Deserialize)]
+struct Begun {
+    title: String,
+    kind: ActionKind,
+}
+
+async fn begin_action(State(console): State<Console>, Json(action): Json<Begun>) -> Json<Value> {
+    Json(json!({"id": console.calls.begin_action(action.title, action.kind)}))
+}
+
+async fn end_action(State(console): State<Console>, Path(id): Path<u64>) -> StatusCode {
+    console.calls.end_action(id);
     StatusCode::NO_CONTENT
 }
 
@@ -279,45 +266,5 @@ async fn invoke(State(console): State<Console>, Path(function): Path<String>, re
             let failed = [("x-amz-function-error", "Unhandled")];
             (failed, Json(json!({"errorType": "Error", "errorMessage": error}))).into_response()
         }
-    }
-}
-
-impl Console {
-    /// Sets a fault of a service. It replaces the service's earlier fault.
-    fn fault(&self, service: &str, fault: &str, once: bool) -> StatusCode {
-        let service = Service::ALL.into_iter().find(|known| known.name() == service);
-        let named = |service: Service| service.faults().into_iter().find(|(name, _)| *name == fault);
-        let Some((service, (name, fault))) = service.and_then(|service| Some((service, named(service)?))) else {
-            return StatusCode::NOT_FOUND;
-        };
-        // The proxy does not see refused connections, so it cannot count them.
-        let once = once && !matches!(fault, Fault::Refused);
-        let rule = Rule { times: once.then_some(1), ..Rule::always(service, fault).named(name) };
-        if service == Service::SecretsManager {
-            // The functions have cached the secrets, so they must start again to meet the fault.
-            self.gateway.restart();
-        }
-        let others = self.faults.rules().into_iter().filter(|other| other.service != service);
-        self.faults.set(others.chain([rule]));
-        StatusCode::NO_CONTENT
-    }
-
-    /// Changes a row without the functions, if its record has this attribute.
-    async fn update(&self, user: &str, update: &str, attribute: &str) {
-        let Some(user) = UserId::new(user) else { return };
-        let mut request = self
-            .dynamodb
-            .update_item()
-            .table_name(TABLE)
-            .key("userKey", key(&user))
-            .condition_expression("attribute_exists(userRecord.#a)")
-            .update_expression(update)
-            .expression_attribute_names("#a", attribute);
-        if update.contains(":now") {
-            let now = Clock::system().now().to_string();
-            request = request.expression_attribute_values(":now", AttributeValue::N(now));
-        }
-        // If the condition fails, there was nothing to change.
-        let _ = request.send().await;
     }
 }

@@ -12,6 +12,9 @@ use crate::lock;
 
 mod catalogue;
 
+/// A fault with its name, and the words with which the console offers it.
+pub type Named = (&'static str, &'static str, Fault);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
     HumanApi,
@@ -31,7 +34,7 @@ impl Service {
     }
 
     /// Returns the named faults of this service. The tests go through all of them, and the console offers them.
-    pub fn faults(self) -> Vec<(&'static str, Fault)> {
+    pub fn faults(self) -> Vec<Named> {
         match self {
             Self::HumanApi => catalogue::human_api(),
             Self::DynamoDb => catalogue::dynamodb(),
@@ -104,6 +107,19 @@ impl Fault {
     /// A refusal with this status and JSON body. The service performs nothing.
     pub fn refuse(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::Answer(Acts::Not, Answer::json(status, body))
+    }
+
+    /// Says when the fault happens: before or after the service has performed the request.
+    pub fn when(&self) -> &'static str {
+        match self {
+            Self::Refused | Self::After(_) => "before it acts",
+            Self::Reset(acts) | Self::Hang(acts) | Self::Answer(acts, _) | Self::Copy(acts, _) => match acts {
+                Acts::Not => "before it acts",
+                Acts::First => "after it has acted",
+            },
+            Self::SlowBody | Self::HalfBody => "after it has acted",
+            Self::Conflict => "instead of acting",
+        }
     }
 
     /// The real response, delayed.

@@ -27,7 +27,7 @@ use shared::telemetry::Output;
 use crate::calls::{Calls, Underway};
 use crate::cors::{Cors, CorsError, OwnAnswer, Refusals};
 use crate::issuer::Issuer;
-use crate::{lock, mask, random_hex};
+use crate::{lock, random_hex};
 
 /// API Gateway's limit of a body, in bytes.
 pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
@@ -171,6 +171,15 @@ impl Gateway {
         };
         let name = route.to_string();
         let request = self.calls.request("browser", &*name);
+        let mut event = event(&name, None);
+        put(&mut event, "rawPath", json!(uri.path()));
+        put(&mut event, "rawQueryString", json!(uri.query().unwrap_or_default()));
+        put(&mut event, "headers", header_map(headers));
+        if let Some(ticket) = ticket {
+            put(&mut event, "pathParameters", json!({"ticket": ticket}));
+        }
+        put_body(&mut event, headers, &body);
+        request.event(event.clone());
         let authorization =
             headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let authorizer = match Guard::of(route) {
@@ -185,14 +194,9 @@ impl Gateway {
             Guard::Iam if authorization.starts_with("AWS4-HMAC-SHA256 ") => Some(backend()),
             Guard::Iam => return refuse(request, StatusCode::FORBIDDEN, "Forbidden"),
         };
-        let mut event = event(&name, authorizer);
-        put(&mut event, "rawPath", json!(uri.path()));
-        put(&mut event, "rawQueryString", json!(uri.query().unwrap_or_default()));
-        put(&mut event, "headers", header_map(headers));
-        if let Some(ticket) = ticket {
-            put(&mut event, "pathParameters", json!({"ticket": ticket}));
+        if let (Some(authorizer), Some(context)) = (authorizer, event.get_mut("requestContext")) {
+            put(context, "authorizer", authorizer);
         }
-        put_body(&mut event, headers, &body);
         let reply = self.invoke_for(Some(request.id()), &name, &event).await;
         request.end(reply.status);
         let mut response = Response::builder().status(reply.status);
@@ -270,7 +274,7 @@ impl Gateway {
 
     async fn run<F: Function>(&self, host: &Runner<F>, request: Option<u64>, event: &Value) -> Reply {
         let call = self.calls.child(request, "API Gateway", "function", F::NAME);
-        call.event(mask::event(event));
+        call.event(event.clone());
         // A handler's future is large, and five kinds of them would be on the stack.
         let response = match RawValue::from_string(event.to_string()) {
             Ok(event) => Box::pin(host.run(LambdaEvent::new(event, invocation()))).await,
@@ -279,7 +283,7 @@ impl Gateway {
         let response: Value = serde_json::from_str(&response).unwrap_or_default();
         let status = response.get("statusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
         let status = status.unwrap_or(500);
-        call.answer(mask::answer(&response));
+        call.answer(response.clone());
         call.end(status);
         Reply {
             status,

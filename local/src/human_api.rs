@@ -159,11 +159,11 @@ impl State {
         self.users.get(user).map_or((None, None), |user| (user.access_token.clone(), user.public_token.clone()))
     }
 
-    /// Removes the user and the user's tokens.
-    pub fn drop_user(&mut self, user: &str) {
-        self.users.remove(user);
+    /// Removes the user and the user's tokens. Returns `false` if there was no such user.
+    pub fn drop_user(&mut self, user: &str) -> bool {
         self.sessions.retain(|_, owner| owner != user);
         self.start_tokens.retain(|_, (owner, _)| owner != user);
+        self.users.remove(user).is_some()
     }
 
     /// Expires the user's session and id tokens.

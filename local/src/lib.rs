@@ -10,12 +10,13 @@
 //! | [`gateway`] | API Gateway: authorizers, real events, the functions |
 //! | [`issuer`] | the identity provider: signed tokens for made-up users |
 //! | [`console`] | the console page |
+//! | `errors` | the error codes of `docs/api.md`, as a page |
 //! | `assets` | the files of the console and of the widgets |
 //! | [`cors`] | API Gateway's CORS, as `template.yaml` configures it |
 //! | [`proxy`] | forwards the functions' calls, and applies faults to them |
 //! | [`faults`] | the faults that tests and the console set |
 //! | [`calls`] | the calls that the console draws |
-//! | [`mask`] | masks secrets in the events and responses that the console shows |
+//! | `switches` | what the console changes without the functions |
 //! | [`examples`] | made-up users in known states, for `events/` |
 
 mod assets;
@@ -23,6 +24,7 @@ pub mod aws;
 pub mod calls;
 pub mod console;
 pub mod cors;
+mod errors;
 pub mod event_bus;
 pub mod examples;
 pub mod faults;
@@ -30,10 +32,10 @@ pub mod gateway;
 pub mod human_api;
 pub mod issuer;
 pub mod local_stack;
-pub mod mask;
 pub mod proxy;
 pub mod secrets;
 pub mod stream;
+mod switches;
 
 /// Returns `N` random bytes as hexadecimal text.
 pub(crate) fn random_hex<const N: usize>() -> String {

@@ -257,3 +257,20 @@ async fn every_event_is_answered_as_documented() {
         }
     }
 }
+
+#[test]
+fn the_table_of_errors_has_each_code_with_its_status() {
+    let document = include_str!("../../docs/api.md");
+    let rows: Vec<_> = document.lines().filter_map(|line| line.strip_prefix("| <a id=\"")).collect();
+    let documented: BTreeSet<_> = rows
+        .iter()
+        .map(|row| row.splitn(4, ['"', '|']).collect::<Vec<_>>())
+        .map(|cells| {
+            assert!(cells[1].contains(&format!("`{}`", cells[0])), "{cells:?}");
+            (cells[0].to_owned(), cells[2].trim().to_owned())
+        })
+        .collect();
+    let known = Code::ALL.map(|code| (code.name().to_owned(), code.status().as_u16().to_string()));
+    assert_eq!(documented, known.into_iter().collect());
+    assert_eq!(rows.len(), Code::ALL.len());
+}

@@ -1,8 +1,8 @@
 // Human API's button form: the client itself opens the widget, with the token in `data-hapi-token`.
-import { call } from "./human-connect-backend.js";
+import { createHumanConnect } from "./human-connect.js";
 import { api, getToken } from "./your-app.js";
 
-const backend = { api, getToken };
+const backend = createHumanConnect({ api, getToken });
 const status = document.getElementById("connection");
 const button = document.getElementById("connect");
 
@@ -21,7 +21,7 @@ async function ready(answer) {
   button.disabled = true;
   await answer.then(show, failed);
   try {
-    const { token } = await call(backend, "POST /connect/session", { flow: "connect" });
+    const { token } = await backend.getSession({ flow: "connect" });
     button.dataset.hapiToken = token;
     button.disabled = false;
   } catch (error) {
@@ -29,11 +29,9 @@ async function ready(answer) {
   }
 }
 
-const finish = (response) => call(backend, "POST /connect/finish", response);
-
 // Finishes after each source, so that a reload loses nothing. The finish on "close" shows the result and any error.
-window.HumanConnect?.on("connect", () => void finish({}).catch(() => {}));
-window.HumanConnect?.on("close", ({ type, ...response }) => ready(finish(response)));
+window.HumanConnect?.on("connect", () => void backend.finish({}).catch(() => {}));
+window.HumanConnect?.on("close", ({ type, ...response }) => ready(backend.finish(response)));
 
-if (window.HumanConnect) ready(call(backend, "GET /connect/connection"));
+if (window.HumanConnect) ready(backend.getConnection());
 else failed(new Error("Human API's client did not load."));

@@ -1,12 +1,12 @@
-import { call, connect, resume } from "./human-connect-backend.js";
-import { api, getToken } from "./your-app.js";
+import { createHumanConnect } from "./human-connect.js";
+import { api, getToken, loadClient } from "./your-app.js";
 
 const status = document.getElementById("connection");
 const button = document.getElementById("connect");
-const backend = { api, getToken, onProgress };
+const backend = createHumanConnect({ api, getToken, loadClient, onEvent });
 
-function onProgress(step) {
-  if (step === "waiting") status.textContent = "This takes longer than usual…";
+function onEvent({ type }) {
+  if (type === "waiting") status.textContent = "This takes longer than usual…";
 }
 
 function show({ connected, sources }) {
@@ -16,7 +16,7 @@ function show({ connected, sources }) {
 }
 
 function failed(error) {
-  status.textContent = `That did not work: ${error.message}`; // openapi.yaml explains each error.code
+  status.textContent = `That did not work: ${error.message}`; // docs/api.md explains each error.code
 }
 
 /** Runs one call at a time, so that a late answer cannot replace a newer one. */
@@ -25,7 +25,7 @@ function run(work) {
   work.then(show, failed).finally(() => (button.disabled = false));
 }
 
-button.onclick = () => run(connect(backend));
+button.onclick = () => run(backend.connect());
 
 // finishes a session that a reload interrupted; otherwise shows the connection
-run(resume(backend).then((finished) => finished ?? call(backend, "GET /connect/connection")));
+run(backend.resume().then((finished) => finished ?? backend.getConnection()));

@@ -1,4 +1,5 @@
-// The popup generation without human-connect-backend.js, as in Human API's guide: connect.js and jQuery's $.post.
+// The popup generation without human-connect.js, as in Human API's guide: connect.js and jQuery's $.post.
+// This project cannot know if Human API still publishes connect.js. If popup.html cannot load it, use Connect: page.js.
 import { api, getToken } from "./your-app.js";
 
 const status = document.getElementById("connection");

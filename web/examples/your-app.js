@@ -1,4 +1,4 @@
-// Your app provides two values: the backend's address, and the JWT of the signed-in user.
+// Your app provides the backend's address, the JWT of the signed-in user, and Human API's client.
 
 /** The stack's `ApiUrl`, or your custom domain. */
 export const api = "https://abc123.execute-api.us-east-1.amazonaws.com";
@@ -8,3 +8,6 @@ export async function getToken(refresh) {
   const session = await window.yourIdentityProvider.session({ forceRefresh: refresh });
   return session.idToken;
 }
+
+/** Human API's client, which the page loads with a script tag. `clients.js` loads the clients of both generations. */
+export const loadClient = () => window.HumanConnect;

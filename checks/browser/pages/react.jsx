@@ -1,4 +1,3 @@
-import HumanConnect from "humanapi-connect-client";
 import { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { ConnectButton } from "../../../web/examples/ConnectButton.jsx";
@@ -9,7 +8,7 @@ function App() {
   return (
     <>
       <button onClick={() => setUser("another")}>Sign in as somebody else</button>
-      <ConnectButton backend={{ api, getToken }} user={user} client={HumanConnect} />
+      <ConnectButton api={api} getToken={getToken} user={user} />
     </>
   );
 }

@@ -1,5 +1,5 @@
-// Behaves like the popup generation's connect.js, which is no longer published: the same global, options and
-// messages. `finish` hides the frame and leaves it in the page, as the original does until the page is refreshed.
+// Behaves like Human API's connect.js, the script of the popup: the same global, options and messages. This project cannot know if
+// Human API still publishes its own. `finish` hides the frame and leaves it in the page, as the original does until the page is refreshed.
 
 (function () {
   "use strict";

@@ -84,7 +84,9 @@ impl World {
         let clock = Clock::new(move || began + since.elapsed().as_millis() as Millis);
         let options = Options { clock: clock.clone(), output: output.clone(), ..Options::in_memory() };
         let stack = Box::pin(LocalStack::start(options)).await.unwrap();
-        let faults = Service::ALL.map(|service| (service.name(), service.faults().into_iter().collect()));
+        let faults = Service::ALL.map(|service| {
+            (service.name(), service.faults().into_iter().map(|(name, _, fault)| (name, fault)).collect())
+        });
         Self { stack, time, output, clock, faults: faults.into(), single_use: true, users: 0, wrong: String::new() }
     }
 
@@ -186,7 +188,7 @@ impl World {
 }
 
 pub(crate) fn names(service: Service) -> Vec<&'static str> {
-    service.faults().into_iter().map(|(name, _)| name).collect()
+    service.faults().into_iter().map(|(name, ..)| name).collect()
 }
 
 async fn alone(world: &mut World, service: Service, whens: &[When], calls: &[Call]) {
