@@ -52,6 +52,7 @@ export function createHumanConnect(settings) {
 
 /** Joins the user's connect that is in progress, or starts one. It ends when all its callers have aborted. */
 function join(key, signal, start) {
+  if (signal?.aborted) throw reason(signal);
   let shared = running[key];
   if (!shared) {
     const controller = new AbortController();
@@ -144,7 +145,7 @@ async function send(url, signal, request) {
     if (!response) new Request(url, request);
     if (response && cause?.name === "SyntaxError") answer = cause;
     else if (!response || response.ok) {
-      return new HumanConnectError("network", "No answer: the network failed, or AllowedOrigins lacks this page's origin.", { cause });
+      return new HumanConnectError("network", "No answer: no network, or AllowedOrigins lacks this page's origin.", { cause });
     }
   } finally {
     clearTimeout(timer);
@@ -246,7 +247,7 @@ async function openWidget(settings, session, { widget, signal }, key) {
             };
         leave = guard(settings.closeLabel, close);
         const opened = client?.open({ ...passedOn(widget), ...ours });
-        if (!client || opened === null) return refuse("Human API's client is missing or already open.");
+        if (!client || opened === null) return refuse("Human API's client is missing or open.");
         // If a reload closes the Connect widget, the next `resume` posts this empty result to get the connection.
         if (!isPopup) stored(key, {});
       }),
@@ -273,7 +274,7 @@ function guard(closeLabel = "Close", onClose) {
   const setInert = (inert) => covered.forEach((element) => (element.inert = inert));
   const button = document.createElement("button");
   button.textContent = closeLabel;
-  button.style.cssText = "position: fixed; top: 8px; left: 8px; z-index: 100000";
+  button.style.cssText = "position:fixed;top:8px;left:8px;z-index:100000";
   button.onclick = () => {
     removeWidget();
     onClose();
@@ -301,7 +302,7 @@ const removeWidget = () => document.querySelectorAll(WIDGET).forEach((element) =
 async function finish(settings, result, key, signal) {
   stored(key, result); // before anything else, because a popup returns its session only once
   if ((await storageKey(settings, signal)) !== key) {
-    throw new HumanConnectError("user_changed", "Another user has signed in.");
+    throw new HumanConnectError("user_changed", "Another user signed in.");
   }
   notify(settings, { type: "finishing" });
   try {

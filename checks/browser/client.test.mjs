@@ -230,6 +230,10 @@ test("of joined callers, one who aborts leaves alone, and the last one ends the 
   assert.equal(opened, 1);
   other.abort();
   for (const call of [second, third, resumed]) await assert.rejects(call, { name: "AbortError" });
+  const early = new AbortController();
+  const getToken = async () => (early.abort(), token(user)); // the abort comes when the token is here
+  await assert.rejects(createHumanConnect({ ...options, getToken }).connect({ signal: early.signal }), { name: "AbortError" });
+  assert.equal(opened, 1);
   // the next connect is a new one
   answers["/connect/finish"] = () => [200, { connected: false, sources: [] }];
   globalThis.HumanConnect = widget(({ onClose }) => onClose({}));
