@@ -158,6 +158,16 @@ visit("a widget that does not load can be closed", { stops: true }, async (page)
   assert.equal(await page.locator("[inert]").count(), 0);
 }, /ERR_FAILED/);
 
+visit("if the local program does not answer, the console says so, and works again", {}, async (page) => {
+  await page.route("**/local/**", (route) => route.abort());
+  await press(page, "connect");
+  await told(page, "The local program does not answer. Is it still running?");
+  await page.locator("#calls-state").getByText("The local program does not answer.").waitFor();
+  await page.unroute("**/local/**");
+  await connect(page);
+  await told(page, "Your health data is connected");
+}, /ERR_FAILED/);
+
 visit("spaces are not a valid id", {}, async (page) => {
   await page.locator("#user-id").fill("   ");
   await page.locator("#user-form button").click();

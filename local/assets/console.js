@@ -46,15 +46,16 @@ async function run(title, action, again = action) {
   current = { title, controller: new AbortController() };
   setBusy(true);
   notice.clear();
-  const id = await calls.begin(title);
+  let id;
   try {
+    id = await calls.begin(title);
     await action(current.controller.signal);
   } catch (error) {
     if (current.controller.signal.aborted) notice.show({ title: `Canceled: ${title}`, detail: "The backend may have performed a part of it." });
     else await failed(title, error, () => run(title, again));
   }
-  const recovered = (await calls.end(id)).some(isRecovery);
-  if (recovered) {
+  const itsCalls = id === undefined ? [] : await calls.end(id).catch(() => []);
+  if (itsCalls.some(isRecovery)) {
     tick("recover");
     notice.add("The public token was lost. The backend has recovered it from Human API, and the user has seen nothing of it.");
   }

@@ -21,8 +21,12 @@ export function requestButtons(call, onAgain) {
 async function read(call) {
   const { event } = await localStack.exchange(call.id);
   const headers = Object.fromEntries(HEADERS.filter((name) => event.headers[name]).map((name) => [name, event.headers[name]]));
-  return { method: event.requestContext.http.method, path: event.rawPath, headers, body: event.body };
+  const body = event.isBase64Encoded ? decoded(event.body) : event.body;
+  return { method: event.requestContext.http.method, path: event.rawPath, headers, body };
 }
+
+/** API Gateway encodes a body that is neither text nor JSON, for example a form. */
+const decoded = (body) => new TextDecoder().decode(Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0)));
 
 function command({ method, path, headers, body }) {
   const parts = [`curl -X ${method} ${quoted(location.origin + path)}`];
