@@ -15,8 +15,6 @@ const CLOSABLE_AFTER_MS = 8000;
 const FINAL_CODE = /_request$|_mismatch$|_rejected$|^reconnect_|^connection_/;
 /** Options of Human API's client that only this module sets. */
 const OUR_OPTIONS = ["token", "clientId", "clientUserId", "publicToken"];
-/** The elements that Human API's clients add to the page. */
-const WIDGET = "#human-api, #human-api-connect-modal-overlay, #human-connect";
 
 /** A failed call. A function or API Gateway refused it, the network failed, or the widget reported an error. */
 export class HumanConnectError extends Error {
@@ -26,7 +24,7 @@ export class HumanConnectError extends Error {
   }
 }
 
-/** The connects in progress, by user: `{work, controller, callers}`. */
+/** The connects in progress, by user: `{work, callers, abort}`. */
 const running = {};
 
 /** @type {import("./human-connect.d.ts").createHumanConnect} */
@@ -56,17 +54,16 @@ function join(key, signal, start) {
   let shared = running[key];
   if (!shared) {
     const controller = new AbortController();
-    shared = { controller, callers: 0 };
-    shared.work = start(controller.signal).finally(() => {
-      if (running[key] === shared) delete running[key];
-    });
+    const over = () => running[key] === shared && delete running[key];
+    const abort = () => {
+      over(); // at once, because the next connect must not join this one
+      controller.abort();
+    };
+    shared = { abort, callers: 0, work: start(controller.signal).finally(over) };
     if (key) running[key] = shared;
   }
   shared.callers += 1;
-  signal?.addEventListener("abort", () => {
-    shared.callers -= 1;
-    if (!shared.callers) shared.controller.abort();
-  });
+  signal?.addEventListener("abort", () => --shared.callers || shared.abort());
   return abortable(shared.work, signal);
 }
 
@@ -296,7 +293,11 @@ function guard(closeLabel = "Close", onClose) {
   };
 }
 
-const removeWidget = () => document.querySelectorAll(WIDGET).forEach((element) => element.remove());
+function removeWidget() {
+  // The Connect client removes its frame and its listeners. A listener that stayed would take the message with which the next widget closes.
+  dispatchEvent(new MessageEvent("message", { data: { type: "hapi-connect-close" } }));
+  document.getElementById("human-connect")?.remove(); // the popup
+}
 
 /** Posts the widget's result. The result stays stored until the backend has given a final answer. */
 async function finish(settings, result, key, signal) {

@@ -215,6 +215,7 @@ test("an abort ends each wait: for the token, an answer, the next attempt, the w
 
 test("of joined callers, one who aborts leaves alone, and the last one ends the connect", async () => {
   asConnect();
+  answers["/connect/finish"] = () => [200, { connected: false, sources: [] }];
   let opened = 0;
   globalThis.HumanConnect = { open: () => void (opened += 1) };
   const [one, other] = [new AbortController(), new AbortController()];
@@ -230,12 +231,22 @@ test("of joined callers, one who aborts leaves alone, and the last one ends the 
   assert.equal(opened, 1);
   other.abort();
   for (const call of [second, third, resumed]) await assert.rejects(call, { name: "AbortError" });
+  // a connect at the moment of the last abort does not join the aborted one
+  const [last, later] = [new AbortController(), new AbortController()];
+  const leaving = backend.connect({ signal: last.signal }).catch((error) => error);
+  for (let ticks = 0; ticks < 20; ticks++) await new Promise(setImmediate);
+  last.abort();
+  const next = backend.connect({ signal: later.signal }).catch((error) => error);
+  assert.equal((await leaving).name, "AbortError");
+  for (let ticks = 0; ticks < 20; ticks++) await new Promise(setImmediate);
+  assert.equal(opened, 3);
+  later.abort();
+  assert.equal((await next).name, "AbortError");
   const early = new AbortController();
   const getToken = async () => (early.abort(), token(user)); // the abort comes when the token is here
   await assert.rejects(createHumanConnect({ ...options, getToken }).connect({ signal: early.signal }), { name: "AbortError" });
-  assert.equal(opened, 1);
+  assert.equal(opened, 3);
   // the next connect is a new one
-  answers["/connect/finish"] = () => [200, { connected: false, sources: [] }];
   globalThis.HumanConnect = widget(({ onClose }) => onClose({}));
   assert.equal((await backend.connect()).connected, false);
 });
@@ -243,34 +254,44 @@ test("of joined callers, one who aborts leaves alone, and the last one ends the 
 /** A document with a page and Human API's frames, as far as the module needs one. */
 function madeUpDocument() {
   const listeners = new Set();
-  const element = (id) => ({ id, style: {}, inert: false, remove: () => body.children.splice(body.children.indexOf(node(id)), 1), focus: () => (document.activeElement = node(id)) });
+  const remove = (id) => (body.children = body.children.filter((child) => child.id !== id));
+  const element = (id) => ({ id, style: {}, inert: false, remove: () => remove(id), focus: () => (document.activeElement = node(id)) });
   const node = (id) => body.children.find((child) => child.id === id);
   const body = { children: ["page", "opener"].map(element), append: (child) => body.children.push(Object.assign(child, { id: "close" })) };
-  const querySelectorAll = (selector) => body.children.filter(({ id }) => selector.split(", ").includes(`#${id}`));
-  const document = { body, querySelectorAll, createElement: () => element("close") };
+  const document = { body, getElementById: node, createElement: () => element("close") };
   document.activeElement = node("opener");
-  const frames = () => body.children.push(...["human-api", "human-api-connect-modal-overlay"].map(element));
+  /** Behaves like Human API's Connect client. */
+  const open = (options) => {
+    body.children.push(...["human-api", "human-api-connect-modal-overlay"].map(element));
+    const onMessage = ({ data }) => {
+      if (data.type !== "hapi-connect-close") return;
+      removeEventListener("message", onMessage);
+      options.onClose({});
+      for (const id of ["human-api", "human-api-connect-modal-overlay"]) node(id).remove();
+    };
+    addEventListener("message", onMessage);
+  };
   const dispatch = (type, event) => [...listeners].forEach(([wanted, listen]) => wanted === type && listen(event));
   globalThis.document = document;
+  globalThis.dispatchEvent = (event) => dispatch(event.type, event);
   globalThis.addEventListener = (...listener) => listeners.add(listener);
   globalThis.removeEventListener = (type, listen) => [...listeners].forEach((known) => known[1] === listen && listeners.delete(known));
   const restore = () => {
-    for (const name of ["document", "addEventListener", "removeEventListener"]) delete globalThis[name];
+    for (const name of ["document", "dispatchEvent", "addEventListener", "removeEventListener"]) delete globalThis[name];
   };
-  return { document, body, node, frames, dispatch, listeners, restore };
+  return { document, body, node, open, dispatch, listeners, restore };
 }
 
 test("while the widget is open, the page is inert, and the focus returns", async (t) => {
   asConnect();
   const page = madeUpDocument();
   t.after(page.restore);
-  globalThis.HumanConnect = widget(({ onClose }) => {
-    assert.deepEqual(page.body.children.map(({ inert }) => inert), [true, true, false, false]);
-    onClose({});
-  });
-  const { open } = globalThis.HumanConnect;
-  globalThis.HumanConnect.open = (options) => (page.frames(), open(options));
-  await connect(connectOptions);
+  globalThis.HumanConnect = page;
+  const connecting = connect(connectOptions);
+  for (let ticks = 0; ticks < 20; ticks++) await new Promise(setImmediate);
+  assert.deepEqual(page.body.children.map(({ inert }) => inert), [true, true, false, false]);
+  page.dispatch("message", { data: { type: "hapi-connect-close" } });
+  await connecting;
   assert.ok(page.body.children.every(({ inert }) => !inert));
   assert.deepEqual([page.document.activeElement.id, page.listeners.size], ["opener", 0]);
 });
@@ -279,7 +300,7 @@ test("a widget that sends no message can be closed", async (t) => {
   asConnect();
   const page = madeUpDocument();
   t.after(page.restore);
-  globalThis.HumanConnect = { open: () => void page.frames() };
+  globalThis.HumanConnect = page;
   t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
   const opening = connect({ ...connectOptions, closeLabel: "Close it" });
   for (let ticks = 0; ticks < 20; ticks++) await new Promise(setImmediate);
@@ -301,6 +322,7 @@ test("a widget that sends no message can be closed", async (t) => {
   leaving.abort();
   await assert.rejects(connecting, { name: "AbortError" });
   assert.deepEqual(page.body.children.map(({ id }) => id), ["page", "opener"], "an abort removes the widget");
+  assert.equal(page.listeners.size, 0, "a listener that stays would take the next widget's close");
 });
 
 test("a stored value that cannot be read is not posted", async () => {

@@ -156,6 +156,11 @@ visit("a widget that does not load can be closed", { stops: true }, async (page)
   await told(page, "The widget was closed. Nothing has changed.");
   assert.equal(await page.locator("#human-api, #human-api-connect-modal-overlay").count(), 0);
   assert.equal(await page.locator("[inert]").count(), 0);
+  // Human API's client must not keep a listener that takes the next widget's messages
+  await quiet(page);
+  await page.unroute(`${world.standIn}/**`);
+  await connect(page);
+  await told(page, "Your health data is connected");
 }, /ERR_FAILED/);
 
 visit("if the local program does not answer, the console says so, and works again", {}, async (page) => {
