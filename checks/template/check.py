@@ -510,8 +510,10 @@ def check_base_url(parameters):
 
 def check_texts(parameters):
     """The parameters and the documents warn an operator of mistakes that only callers would notice."""
-    guide, mobile, threats = (" ".join(Path(name).read_text().split()) for name in
-                              ("docs/deploy.md", "web/examples/mobile.md", "docs/threat-model.md"))
+    deploy, configuration, mobile, threats = (
+        " ".join(Path(name).read_text().split())
+        for name in ("docs/deploy.md", "docs/configuration.md", "web/examples/mobile.md", "docs/threat-model.md"))
+    guide = deploy + configuration
 
     def says(where, text, *words):
         check(f"{where} mentions {', '.join(words)}", all(word in text for word in words))

@@ -10,7 +10,7 @@
 //! | [`soak`] | built functions that are killed at work |
 //! | [`events`], [`hostile`] | `events/` through the built functions; the same events with any part replaced |
 //! | [`cors`], [`mobile`], [`rebinding`] | browsers of other origins, Human API's SDKs, other machines' names |
-//! | [`metrics`], [`openapi`], [`operations`], [`readme`] | what documents and the template say about the code |
+//! | [`docs`], [`metrics`], [`openapi`], [`operations`] | what documents and the template say about the code |
 //!
 //! [`world`] has the harness.
 #![expect(
@@ -24,6 +24,7 @@
 mod authorization;
 mod contract;
 mod cors;
+mod docs;
 mod events;
 mod hostile;
 mod late;
@@ -32,7 +33,6 @@ mod mobile;
 mod openapi;
 mod operations;
 mod promises;
-mod readme;
 mod rebinding;
 mod soak;
 mod start;
